@@ -1,0 +1,76 @@
+"""Look inside trained networks: a library of analysis primitives and the explorers they drive.
+
+import workbench as wb
+
+spectrum = wb.spectrum("model.safetensors")
+spectrum.frame()
+wb.figure(spectrum, "esd", layer="fc1").save("esd.pdf")
+wb.ui.SpectrumExplorer("model.safetensors")
+"""
+
+from typing import Any
+
+from workbench.errors import (
+    ArgumentError,
+    Cancelled,
+    CheckpointError,
+    CheckpointNotFoundError,
+    FigureError,
+    LayerError,
+    LayerNotFoundError,
+    ResultError,
+    SourceTypeError,
+    WorkbenchError,
+)
+from workbench.figures import FigureSpec, figure
+from workbench.layers import Layer, LayerTable, layers
+from workbench.progress import Progress
+from workbench.results import Result, open_result
+from workbench.spectra import Spectrum, spectrum
+from workbench.version import __version__ as __version__
+from workbench.weights import ModelLike, Weights, load
+
+__all__ = [
+    "ArgumentError",
+    "Cancelled",
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "FigureError",
+    "FigureSpec",
+    "Layer",
+    "LayerError",
+    "LayerNotFoundError",
+    "LayerTable",
+    "ModelLike",
+    "Progress",
+    "Result",
+    "ResultError",
+    "SourceTypeError",
+    "Spectrum",
+    "Weights",
+    "WorkbenchError",
+    "figure",
+    "layers",
+    "load",
+    "open_result",
+    "spectrum",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "ui":
+        raise AttributeError(f"module 'workbench' has no attribute {name!r}")
+    import importlib
+
+    try:
+        return importlib.import_module("workbench_widgets")
+    except ModuleNotFoundError as error:
+        if error.name == "workbench_widgets":
+            raise
+        raise ModuleNotFoundError(
+            f"the explorers need {error.name}: pip install 'weight-workbench[lab]'", name=error.name
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "ui"]

@@ -1,0 +1,47 @@
+"""`wb.figure`: from a result to what is drawn of it."""
+
+from workbench.errors import FigureError, nearest
+from workbench.figures.layers import sizes
+from workbench.figures.spec import FigureSpec
+from workbench.figures.spectra import alpha_over_depth, eigenvalue_density
+from workbench.layers import LayerTable
+from workbench.results import Result
+from workbench.spectra import Spectrum
+
+KINDS: dict[type[Result], tuple[str, ...]] = {Spectrum: ("alpha", "esd"), LayerTable: ("sizes",)}
+
+
+def figure(result: Result, kind: str | None = None, *, layer: str | None = None) -> FigureSpec:
+    """What a result looks like: a FigureSpec that plotly and matplotlib draw alike.
+
+    Args:
+        result: what an analysis returned.
+        kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
+            density and fit). LayerTable: `sizes`.
+        layer: the layer that `esd` shows and `alpha` rings.
+
+    Returns:
+        A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.
+
+    Raises:
+        FigureError: the result has no such figure, or nothing to draw.
+        LayerNotFoundError: the layer is not in the result.
+
+    Example:
+        >>> import torch, workbench as wb
+        >>> figure(wb.layers(torch.nn.Linear(3, 2))).kind
+        'sizes'
+    """
+    kinds = KINDS.get(type(result))
+    if kinds is None:
+        known = ", ".join(one.__name__ for one in KINDS)
+        raise FigureError(f"there is no figure of a {type(result).__name__}; there are figures of {known}.")
+    kind = kinds[0] if kind is None else kind
+    match result, kind:
+        case Spectrum(), "alpha":
+            return alpha_over_depth(result, layer)
+        case Spectrum(), "esd":
+            return eigenvalue_density(result, layer)
+        case LayerTable(), "sizes":
+            return sizes(result)
+    raise FigureError(f"a {type(result).__name__} has the figures {list(kinds)}, not {kind!r}." + nearest(kind, kinds))

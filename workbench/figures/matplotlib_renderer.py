@@ -1,0 +1,97 @@
+"""FigureSpec → matplotlib, at print size and without pyplot."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context, style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from workbench.figures.spec import Bars, FigureSpec, Line, Mark, Panel, Points, Rule
+from workbench.figures.style import ROLES, color
+
+STYLE = Path(__file__).with_name("paper.mplstyle")
+SCREEN_DPI = 192
+PRINT_DPI = 300
+
+
+def drawn(spec: FigureSpec, inches: float) -> Figure:
+    """The figure, `inches` wide."""
+    with rc_context(), style.context(STYLE):
+        figure = Figure(figsize=(inches, inches * (0.72 if len(spec.panels) == 1 else 0.72 / len(spec.panels) + 0.1)))
+        FigureCanvasAgg(figure)
+        figure.suptitle(spec.title, fontsize=8)
+        for axes, panel in zip(figure.subplots(1, len(spec.panels), squeeze=False)[0], spec.panels, strict=True):
+            _draw_panel(axes, panel)
+        if labels := {mark.label for panel in spec.panels for mark in panel.marks if mark.label}:
+            figure.legend(loc="outside lower center", ncols=len(labels))
+        return figure
+
+
+def written(spec: FigureSpec, inches: float, kind: str, *, dpi: int = PRINT_DPI) -> bytes:
+    """The bytes of a PDF, SVG or PNG; the same spec gives the same bytes."""
+    buffer = io.BytesIO()
+    with rc_context(), style.context(STYLE), rc_context({"svg.hashsalt": "weight-workbench"}):
+        drawn(spec, inches).savefig(buffer, format=kind, dpi=dpi, metadata=_metadata(spec, kind))
+    return buffer.getvalue()
+
+
+def _metadata(spec: FigureSpec, kind: str) -> Mapping[str, Any]:
+    creator = f"weight-workbench {spec.provenance.get('workbench', '')}".strip()
+    story = "; ".join(f"{key}: {value}" for key, value in spec.provenance.items())
+    if kind == "pdf":
+        return {"Title": spec.title, "Creator": creator, "Subject": story, "CreationDate": None}
+    if kind == "svg":
+        return {"Title": spec.title, "Creator": creator, "Description": story, "Date": None}
+    return {"Title": spec.title, "Software": creator, "Description": story}
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    axes.set_xscale(panel.x.scale)
+    axes.set_yscale(panel.y.scale)
+    axes.set_xlabel(panel.x.title)
+    axes.set_ylabel(panel.y.title)
+    axes.set_title(panel.title, fontsize=7)
+    for mark in panel.marks:
+        _draw_mark(axes, panel, mark)
+    axes.set_xlim(*panel.x.limits)
+    axes.set_ylim(*panel.y.limits)
+
+
+def _draw_mark(axes: Axes, panel: Panel, mark: Mark) -> None:
+    label = mark.label or "_nolegend_"
+    match mark:
+        case Line():
+            axes.plot(mark.x, mark.y, color=color(mark.role), label=label, zorder=3)
+        case Points():
+            look = ROLES[mark.role]
+            ring = mark.role == "accent"
+            axes.errorbar(
+                mark.x,
+                mark.y,
+                yerr=mark.error or None,
+                fmt=look.marker,
+                color=look.color,
+                markerfacecolor="none" if ring else look.color,
+                markersize=8 if ring else None,
+                elinewidth=0.7,
+                label=label,
+                zorder=4 if ring else 3,
+            )
+        case Bars():
+            base = panel.y.limits[0]
+            axes.stairs(
+                mark.heights,
+                mark.edges,
+                baseline=base,
+                fill=True,
+                color=color(mark.role),
+                alpha=0.55,
+                label=label,
+            )
+        case Rule():
+            draw = axes.axvline if mark.axis == "x" else axes.axhline
+            draw(mark.value, color=color(mark.role), linestyle="--", linewidth=0.8, label=label, zorder=2)

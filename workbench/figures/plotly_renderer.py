@@ -1,0 +1,106 @@
+"""FigureSpec → plotly, for the screen."""
+
+import math
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from workbench.figures.spec import Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule
+from workbench.figures.style import ROLES, color
+
+
+def drawn(spec: FigureSpec) -> go.Figure:
+    """The figure, on transparent paper so that the page's theme shows through."""
+    figure = make_subplots(1, len(spec.panels), subplot_titles=[panel.title for panel in spec.panels])
+    for number, panel in enumerate(spec.panels, start=1):
+        figure.update_xaxes(_axis(panel.x), row=1, col=number)
+        figure.update_yaxes(_axis(panel.y), row=1, col=number)
+        for mark in panel.marks:
+            figure.add_trace(go.Scatter(_trace(panel, mark)), row=1, col=number)
+    figure.update_layout(
+        title={"text": spec.title, "font": {"size": 14}, "x": 0.02},
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 64, "r": 16, "t": 72, "b": 52},
+        legend={
+            "orientation": "h",
+            "yref": "container",
+            "y": 0,
+            "yanchor": "bottom",
+            "x": 0.5,
+            "xanchor": "center",
+        },
+        hovermode="closest",
+        meta=dict(spec.provenance),
+    )
+    return figure
+
+
+def _axis(axis: Axis) -> dict[str, Any]:
+    span = [math.log10(value) for value in axis.limits] if axis.scale == "log" else list(axis.limits)
+    powers = {"dtick": 1, "exponentformat": "power"} if axis.scale == "log" and span[1] - span[0] > 2 else {}
+    grid = {"showline": True, "ticks": "outside", "gridcolor": "rgba(127,127,127,0.2)", "zeroline": False}
+    return {
+        "title": {"text": axis.title},
+        "type": axis.scale,
+        "range": span,
+        "automargin": True,
+        **grid,
+        **powers,
+    }
+
+
+def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
+    shown = {"name": mark.label, "showlegend": bool(mark.label)}
+    match mark:
+        case Line():
+            return shown | {
+                "x": mark.x,
+                "y": mark.y,
+                "mode": "lines",
+                "line": {"color": color(mark.role), "width": 2},
+            }
+        case Points():
+            look = ROLES[mark.role]
+            ring = mark.role == "accent"
+            marker: dict[str, Any] = {"color": look.color, "symbol": look.symbol, "size": 15 if ring else 8}
+            if ring:
+                marker["line"] = {"width": 2, "color": look.color}
+            trace = shown | {"x": mark.x, "y": mark.y, "mode": "markers", "marker": marker}
+            if mark.error:
+                trace["error_y"] = {"type": "data", "array": mark.error, "thickness": 1, "width": 3}
+            if mark.ids:
+                trace |= {
+                    "customdata": mark.ids,
+                    "hovertemplate": "%{customdata}<br>%{x}: %{y:.4g}<extra></extra>",
+                }
+            return trace
+        case Bars():
+            x, y = outline(mark, panel.y.limits[0])
+            soft = {"color": color(mark.role), "width": 1}
+            return shown | {
+                "x": x,
+                "y": y,
+                "mode": "lines",
+                "line": soft,
+                "fill": "toself",
+                "hoverinfo": "skip",
+            }
+        case Rule():
+            low, high = panel.y.limits if mark.axis == "x" else panel.x.limits
+            across, along = [mark.value, mark.value], [low, high]
+            x, y = (across, along) if mark.axis == "x" else (along, across)
+            dashed = {"color": color(mark.role), "dash": "dash", "width": 1}
+            return shown | {"x": x, "y": y, "mode": "lines", "line": dashed, "hoverinfo": "skip"}
+
+
+def outline(mark: Bars, base: float) -> tuple[list[float], list[float]]:
+    """The bars' outline as one closed polygon that stands on `base`: plotly's own bars do not know log axes."""
+    x, y = [], []
+    for left, right, height in zip(mark.edges, mark.edges[1:], mark.heights, strict=False):
+        top = base if math.isnan(height) else height
+        x += [left, left, right, right]
+        y += [base, top, top, base]
+    return x, y

@@ -1,0 +1,235 @@
+"""A figure as data: closed, frozen, drawn the same by two renderers."""
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from workbench.errors import FigureError, nearest
+from workbench.figures.style import DASHES, ROLES, WIDTHS
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import plotly.graph_objects
+
+Floats: TypeAlias = tuple[float, ...]
+Scale = Literal["linear", "log"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A polyline through (x, y)."""
+
+    x: Floats
+    y: Floats
+    role: str
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Markers at (x, y), with an optional symmetric error of y and an id each (what a click selects)."""
+
+    x: Floats
+    y: Floats
+    role: str
+    label: str = ""
+    error: Floats = ()
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """A histogram: bar k stands on the edges k and k + 1; a height of NaN is an empty bar."""
+
+    edges: Floats
+    heights: Floats
+    role: str
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A line across the panel at `value` of the named axis."""
+
+    axis: Literal["x", "y"]
+    value: float
+    role: str = "reference"
+    label: str = ""
+
+
+Mark: TypeAlias = Line | Points | Bars | Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """An axis with its label, unit, scale and limits; limits are always told, never guessed by a renderer."""
+
+    label: str
+    limits: tuple[float, float]
+    scale: Scale = "linear"
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        low, high = self.limits
+        if not (math.isfinite(low) and math.isfinite(high) and low < high) or (self.scale == "log" and low <= 0):
+            raise FigureError(f"axis {self.label!r} ({self.scale}) has the limits {self.limits}")
+
+    @property
+    def title(self) -> str:
+        """Label and unit as both renderers print them."""
+        return f"{self.label} [{self.unit}]" if self.unit else self.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Marks on a pair of axes, under a line of text."""
+
+    x: Axis
+    y: Axis
+    marks: tuple[Mark, ...]
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        for mark in self.marks:
+            if mark.role not in ROLES and mark.role not in DASHES:
+                raise FigureError(f"role {mark.role!r} is not one of {sorted({*ROLES, *DASHES})}")
+            if isinstance(mark, Line | Points) and len(mark.x) != len(mark.y):
+                raise FigureError(f"{type(mark).__name__} {mark.label!r} has {len(mark.x)} x and {len(mark.y)} y")
+            if isinstance(mark, Bars) and len(mark.edges) != len(mark.heights) + 1:
+                raise FigureError(f"Bars {mark.label!r} has {len(mark.edges)} edges and {len(mark.heights)} heights")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureSpec:
+    """What is drawn, independent of who draws it.
+
+    Attributes:
+        kind: which figure of its result this is.
+        title: the headline.
+        panels: left to right.
+        provenance: where the numbers come from; written into the metadata of saved files.
+    """
+
+    kind: str
+    title: str
+    panels: tuple[Panel, ...]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def to_plotly(self) -> "plotly.graph_objects.Figure":
+        """An interactive plotly figure, to show or to style further."""
+        from workbench.figures.plotly_renderer import drawn
+
+        return drawn(self)
+
+    def to_matplotlib(self, *, style: str = "icml", width: str = "page") -> "matplotlib.figure.Figure":
+        """A matplotlib figure at print size, made without pyplot.
+
+        Args:
+            style: a venue's name: `icml` or `neurips`.
+            width: `column` or `page` of that venue.
+
+        Raises:
+            FigureError: the venue or the width is unknown.
+        """
+        from workbench.figures.matplotlib_renderer import drawn
+
+        return drawn(self, paper_width(style, width))
+
+    def save(self, path: str | os.PathLike[str], *, style: str = "icml", width: str = "column") -> Path:
+        """Writes the figure as PDF, SVG or PNG at print size with embedded fonts, or its data as CSV.
+
+        Args:
+            path: ends in `.pdf`, `.svg`, `.png` or `.csv`.
+            style: a venue's name: `icml` or `neurips`.
+            width: `column` (default) or `page` of that venue.
+
+        Returns:
+            The path.
+
+        Raises:
+            FigureError: the ending, the venue or the width is unknown, or the folder does not exist.
+        """
+        target = Path(path)
+        inches = paper_width(style, width)
+        if target.suffix not in (".pdf", ".svg", ".png", ".csv"):
+            raise FigureError(f"{target.name!r}: expected a name that ends in .pdf, .svg, .png or .csv.")
+        if not target.parent.is_dir():
+            raise FigureError(f"{target.parent} is not a folder; make it first, or save elsewhere.")
+        if target.suffix == ".csv":
+            target.write_text(self.csv())
+        else:
+            from workbench.figures.matplotlib_renderer import written
+
+            target.write_bytes(written(self, inches, target.suffix.removeprefix(".")))
+        return target
+
+    def csv(self) -> str:
+        """The data drawn, a line per point: panel, mark, label, id, x, y, error (bars: left edge, height, width)."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["panel", "mark", "label", "id", "x", "y", "error"])
+        for number, panel in enumerate(self.panels):
+            for mark in panel.marks:
+                for row in _csv_rows(mark):
+                    writer.writerow([number, type(mark).__name__.lower(), *row])
+        return text.getvalue()
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        from workbench.figures.matplotlib_renderer import SCREEN_DPI, written
+
+        inches = WIDTHS["icml"]["page"]
+        size = {"width": round(inches * 96)}
+        png = written(self, inches, "png", dpi=SCREEN_DPI)
+        return {"image/png": png, "text/plain": repr(self)}, {"image/png": size}
+
+    def __repr__(self) -> str:
+        return (
+            f"FigureSpec {self.kind}: {self.title}\nnext: .save('figure.pdf'), .to_plotly(), .to_matplotlib(), .csv()"
+        )
+
+
+def paper_width(style: str, width: str) -> float:
+    """The width in inches of a venue's column or page.
+
+    Raises:
+        FigureError: unknown venue or width.
+    """
+    if style not in WIDTHS:
+        raise FigureError(f"style {style!r} is not one of {sorted(WIDTHS)}." + nearest(style, WIDTHS))
+    if width not in WIDTHS[style]:
+        raise FigureError(f"width {width!r} is not one of {sorted(WIDTHS[style])}." + nearest(width, WIDTHS[style]))
+    return WIDTHS[style][width]
+
+
+def limits(values: Iterable[float], scale: Scale = "linear", pad: float = 0.05) -> tuple[float, float]:
+    """Limits that hold all finite values (all positive ones on a log axis) with some air on both sides."""
+    usable = [value for value in values if math.isfinite(value) and (scale == "linear" or value > 0)]
+    if not usable:
+        return (0.1, 10.0) if scale == "log" else (0.0, 1.0)
+    low, high = min(usable), max(usable)
+    if scale == "log":
+        air = pad * math.log(high / low) or 0.5
+        return low / math.exp(air), high * math.exp(air)
+    air = pad * (high - low) or 0.5
+    return low - air, high + air
+
+
+def _csv_rows(mark: Mark) -> Iterable[list[Any]]:
+    if isinstance(mark, Rule):
+        x, y = (mark.value, "") if mark.axis == "x" else ("", mark.value)
+        return [[mark.label, "", x, y, ""]]
+    if isinstance(mark, Bars):
+        bars = zip(mark.edges, mark.edges[1:], mark.heights, strict=False)
+        return [[mark.label, "", left, height, right - left] for left, right, height in bars]
+    ids = getattr(mark, "ids", ()) or [""] * len(mark.x)
+    errors = getattr(mark, "error", ()) or [""] * len(mark.x)
+    return [[mark.label, *row] for row in zip(ids, mark.x, mark.y, errors, strict=True)]

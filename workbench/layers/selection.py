@@ -1,0 +1,54 @@
+"""Choosing layers by name, glob or predicate, with an answer to every typo."""
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from workbench.errors import LayerNotFoundError, nearest
+from workbench.layers.views import Exclusion, Layer, layer_list
+
+Selection: TypeAlias = str | Sequence[str] | Callable[[Layer], bool] | None
+
+
+def selected(views: Sequence[Layer | Exclusion], layers: Selection, source: str) -> list[Layer]:
+    """The layers that a selection means, in order of depth.
+
+    Args:
+        views: what `layer_views` gave.
+        layers: None for all; a name or glob, or several (`"encoder.layer.0.*"`; a layer id or a tensor's name);
+            or a predicate of a Layer.
+        source: the model's name, for messages.
+
+    Raises:
+        LayerNotFoundError: a name or glob, or the predicate, matches no layer; nearest names are offered, and a
+            tensor that is there but excluded is named with its reason.
+    """
+    known = layer_list(views)
+    if layers is None:
+        if not known:
+            raise LayerNotFoundError(f"{source} has no weight matrices; wb.layers(model) lists every tensor's reason.")
+        return known
+    if callable(layers):
+        chosen = [layer for layer in known if layers(layer)]
+        if not chosen:
+            raise LayerNotFoundError(f"the predicate holds for none of the {len(known)} layers of {source}.")
+        return chosen
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    if not patterns:
+        raise LayerNotFoundError("an empty list of layers selects nothing; use layers=None for all.")
+    chosen = []
+    for pattern in patterns:
+        matching = [layer for layer in known if pattern in (layer.layer, layer.tensor)] or [
+            layer for layer in known if fnmatchcase(layer.layer, pattern)
+        ]
+        if not matching:
+            raise LayerNotFoundError(_why_not(pattern, views, source))
+        chosen += matching
+    return [layer for layer in known if layer in chosen]
+
+
+def _why_not(pattern: str, views: Sequence[Layer | Exclusion], source: str) -> str:
+    for view in views:
+        if isinstance(view, Exclusion) and (view.tensor == pattern or fnmatchcase(view.tensor, pattern)):
+            return f"{view.tensor} is in {source} but excluded: {view.reason}."
+    return f"no layer of {source} matches {pattern!r}." + nearest(pattern, (v.layer for v in layer_list(views)))

@@ -1,0 +1,98 @@
+"""`wb.layers`: every tensor of a model, analysed or excluded with its reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from workbench.layers.views import Layer, layer_views
+from workbench.results import LAYER_COLUMNS, Column, Result, versions
+from workbench.weights import ModelLike, load
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class LayerTable(Result):
+    """One row per tensor; `elements` of all rows add up to the model's, tied names counted once."""
+
+    TABLES: ClassVar = {
+        "layers": ("layer tensor depth kind shape rows cols matrices elements bytes dtype verdict reason".split())
+    }
+    COLUMNS: ClassVar[Mapping[str, Column]] = {
+        **LAYER_COLUMNS,
+        "tensor": Column("the tensor's name", str, ""),
+        "kind": Column("linear, embedding, conv1d, conv2d, conv3d; empty if excluded", str, ""),
+        "shape": Column("the tensor's shape", str, ""),
+        "rows": Column("rows of each matrix; 0 if excluded", int, "rows", low=0),
+        "cols": Column("columns of each matrix; 0 if excluded", int, "cols", low=0),
+        "matrices": Column("matrices in the tensor: one per kernel position; 0 if excluded", int, low=0),
+        "elements": Column("elements of the tensor; 0 for a second name of a tied tensor", int, low=0),
+        "bytes": Column("bytes of the tensor as stored", int, "B", low=0),
+        "dtype": Column("dtype as stored", str, ""),
+    }
+    NEXT: ClassVar[str] = "wb.spectrum(model), .frame().query(\"verdict == 'excluded'\")"
+
+    def facts(self) -> str:
+        """Counts of analysed and excluded tensors and their elements."""
+        table = self.tables["layers"]
+        analysed = [verdict == "analysed" for verdict in table["verdict"]]
+        inside = sum(n for n, yes in zip(table["elements"], analysed, strict=True) if yes)
+        return (
+            f"LayerTable of {self.meta['source']}: {sum(analysed)} of {len(analysed)} tensors are weight matrices, "
+            f"with {inside:,} of {sum(table['elements']):,} elements"
+        )
+
+
+def layers(model: ModelLike) -> LayerTable:
+    """Every tensor of a model: how it is seen as matrices, or why it is not.
+
+    Args:
+        model: anything `wb.load` takes.
+
+    Returns:
+        A table with a row per tensor in order of depth. `verdict` is `analysed` or `excluded`; every exclusion
+        has its `reason`, and the elements of all rows add up to the model's.
+
+    Raises:
+        CheckpointError: the model cannot be opened.
+
+    Cost: the header; no tensor is read.
+
+    Source: the layer rules of the released WeightWatcher and FARMS code; unlike them nothing is dropped silently.
+
+    Misreads: without code a file cannot tell a Conv1d from packed experts, nor the input of a 2-D tensor from its
+    output; such tensors are excluded, or seen as they lie (`rows` is the first axis).
+
+    Example:
+        >>> import torch
+        >>> table = layers(torch.nn.Linear(3, 2))
+        >>> table.frame()[["layer", "rows", "cols", "verdict"]].values.tolist()
+        [['weight', 2, 3, 'analysed'], ['bias', 0, 0, 'excluded']]
+    """
+    weights = load(model)
+    rows: list[dict[str, Any]] = []
+    for view in layer_views(weights):
+        info = weights.infos[view.tensor]
+        row = {
+            "tensor": view.tensor,
+            "depth": view.depth,
+            "shape": "×".join(map(str, info.shape)) or "scalar",
+            "elements": info.elements,
+            "bytes": info.bytes,
+            "dtype": str(info.dtype).removeprefix("torch."),
+        }
+        if isinstance(view, Layer):
+            count, height, width = view.extent()
+            row |= {"layer": view.layer, "kind": view.kind, "rows": height, "cols": width, "matrices": count}
+            row |= {"verdict": "analysed", "reason": ""}
+        else:
+            row |= {"layer": view.tensor, "kind": "", "rows": 0, "cols": 0, "matrices": 0}
+            row |= {"verdict": "excluded", "reason": view.reason}
+        rows.append(row)
+    columns = LayerTable.TABLES["layers"]
+    meta = {
+        "source": weights.source,
+        "fingerprint": weights.fingerprint,
+        "notes": list(weights.notes),
+        "elements": weights.elements,
+        "versions": versions(),
+    }
+    return LayerTable(tables={"layers": {name: [row[name] for row in rows] for name in columns}}, meta=meta)

@@ -1,0 +1,119 @@
+"""Which tensors are matrices, and how a tensor is seen as one or many of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.weights import TensorInfo, Weights
+
+Conv = Literal["slices", "flatten"]
+
+MAX_CONV1D_KERNEL = 31  # a 3-D `.weight` from a file with a longer last axis is as likely packed experts
+CONVOLUTIONS = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A tensor that holds one or many weight matrices.
+
+    Attributes:
+        layer: the layer id, shared by every analysis.
+        tensor: the tensor's name in the weights.
+        depth: number of matrix layers before this one.
+        kind: `linear`, `embedding`, `conv1d`, `conv2d` or `conv3d`.
+        shape: the tensor's shape.
+    """
+
+    layer: str
+    tensor: str
+    depth: int
+    kind: str
+    shape: tuple[int, ...]
+
+    def extent(self, conv: Conv = "slices") -> tuple[int, int, int]:
+        """Number of matrices, rows and columns of the view that `matrices` gives."""
+        out, inside, kernel = self.shape[0], self.shape[1], prod(self.shape[2:])
+        return (kernel, out, inside) if conv == "slices" else (1, out, inside * kernel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusion:
+    """A tensor that is not seen as a matrix, and why."""
+
+    tensor: str
+    depth: int
+    reason: str
+
+
+def matrices(layer: Layer, tensor: Tensor, conv: Conv = "slices") -> Float[Tensor, "matrices rows cols"]:
+    """The weight matrices of a layer, without copying.
+
+    Args:
+        layer: what `layer_views` says of the tensor.
+        tensor: the tensor itself, of any floating dtype.
+        conv: `slices` gives one out×in matrix per kernel position, `flatten` one out×(in·positions) matrix.
+
+    Returns:
+        The matrices; for linear layers and embeddings there is one.
+    """
+    if tensor.ndim == 2:
+        return tensor[None]
+    if conv == "flatten":
+        return tensor.reshape(1, tensor.shape[0], -1)
+    return tensor.reshape(*tensor.shape[:2], -1).permute(2, 0, 1)
+
+
+def layer_views(weights: Weights) -> list[Layer | Exclusion]:
+    """Every tensor of the weights in order, as a Layer or as an Exclusion with its reason."""
+    views: list[Layer | Exclusion] = []
+    depth = 0
+    for info in weights.infos.values():
+        kind, reason = _kind(info)
+        if kind is None:
+            views.append(Exclusion(tensor=info.name, depth=depth, reason=reason))
+            continue
+        layer = info.name.removesuffix(".weight")
+        views.append(Layer(layer=layer, tensor=info.name, depth=depth, kind=kind, shape=info.shape))
+        depth += 1
+    return views
+
+
+def layer_list(views: Sequence[Layer | Exclusion]) -> list[Layer]:
+    """The layers among the views."""
+    return [view for view in views if isinstance(view, Layer)]
+
+
+def _kind(info: TensorInfo) -> tuple[str | None, str]:
+    """The kind of layer that a tensor is, or None and the reason why it is none."""
+    if info.tied_to:
+        return None, f"tied to {info.tied_to}, counted there"
+    if not info.dtype.is_floating_point:
+        name = str(info.dtype).removeprefix("torch.")
+        quantised = " (quantised storage? its scales are not known here)" if info.dtype.itemsize == 1 else ""
+        return None, f"{name} tensor: not real weights{quantised}"
+    if info.dtype.itemsize == 1:
+        return None, "8-bit float storage: its scales are not known here"
+    if 0 in info.shape:
+        return None, "empty tensor"
+    if info.buffer:
+        return None, f"a buffer of {info.module}, not a parameter"
+    dimensions = len(info.shape)
+    if dimensions < 2:
+        return None, f"a {'vector' if dimensions else 'scalar'} (bias, norm or gain): it has no spectrum"
+    if dimensions == 2:
+        embedding = "Embedding" in info.module if info.module else "embed" in info.name.lower()
+        return ("embedding" if embedding else "linear"), ""
+    if dimensions not in CONVOLUTIONS:
+        return None, f"{dimensions}-D tensor: not a linear, embedding or convolution weight"
+    shape = "×".join(map(str, info.shape))
+    if info.module:
+        if info.module.startswith(("Conv", "LazyConv")):
+            return CONVOLUTIONS[dimensions], ""
+        return None, f"{shape} parameter of {info.module}: its axes are not known to be a matrix"
+    if not info.name.endswith("weight") or (dimensions == 3 and info.shape[2] > MAX_CONV1D_KERNEL):
+        return None, f"{shape} tensor without code: packed experts or a convolution? Load it as its nn.Module"
+    return CONVOLUTIONS[dimensions], ""

@@ -1,0 +1,329 @@
+"""What every analysis returns: tables with declared columns, tensors, and where the numbers came from."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from workbench.errors import (
+    ArgumentError,
+    CheckpointError,
+    CheckpointNotFoundError,
+    LayerNotFoundError,
+    ResultError,
+    nearest,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+Cells = Sequence[Any]
+Table = Mapping[str, Cells]
+T = TypeVar("T", bound="Result")
+
+FORMAT = 1  # of the saved directory; raised when an older reader would misread a newer one
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column means: checked when a result is built, printed by `Result.describe`.
+
+    Attributes:
+        meaning: one line, with the formula.
+        kind: `float` (NaN means "does not exist"), `int`, `str` or `bool`.
+        unit: the unit, `"1"` if dimensionless, empty for names.
+        low: smallest value allowed.
+        high: largest value allowed.
+    """
+
+    meaning: str
+    kind: type = float
+    unit: str = "1"
+    low: float = -math.inf
+    high: float = math.inf
+
+
+LAYER_COLUMNS: Mapping[str, Column] = MappingProxyType(
+    {
+        "layer": Column("module path: the tensor's name without `.weight` and wrapper prefixes", str, ""),
+        "depth": Column("position in the model, counted from the input", int, "layers", low=0),
+        "verdict": Column("what may be concluded about the layer", str, ""),
+        "reason": Column("why the verdict is what it is, or why there is no number", str, ""),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Result:
+    """A frozen set of tables with provenance.
+
+    Subclasses declare `TABLES` (table name → its columns, the main table first) and `COLUMNS` (what each
+    column means); `OPTIONAL` names the tables that may be absent, and what makes them. Extra fields hold tensors or
+    mappings from names to tensors.
+
+    Attributes:
+        tables: table name → column name → cells.
+        meta: source, fingerprints, every parameter, seed, dtype, device, versions, seconds.
+    """
+
+    TABLES: ClassVar[Mapping[str, Sequence[str]]] = {}
+    COLUMNS: ClassVar[Mapping[str, Column]] = {}
+    OPTIONAL: ClassVar[Mapping[str, str]] = {}
+    NEXT: ClassVar[str] = ".frame()"
+
+    tables: Mapping[str, Table]
+    meta: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if unknown := set(self.tables) - set(self.TABLES):
+            raise ResultError(f"{type(self).__name__} has no tables {sorted(unknown)}; it has {list(self.TABLES)}.")
+        frozen = {}
+        for name, columns in self.TABLES.items():
+            if name not in self.tables and name in self.OPTIONAL:
+                continue
+            if name not in self.tables:
+                raise ResultError(f"{type(self).__name__} was built without its table {name!r}.")
+            table = self.tables[name]
+            if list(table) != list(columns):
+                raise ResultError(
+                    f"{type(self).__name__}.{name} has the columns {list(table)}, expected {list(columns)}."
+                )
+            if len({len(cells) for cells in table.values()}) > 1:
+                lengths = {column: len(cells) for column, cells in table.items()}
+                raise ResultError(f"{type(self).__name__}.{name} has columns of unequal length: {lengths}.")
+            frozen[name] = MappingProxyType(
+                {column: tuple(self._checked(name, column, cells)) for column, cells in table.items()}
+            )
+        object.__setattr__(self, "tables", MappingProxyType(frozen))
+        object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
+
+    def _checked(self, table: str, name: str, cells: Cells) -> Iterator[Any]:
+        column = self.COLUMNS[name]
+        for row, cell in enumerate(cells):
+            if column.kind is str:
+                value: Any = cell
+                fits = isinstance(cell, str)
+            else:
+                value = column.kind(cell)
+                fits = value == cell or (isinstance(value, float) and math.isnan(value))
+                fits = fits and not (value < column.low or value > column.high)
+            if not fits:
+                raise ResultError(
+                    f"{type(self).__name__}.{table}[{row}].{name} is {cell!r}; expected "
+                    f"{column.kind.__name__} in [{column.low}, {column.high}] ({column.meaning})."
+                )
+            yield value
+
+    def frame(self, name: str | None = None) -> "pandas.DataFrame":
+        """A pandas copy of the main table, or of the table called `name` (`TABLES` lists them).
+
+        Raises:
+            ArgumentError: there is no such table.
+        """
+        import pandas
+
+        table = self._table(name)
+        dtypes = {float: "float64", int: "int64", bool: "bool", str: "str"}
+        return pandas.DataFrame(
+            {column: pandas.Series(cells, dtype=dtypes[self.COLUMNS[column].kind]) for column, cells in table.items()}
+        )
+
+    def _table(self, name: str | None) -> Table:
+        name = next(iter(self.TABLES)) if name is None else name
+        if name in self.tables:
+            return self.tables[name]
+        if name in self.OPTIONAL:
+            raise ArgumentError(f"this {type(self).__name__} has no table {name!r}: {self.OPTIONAL[name]}.")
+        known = list(self.tables)
+        raise ArgumentError(f"{type(self).__name__} has no table {name!r}; it has {known}." + nearest(name, known))
+
+    def row(self, layer: str) -> dict[str, Any]:
+        """One layer's cells in the main table.
+
+        Raises:
+            LayerNotFoundError: the layer is not in it; the nearest names are offered.
+        """
+        table = self._table(None)
+        if layer not in table["layer"]:
+            message = f"{type(self).__name__} has no layer {layer!r}."
+            raise LayerNotFoundError(message + nearest(layer, table["layer"]))
+        index = table["layer"].index(layer)
+        return {column: cells[index] for column, cells in table.items()}
+
+    @classmethod
+    def describe(cls) -> str:
+        """The meaning, unit and range of every column, a line each."""
+        lines = [cls.__name__]
+        for table, columns in cls.TABLES.items():
+            lines.append(f"  {table}")
+            for name in columns:
+                column = cls.COLUMNS[name]
+                bounds = (
+                    ""
+                    if math.isinf(column.low) and math.isinf(column.high)
+                    else f" in [{column.low:g}, {column.high:g}]"
+                )
+                lines.append(f"    {name}: {column.meaning} [{column.unit or column.kind.__name__}]{bounds}")
+        return "\n".join(lines)
+
+    def facts(self) -> str:
+        """The first line of the repr: what this is, in numbers. Subclasses say more."""
+        rows = len(next(iter(self._table(None).values())))
+        return f"{type(self).__name__} of {self.meta.get('source', 'unknown source')}: {rows} rows"
+
+    def __repr__(self) -> str:
+        frame = self.frame()
+        more = f"\n… {len(frame) - 5} more rows" if len(frame) > 5 else ""
+        body = frame.head(5).to_string(index=False, float_format=lambda value: f"{value:.4g}", max_colwidth=48)
+        return f"{self.facts()}\n{body}{more}\nnext: {self.NEXT}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        frame = self.frame()
+        table = frame.head(5).to_html(index=False, float_format=lambda value: f"{value:.4g}", border=0)
+        more = f"<p>… {len(frame) - 5} more rows</p>" if len(frame) > 5 else ""
+        return f"<p>{escape(self.facts())}</p>{table}{more}<p>next: <code>{escape(self.NEXT)}</code></p>"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the result as a directory of `result.json`, one CSV per table and `tensors.safetensors`.
+
+        The directory appears whole or not at all. Floats are written so that they read back bit by bit.
+
+        Args:
+            path: the directory to make. An earlier saved result there is replaced; anything else is not.
+
+        Returns:
+            The path.
+
+        Raises:
+            ArgumentError: `path` exists and is not a saved result.
+        """
+        from safetensors.torch import save_file
+
+        target = Path(path)
+        if target.exists() and not (target / "result.json").is_file():
+            raise ArgumentError(f"{target} exists and is not a saved result; choose another path.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        tensors = dict(self._tensors())
+        header = {
+            "format": FORMAT,
+            "type": type(self).__name__,
+            "meta": dict(self.meta),
+            "tensors": list(tensors),
+        }
+        try:
+            (scratch / "result.json").write_text(json.dumps(header, indent=1))
+            for name, table in self.tables.items():
+                with (scratch / f"{name}.csv").open("w", newline="") as file:
+                    writer = csv.writer(file, lineterminator="\n")
+                    writer.writerow(table)
+                    writer.writerows(zip(*table.values(), strict=True))
+            save_file(tensors, scratch / "tensors.safetensors")
+            scratch.chmod(0o755)  # mkdtemp's 0700 would hide a shared result from colleagues
+            if target.exists():
+                old = scratch.with_name(scratch.name + "-old")
+                target.rename(old)
+                scratch.rename(target)
+                shutil.rmtree(old)
+            else:
+                scratch.rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return target
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for field in self._extra_fields():
+            value = getattr(self, field)
+            if isinstance(value, Tensor):
+                yield field, value.contiguous()
+            else:
+                for key, tensor in value.items():
+                    yield f"{field}/{key}", tensor.contiguous()
+
+    @classmethod
+    def _extra_fields(cls) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls) if field.name not in ("tables", "meta")]
+
+    @classmethod
+    def _opened(cls: type[T], path: Path, header: Mapping[str, Any]) -> T:
+        from safetensors.torch import load_file
+
+        tables = {}
+        for name, columns in cls.TABLES.items():
+            if name in cls.OPTIONAL and not (path / f"{name}.csv").exists():
+                continue
+            with (path / f"{name}.csv").open(newline="") as file:
+                head, *rows = list(csv.reader(file))
+            if head != list(columns):
+                raise CheckpointError(str(path), None, f"{name}.csv has the columns {head}, expected {list(columns)}")
+            kinds = [cls.COLUMNS[column].kind for column in head]
+            tables[name] = {
+                column: [cell == "True" if kind is bool else kind(cell) for cell in (row[index] for row in rows)]
+                for index, (column, kind) in enumerate(zip(head, kinds, strict=True))
+            }
+        stored = load_file(path / "tensors.safetensors")
+        tensors = {key: stored[key] for key in header["tensors"]}
+        extra: dict[str, Any] = {}
+        for field in cls._extra_fields():
+            inside = {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{field}/")}
+            extra[field] = tensors[field] if field in tensors else inside
+        return cls(tables=tables, meta=header["meta"], **extra)
+
+
+def open_result(path: str | os.PathLike[str]) -> Result:
+    """The result that `.save(path)` wrote, equal to it bit by bit.
+
+    Args:
+        path: the saved directory.
+
+    Returns:
+        A result of the class that was saved.
+
+    Raises:
+        CheckpointNotFoundError: there is no saved result at `path`.
+        CheckpointError: the directory is damaged, or written by a newer workbench.
+    """
+    target = Path(path)
+    if not (target / "result.json").is_file():
+        raise CheckpointNotFoundError(str(target), None, "no saved result here (expected a directory with result.json)")
+    try:
+        header = json.loads((target / "result.json").read_text())
+        kinds = {kind.__name__: kind for kind in _subclasses(Result)}
+        if header["format"] > FORMAT or header["type"] not in kinds:
+            raise CheckpointError(
+                str(target),
+                None,
+                f"a {header['type']} of format {header['format']}; this workbench reads {sorted(kinds)} up to "
+                f"format {FORMAT}: update weight-workbench",
+            )
+        return kinds[header["type"]]._opened(target, header)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(str(target), None, f"damaged result: {error}") from error
+
+
+def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)
+
+
+def versions() -> dict[str, str]:
+    """The versions that a number depends on, for `Result.meta`."""
+    from workbench.version import __version__
+
+    return {"workbench": __version__, "torch": str(torch.__version__)}

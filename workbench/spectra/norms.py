@@ -1,0 +1,45 @@
+"""Norms and ranks that one spectrum gives, before any fit."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LN10 = math.log(10)
+
+
+def zero_threshold(eigenvalues: Float[Tensor, " n"], long_side: int) -> float:
+    """ε·N·λmax in float64: eigenvalues at or below it are rounding of a Gram matrix, not weights."""
+    return torch.finfo(torch.float64).eps * long_side * float(eigenvalues[-1])
+
+
+def stable_rank(eigenvalues: Float[Tensor, " n"]) -> float:
+    """Σλ/λmax: between 1 (rank one) and n (all equal); NaN if all are zero."""
+    largest = float(eigenvalues[-1])
+    return float(eigenvalues.sum()) / largest if largest > 0 else math.nan
+
+
+def entropy(eigenvalues: Float[Tensor, " n"], rank: int) -> float:
+    """−Σ p ln p / ln(rank) with p = λ/Σλ: 1 if all are equal; NaN below rank 2.
+
+    Args:
+        eigenvalues: λ ≥ 0.
+        rank: the hard rank that normalises it.
+    """
+    if rank < 2:
+        return math.nan
+    share = eigenvalues / eigenvalues.sum()
+    return -float(torch.xlogy(share, share).sum()) / math.log(rank)
+
+
+def log_alpha_norm(eigenvalues: Float[Tensor, " n"], alpha: float) -> float:
+    """log10 Σ λ^α, by a log-sum that neither overflows nor underflows."""
+    positive = eigenvalues[eigenvalues > 0]
+    return float(torch.logsumexp(alpha * positive.log(), 0)) / LN10 if len(positive) else math.nan
+
+
+def alpha_weighted(eigenvalues: Float[Tensor, " n"], alpha: float) -> float:
+    """α·log10 λmax."""
+    largest = float(eigenvalues[-1])
+    return alpha * math.log10(largest) if largest > 0 else math.nan

@@ -1,0 +1,44 @@
+"""What may be concluded from a fitted tail: a word and a reason, never a bare number."""
+
+from workbench.spectra.power_law import PowerLaw, Xmin
+
+MIN_EIGENVALUES = 20  # WeightWatcher 0.7.7 switches to its small-sample fit below this
+MIN_TAIL = 8  # and its small-sample fit accepts no shorter tail
+HEAVY, WEAK = 2.0, 6.0  # WeightWatcher's thresholds: experience with trained networks, not a theorem
+
+UNTESTED = "a folk threshold on α; not yet tested against noise (Marchenko–Pastur)"
+
+
+def verdict(fit: PowerLaw, xmin: Xmin, rank: int) -> tuple[str, str]:
+    """The verdict on one layer's tail, and its reason.
+
+    Args:
+        fit: the fitted tail.
+        xmin: the rule that chose the tail; a verdict belongs to its rule.
+        rank: number of non-zero eigenvalues.
+
+    Returns:
+        `no tail`, `heavy` (α < 2), `typical` (2 to 6), `weak` (α > 6) or `not judged`; and why.
+    """
+    if rank == 0:
+        return "no tail", "all elements are zero"
+    if rank < MIN_EIGENVALUES:
+        plural = "eigenvalue" if rank == 1 else "eigenvalues"
+        return (
+            "no tail",
+            f"{rank} non-zero {plural}: a power law is not told from others below {MIN_EIGENVALUES}",
+        )
+    if fit.tail_size == 0 and isinstance(xmin, float):
+        return "no tail", f"fewer than 2 eigenvalues lie at or above xmin={xmin:g}"
+    if fit.tail_size == 0:
+        return "no tail", "the eigenvalues are all equal: the tail has no spread"
+    if fit.tail_size < MIN_TAIL:
+        return "no tail", f"a tail of {fit.tail_size} eigenvalues; {MIN_TAIL} are the least that is fitted"
+    if xmin != "search":
+        return (
+            "not judged",
+            f"α under xmin={xmin!r} is judged against its own noise null, which is not computed yet",
+        )
+    if fit.alpha < HEAVY:
+        return "heavy", UNTESTED
+    return ("typical" if fit.alpha <= WEAK else "weak"), UNTESTED

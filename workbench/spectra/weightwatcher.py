@@ -1,0 +1,106 @@
+"""WeightWatcher 0.7.7's rules, for comparison with published numbers.
+
+Where they differ from the workbench's own: convolution slices are scaled by √½, eigenvalues count as zero below
+an absolute 1e-5, and fewer than 20 eigenvalues get a bias-corrected fit. One thing is not copied: its rank counts
+σ > ε·N·σmax, which eigenvalues of a Gram matrix cannot resolve; here it is λ > ε·N·λmax, and differs only for
+matrices with singular values between 1e-13 and 1e-7 of the largest.
+"""
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.layers import Layer
+from workbench.spectra.norms import alpha_weighted, log_alpha_norm, stable_rank, zero_threshold
+from workbench.spectra.power_law import NO_FIT, PowerLaw, power_law, tail_fits
+
+ZERO = 1e-5
+WEAK_RANK = 1e-6
+SMALL_SAMPLE = 20
+SMALL_SAMPLE_TAIL = 8
+KS_BIAS = 0.868  # its objective is D − 0.868/√n
+SLICE_SCALE = math.sqrt(0.5)
+OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
+ENTROPY_EPSILON = 1e-10  # added to every share and to the rank
+
+COLUMNS = (
+    "longname M N Q rf num_evals alpha sigma D xmin xmax num_pl_spikes alpha_weighted log_alpha_norm norm log_norm "
+    "spectral_norm log_spectral_norm lambda_max stable_rank entropy matrix_rank rank_loss weak_rank_loss sv_max "
+    "sv_min status warning"
+).split()
+
+
+def compatible_fit(eigenvalues: Float[Tensor, " n"]) -> PowerLaw:
+    """Its power-law fit: the plain search, or below 20 eigenvalues the small-sample one."""
+    positive = eigenvalues[eigenvalues > ZERO]
+    if len(positive) >= SMALL_SAMPLE:
+        return power_law(positive, "search")
+    if len(positive) < 2:
+        return NO_FIT
+    return _small_sample(positive)
+
+
+def _small_sample(eigenvalues: Float[Tensor, " n"]) -> PowerLaw:
+    """α with n − 1 in the numerator, xmin minimising D − 0.868/√n among tails of at least 8."""
+    count = len(eigenvalues)
+    starts = torch.arange(max(count - SMALL_SAMPLE_TAIL + 1, 1), device=eigenvalues.device)
+    alphas, distances = tail_fits(eigenvalues, starts, correction=1)
+    objective = distances - KS_BIAS / (count - starts).to(distances.dtype).sqrt()
+    usable = torch.isfinite(objective)
+    if not bool(usable.any()):
+        return NO_FIT
+    best = int(torch.where(usable, objective, torch.inf).argmin())
+    alpha, tail = float(alphas[best]), count - best
+    return PowerLaw(
+        alpha=alpha,
+        alpha_error=(alpha - 1) / math.sqrt(tail),
+        ks_distance=float(distances[best]),
+        xmin=float(eigenvalues[best]),
+        tail_size=tail,
+        candidates=len(starts),
+    )
+
+
+def compatible_row(layer: Layer, slices: Float[Tensor, "slices small"], fit: PowerLaw) -> dict[str, Any]:
+    """One layer's columns under WeightWatcher's names (its `spectral_norm` is λmax, its `norm` Σλ)."""
+    rows, cols = layer.shape[:2]
+    long_side, eigenvalues = max(rows, cols), slices.flatten().sort().values
+    largest, total = float(eigenvalues[-1]), float(eigenvalues.sum())
+    rank = int((eigenvalues > zero_threshold(eigenvalues, long_side)).sum())
+    zeros = [int((one <= zero_threshold(one, long_side)).sum()) for one in slices]
+    share = eigenvalues / total + ENTROPY_EPSILON
+    failed = fit.tail_size == 0
+    warning = "over-trained" if fit.alpha < OVER_TRAINED else "under-trained" if fit.alpha > UNDER_TRAINED else ""
+    return {
+        "longname": layer.layer,
+        "M": min(rows, cols),
+        "N": long_side,
+        "Q": long_side / min(rows, cols),
+        "rf": len(slices),
+        "num_evals": len(eigenvalues),
+        "alpha": -1.0 if failed else fit.alpha,
+        "sigma": -1.0 if failed else fit.alpha_error,
+        "D": -1.0 if failed else fit.ks_distance,
+        "xmin": -1.0 if failed else fit.xmin,
+        "xmax": largest,
+        "num_pl_spikes": -1 if failed else fit.tail_size,
+        "alpha_weighted": alpha_weighted(eigenvalues, fit.alpha),
+        "log_alpha_norm": log_alpha_norm(eigenvalues, fit.alpha),
+        "norm": total,
+        "log_norm": math.log10(total) if total > 0 else -math.inf,
+        "spectral_norm": largest,
+        "log_spectral_norm": math.log10(largest) if largest > 0 else -math.inf,
+        "lambda_max": largest,
+        "stable_rank": stable_rank(eigenvalues),
+        "entropy": -float((share * share.log()).sum()) / math.log(rank + ENTROPY_EPSILON) if rank > 1 else math.nan,
+        "matrix_rank": rank,
+        "rank_loss": sum(zeros),
+        "weak_rank_loss": int((eigenvalues < WEAK_RANK).sum()),
+        "sv_max": math.sqrt(largest),
+        "sv_min": math.sqrt(float(slices.amin(1).max())),  # the largest of the slices' smallest, as there
+        "status": "failed" if failed else "success",
+        "warning": "" if failed else warning,
+    }

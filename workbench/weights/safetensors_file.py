@@ -1,0 +1,87 @@
+"""safetensors files: header first, then one tensor at a time into memory of its own."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import Tensor
+
+from workbench.errors import CheckpointError
+from workbench.weights.naming import natural_key
+from workbench.weights.weights import TensorInfo
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+    "BOOL": torch.bool,
+    "C64": torch.complex64,
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What opening a file gives: the tensors it holds, how to read one, and what was noticed."""
+
+    infos: list[TensorInfo]
+    read: Callable[[TensorInfo], Tensor]
+    notes: list[str]
+    ordered: bool
+
+
+def open_safetensors(path: Path) -> Opened:
+    """Opens a safetensors file by its header alone.
+
+    The safetensors library judges the header (length, offsets, overlaps, dtypes); the tensors are then read
+    from the file and not mapped, so that memory holds no more than what was asked for.
+
+    Raises:
+        CheckpointError: the library refuses the file, or it holds a dtype that torch has not.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt"):
+            pass
+    except Exception as error:  # the library's own error class is not the only one it raises
+        raise CheckpointError(str(path), None, f"not a valid safetensors file: {error}") from error
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        if entry["dtype"] not in DTYPES:
+            raise CheckpointError(str(path), name, f"dtype {entry['dtype']} is not one of {sorted(DTYPES)}")
+
+    def read(info: TensorInfo) -> Tensor:
+        begin, end = header[info.stored]["data_offsets"]
+        data = torch.empty(end - begin, dtype=torch.uint8)
+        if data.numel():
+            try:
+                with path.open("rb") as file:
+                    file.seek(8 + length + begin)
+                    got = file.readinto(data.numpy().data)
+            except OSError as error:
+                raise CheckpointError(str(path), info.stored, f"cannot be read any more: {error}") from error
+            if got != data.numel():
+                reason = f"the file ends after {got} of {data.numel()} bytes; it changed since it was opened"
+                raise CheckpointError(str(path), info.stored, reason)
+        return data.view(info.dtype).reshape(info.shape)
+
+    infos = [
+        TensorInfo(name=name, stored=name, shape=tuple(header[name]["shape"]), dtype=DTYPES[header[name]["dtype"]])
+        for name in sorted(header, key=natural_key)
+    ]
+    return Opened(infos, read, ["depth is the natural order of the names: safetensors stores no order"], False)

@@ -1,0 +1,134 @@
+"""A checkpoint as a lazy, read-only mapping from names to tensors."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+
+import torch
+import xxhash
+from torch import Tensor
+
+from workbench.errors import LayerNotFoundError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInfo:
+    """What a header tells about one tensor, without reading it.
+
+    Attributes:
+        name: the name after wrapper prefixes were removed.
+        stored: the name in the source.
+        shape: the shape.
+        dtype: the dtype in the source.
+        tied_to: the first name of the same storage, if this one is another name of it.
+        module: class name of the module that owns the tensor, if the source is a module.
+        buffer: True if that module calls it a buffer and not a parameter.
+    """
+
+    name: str
+    stored: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    tied_to: str | None = None
+    module: str | None = None
+    buffer: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Number of elements; a tied name has none of its own."""
+        return 0 if self.tied_to else prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of storage; a tied name has none of its own."""
+        return self.elements * self.dtype.itemsize
+
+
+class Weights(Mapping[str, Tensor]):
+    """Tensors by name, read when asked for, in order of depth.
+
+    Every access reads anew and hands out a copy: writing into it changes neither the checkpoint nor the model.
+
+    Attributes:
+        source: where it comes from, as text.
+        infos: name → shape, dtype, stored name and ties, known without reading a tensor.
+        notes: what was renamed, left out or guessed on opening, a sentence each.
+        ordered: True if the source itself tells the order of its tensors; else it is the names' natural order.
+    """
+
+    def __init__(
+        self,
+        infos: Sequence[TensorInfo],
+        read: Callable[[TensorInfo], Tensor],
+        *,
+        source: str,
+        notes: Sequence[str] = (),
+        ordered: bool = True,
+    ) -> None:
+        self.source = source
+        self.infos: Mapping[str, TensorInfo] = MappingProxyType({info.name: info for info in infos})
+        self.notes = tuple(notes)
+        self.ordered = ordered
+        self._read = read
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.infos:
+            raise LayerNotFoundError(f"{self.source} has no tensor {name!r}." + nearest(str(name), self.infos))
+        return self._read(self.infos[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.infos  # the mixin's version would read the tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.infos)
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    @property
+    def renames(self) -> Mapping[str, str]:
+        """New name → name in the source, for every tensor whose name was changed."""
+        return {info.name: info.stored for info in self.infos.values() if info.name != info.stored}
+
+    @property
+    def elements(self) -> int:
+        """Number of elements in all, tied tensors counted once."""
+        return sum(info.elements for info in self.infos.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in all, tied tensors counted once."""
+        return sum(info.bytes for info in self.infos.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """A 128-bit fingerprint of names, shapes and dtypes: equal for every copy of one architecture."""
+        rows = sorted(f"{info.name} {list(info.shape)} {info.dtype}" for info in self.infos.values())
+        return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
+
+    def __repr__(self) -> str:
+        lines = [
+            f"Weights of {self.source}: {len(self)} tensors, {self.elements:,} elements, {self.bytes / 1e6:,.1f} MB",
+            *(f"note: {note}" for note in self.notes),
+            "next: wb.layers(weights), wb.spectrum(weights)",
+        ]
+        return "\n".join(lines)
+
+
+def content_fingerprint(tensor: Tensor) -> str:
+    """A 128-bit fingerprint (XXH3) of a tensor's shape, dtype and bytes.
+
+    Args:
+        tensor: a dense tensor on any device.
+
+    Returns:
+        32 hexadecimal digits.
+
+    Cost: one pass over the bytes, about the speed of memory.
+    """
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    digest = xxhash.xxh3_128(f"{list(tensor.shape)} {tensor.dtype}".encode())
+    digest.update(data.data)
+    return digest.hexdigest()
