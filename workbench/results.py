@@ -177,10 +177,14 @@ class Result:
                 lines.append(f"    {name}: {column.meaning} [{column.unit or column.kind.__name__}]{bounds}")
         return "\n".join(lines)
 
+    @property
+    def title(self) -> str:
+        """The result's kind and source, as reprs begin."""
+        return f"{type(self).__name__} of {short_source(self.meta['source'])}"
+
     def facts(self) -> str:
         """The first line of the repr: what this is, in numbers. Subclasses say more."""
-        rows = len(next(iter(self._table(None).values())))
-        return f"{type(self).__name__} of {self.meta.get('source', 'unknown source')}: {rows} rows"
+        return f"{self.title}: {len(next(iter(self._table(None).values())))} rows"
 
     def __repr__(self) -> str:
         frame = self.frame()
@@ -320,6 +324,11 @@ def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
     for child in kind.__subclasses__():
         yield child
         yield from _subclasses(child)
+
+
+def short_source(source: str) -> str:
+    """A source as reprs and saved figures show it: the last two parts of a path, never a home directory."""
+    return "/".join(Path(source).parts[-2:])
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from workbench.figures.spec import Axis, FigureSpec, Panel, Points, limits
 from workbench.layers import LayerTable
+from workbench.results import short_source
 
 KIND_ROLES = {
     "linear": "first",
@@ -34,5 +35,5 @@ def sizes(table: LayerTable) -> FigureSpec:
         y=Axis(label="elements", scale="log", limits=limits(cells["elements"], "log")),
         marks=tuple(marks),
     )
-    story = {"source": table.meta["source"], "fingerprint": table.meta["fingerprint"]}
+    story = {"source": short_source(table.meta["source"]), "fingerprint": table.meta["fingerprint"]}
     return FigureSpec(kind="sizes", title="Elements per tensor", panels=(panel,), provenance=story)

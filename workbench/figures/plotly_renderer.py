@@ -18,9 +18,16 @@ def drawn(spec: FigureSpec) -> go.Figure:
         figure.update_yaxes(_axis(panel.y), row=1, col=number)
         for mark in panel.marks:
             figure.add_trace(go.Scatter(_trace(panel, mark)), row=1, col=number)
+    titled = [number for number, panel in enumerate(spec.panels, start=1) if panel.title]
     figure.update_layout(
         title={"text": spec.title, "font": {"size": 14}, "x": 0.02},
+        annotations=[
+            {"font": {"size": 11}, "x": 0, "xref": "x domain" if n == 1 else f"x{n} domain", "xanchor": "left"}
+            for n in titled
+        ],
         template="none",
+        autosize=True,
+        font={"size": 12},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 64, "r": 16, "t": 72, "b": 52},
@@ -40,8 +47,19 @@ def drawn(spec: FigureSpec) -> go.Figure:
 
 def _axis(axis: Axis) -> dict[str, Any]:
     span = [math.log10(value) for value in axis.limits] if axis.scale == "log" else list(axis.limits)
-    powers = {"dtick": 1, "exponentformat": "power"} if axis.scale == "log" and span[1] - span[0] > 2 else {}
-    grid = {"showline": True, "ticks": "outside", "gridcolor": "rgba(127,127,127,0.2)", "zeroline": False}
+    powers = (
+        {"dtick": 1, "exponentformat": "power", "tickfont": {"size": 10}}
+        if axis.scale == "log" and span[1] - span[0] > 2
+        else {}
+    )
+    grid = {
+        "showline": True,
+        "linecolor": "rgb(127,127,127)",
+        "ticks": "outside",
+        "tickcolor": "rgb(127,127,127)",
+        "gridcolor": "rgba(127,127,127,0.2)",
+        "zeroline": False,
+    }
     return {
         "title": {"text": axis.title},
         "type": axis.scale,

@@ -6,6 +6,7 @@ import torch
 
 from workbench.errors import FigureError
 from workbench.figures.spec import Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule, limits
+from workbench.results import short_source
 from workbench.spectra import Spectrum
 
 VERDICT_ROLES = {
@@ -107,7 +108,7 @@ def _numbers(row: dict[str, object]) -> str:
     if not row["tail_size"]:
         return f"{row['verdict']}: {row['reason']}"
     return (
-        f"α = {row['alpha']:.3f} ± {row['alpha_error']:.3f} · tail {row['tail_size']} of {row['rank']} · "
+        f"α = {row['alpha']:.3f} ± {row['alpha_error']:.3f} · n = {row['tail_size']} of {row['rank']} · "
         f"D = {row['ks_distance']:.3f} · {row['verdict']}"
     )
 
@@ -120,7 +121,7 @@ def _story(spectrum: Spectrum) -> dict[str, str]:
     meta = spectrum.meta
     parameters = ", ".join(f"{name}={value!r}" for name, value in meta["parameters"].items() if value is not None)
     return {
-        "source": meta["source"],
+        "source": short_source(meta["source"]),
         "call": f"{meta['function']}(…, {parameters})",
         "fingerprint": meta["fingerprint"],
         "workbench": meta["versions"]["workbench"],

@@ -51,4 +51,8 @@ def _why_not(pattern: str, views: Sequence[Layer | Exclusion], source: str) -> s
     for view in views:
         if isinstance(view, Exclusion) and (view.tensor == pattern or fnmatchcase(view.tensor, pattern)):
             return f"{view.tensor} is in {source} but excluded: {view.reason}."
-    return f"no layer of {source} matches {pattern!r}." + nearest(pattern, (v.layer for v in layer_list(views)))
+    names = [view.layer for view in layer_list(views)]
+    if any(sign in pattern for sign in "*?["):
+        parts = [name.split(".") for name in names]
+        names = sorted({".".join(part[:end]) + ".*" for part in parts for end in range(1, len(part))})
+    return f"no layer of {source} matches {pattern!r}." + nearest(pattern, names)

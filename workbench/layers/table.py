@@ -36,7 +36,7 @@ class LayerTable(Result):
         analysed = [verdict == "analysed" for verdict in table["verdict"]]
         inside = sum(n for n, yes in zip(table["elements"], analysed, strict=True) if yes)
         return (
-            f"LayerTable of {self.meta['source']}: {sum(analysed)} of {len(analysed)} tensors are weight matrices, "
+            f"{self.title}: {sum(analysed)} of {len(analysed)} tensors are weight matrices, "
             f"with {inside:,} of {sum(table['elements']):,} elements"
         )
 

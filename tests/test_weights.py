@@ -1,0 +1,721 @@
+"""Opening weights: every form gives the same tensors, and what cannot be read says why."""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import workbench as wb
+from workbench.weights import content_fingerprint
+
+Saved = Callable[[Any, Path], Any]
+Bits = tuple[torch.dtype, tuple[int, ...], bytes]
+
+
+def bits(tensor: Tensor) -> Bits:
+    """Dtype, shape and bytes: equal only if every bit is, NaN and −0 included."""
+    plain = tensor.detach().contiguous().reshape(-1)
+    return tensor.dtype, tuple(tensor.shape), plain.view(torch.uint8).numpy().tobytes()
+
+
+def path_of(name: str) -> tuple[list[int], str]:
+    """Where a tensor of `network` lies: `10.1.bias` is ([10, 1], "bias")."""
+    *numbers, last = name.split(".")
+    return [int(number) for number in numbers], last
+
+
+def network() -> nn.Module:
+    """Twelve blocks, so that `10` sorts before `2` as text; buffers, an int and two dtypes."""
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)) for _ in range(12)]
+    return nn.Sequential(*blocks, nn.Flatten(), nn.Linear(8, 3).bfloat16())
+
+
+def as_safetensors(state: Mapping[str, Tensor], path: Path) -> Path:
+    safetensors.torch.save_file(dict(state), path)
+    return path
+
+
+def as_zip(content: Any, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def as_legacy(content: Any, path: Path) -> Path:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    return path
+
+
+def under(*keys: str, saved: Saved = as_zip) -> Saved:
+    def nested(state: Any, path: Path) -> Any:
+        for key in reversed(keys):
+            state = {"epoch": 3, key: state, "optimizer": {"lr": 0.1}}
+        return saved(state, path)
+
+    return nested
+
+
+def prefixed(prefix: str, saved: Saved = as_zip) -> Saved:
+    return lambda state, path: saved({prefix + name: tensor for name, tensor in state.items()}, path)
+
+
+def in_folder(state: Any, path: Path) -> Path:
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    as_legacy({"unread": torch.zeros(1)}, path / "training_args.bin")  # a safetensors file goes first
+    as_safetensors(state, path / "model.safetensors")
+    return path
+
+
+def module_with(state: Mapping[str, Tensor], _: Path) -> nn.Module:
+    module = network()
+    module.load_state_dict(state)
+    return module
+
+
+FORMS: dict[str, Saved] = {
+    "safetensors": as_safetensors,
+    "zip": as_zip,
+    "legacy": as_legacy,
+    "folder": in_folder,
+    "text path": lambda state, path: str(as_zip(state, path)),
+    "state_dict": under("state_dict"),
+    "model_state_dict": under("model_state_dict", saved=as_legacy),
+    "model": under("model"),
+    "model, state_dict": under("model", "state_dict"),
+    "mapping": lambda state, _: dict(state),
+    "nested mapping": under("state_dict", saved=lambda content, _: content),
+    "module.": prefixed("module."),
+    "_orig_mod.": prefixed("_orig_mod.", as_legacy),
+    "both": prefixed("module._orig_mod."),
+    "both, reversed": prefixed("_orig_mod.module.", as_safetensors),
+    "twice": prefixed("module.module."),
+    "prefix under a nesting": prefixed("module.", under("state_dict")),
+    "nn.Module": module_with,
+    "DataParallel": lambda state, path: nn.DataParallel(module_with(state, path)),
+    "Weights": lambda state, path: wb.load(as_zip(state, path)),
+}
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, Tensor]:
+    return dict(network().state_dict())
+
+
+@pytest.fixture(scope="module")
+def expected(state: dict[str, Tensor]) -> dict[str, Bits]:
+    return {name: bits(tensor) for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_bits_and_fingerprint(
+    form: str, state: dict[str, Tensor], expected: dict[str, Bits], tmp_path: Path
+) -> None:
+    weights = wb.load(FORMS[form](state, tmp_path / "checkpoint"))
+    assert {name: bits(tensor) for name, tensor in weights.items()} == expected
+    assert weights.fingerprint == wb.load(state).fingerprint
+    assert (weights.elements, weights.bytes) == (
+        sum(tensor.numel() for tensor in state.values()),
+        sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
+    )
+    assert {name: (info.dtype, info.shape) for name, info in weights.infos.items()} == {
+        name: (dtype, shape) for name, (dtype, shape, _) in expected.items()
+    }
+    # safetensors stores no order: natural order is this network's own, but for bias and weight within a module
+    assert list(weights) == (list(state) if weights.ordered else sorted(state, key=path_of))
+    assert weights.ordered == (not any("no order" in note for note in weights.notes))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_access_is_a_copy_that_may_be_written_to(
+    form: str, state: dict[str, Tensor], expected: dict[str, Bits], tmp_path: Path
+) -> None:
+    source = FORMS[form](state, tmp_path / "checkpoint")
+    weights = wb.load(source)
+    for name in weights:
+        tensor = weights[name]
+        assert not tensor.requires_grad
+        tensor.fill_(7)
+    assert {name: bits(tensor) for name, tensor in weights.items()} == expected
+    assert {name: bits(tensor) for name, tensor in state.items()} == expected
+    if isinstance(source, nn.Module):
+        assert [bits(tensor) for tensor in source.state_dict().values()] == list(expected.values())
+        assert all(parameter.requires_grad for parameter in source.parameters())
+
+
+@pytest.mark.parametrize(
+    ("form", "prefix", "notes"),
+    [
+        ("zip", "", []),
+        ("safetensors", "", ["depth is the natural order of the names: safetensors stores no order"]),
+        ("legacy", "", ["a legacy torch pickle cannot be mapped: the whole file ("]),
+        ("nn.Module", "", []),
+        ("model", "", ["tensors found under 'model'", "left out, not tensors of the model: epoch, optimizer"]),
+        ("model, state_dict", "", ["tensors found under 'model.state_dict'", "model.epoch, model.optimizer"]),
+        ("module.", "module.", ["prefix 'module.' removed from every name"]),
+        ("DataParallel", "module.", ["prefix 'module.' removed from every name"]),
+        ("both", "module._orig_mod.", ["prefix 'module._orig_mod.' removed from every name"]),
+        ("twice", "module.module.", ["prefix 'module.module.' removed"]),
+    ],
+)
+def test_renames_and_what_was_left_out_are_reported(
+    form: str, prefix: str, notes: list[str], state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    weights = wb.load(FORMS[form](state, tmp_path / "checkpoint"))
+    assert dict(weights.renames) == ({name: prefix + name for name in state} if prefix else {})
+    assert len(weights.notes) == len(notes) or form in ("model, state_dict",)
+    assert all(any(note in told for told in weights.notes) for note in notes), weights.notes
+    assert all(f"note: {note}" in repr(weights) for note in weights.notes)
+
+
+def test_the_repr_counts_tensors_elements_and_bytes_and_teaches_the_next_call() -> None:
+    text = repr(wb.load({"a": torch.zeros(1000, 2000), "b": torch.zeros(3, dtype=torch.int8)}))
+    assert "Weights of a mapping in memory: 2 tensors, 2,000,003 elements, 8.0 MB" in text
+    assert text.endswith("next: wb.layers(weights), wb.spectrum(weights)")
+
+
+def test_weights_are_handed_through_as_they_are(state: dict[str, Tensor]) -> None:
+    weights = wb.load(state)
+    assert wb.load(weights) is weights
+
+
+@pytest.mark.parametrize("prefix", ["module", "_orig_mod"])
+def test_a_submodule_called_like_a_wrapper_keeps_its_name_beside_others(prefix: str, tmp_path: Path) -> None:
+    net = nn.ModuleDict({"head": nn.Linear(2, 2), prefix: nn.Linear(2, 2)})
+    names = ["head.weight", "head.bias", f"{prefix}.weight", f"{prefix}.bias"]
+    for source in (net, net.state_dict(), as_zip(net.state_dict(), tmp_path / "net.pt")):
+        assert list(wb.load(source)) == names
+        assert not wb.load(source).renames
+    wrapped = wb.load(nn.DataParallel(net))
+    assert list(wrapped) == names
+    assert wrapped.renames["head.weight"] == "module.head.weight"
+
+
+@pytest.mark.parametrize(
+    ("form", "ordered"), [("safetensors", False), ("zip", True), ("legacy", True), ("mapping", True)]
+)
+def test_depth_is_the_sources_order_or_the_natural_one(form: str, ordered: bool, tmp_path: Path) -> None:
+    names = ["stem", "block.10.a", "block.9.a", "block.2.b", "block.2.a10", "block.2.a9", "Head"]
+    natural = ["Head", "block.2.a9", "block.2.a10", "block.2.b", "block.9.a", "block.10.a", "stem"]
+    weights = wb.load(FORMS[form]({name: torch.zeros(2) for name in names}, tmp_path / "net"))
+    assert list(weights) == (names if ordered else natural)
+    assert weights.ordered is ordered
+
+
+def test_the_fingerprint_of_an_architecture_forgets_order_and_values_and_nothing_else() -> None:
+    def fingerprint(**tensors: Tensor) -> str:
+        return wb.load(tensors).fingerprint
+
+    first = fingerprint(a=torch.zeros(2, 3), b=torch.zeros(4))
+    assert first == fingerprint(b=torch.ones(4), a=torch.ones(2, 3))
+    others = [
+        fingerprint(a=torch.zeros(3, 2), b=torch.zeros(4)),
+        fingerprint(a=torch.zeros(2, 3), b=torch.zeros(4, dtype=torch.float16)),
+        fingerprint(a=torch.zeros(2, 3), c=torch.zeros(4)),
+        fingerprint(a=torch.zeros(2, 3)),
+    ]
+    assert len({first, *others}) == 5
+
+
+def test_the_fingerprint_of_a_content_sees_every_bit_shape_and_dtype_but_no_stride() -> None:
+    base = torch.arange(6, dtype=torch.int32).reshape(2, 3)
+    flipped = base.clone()
+    flipped[1, 2] ^= 1
+    others = [flipped, base.reshape(3, 2), base.view(torch.float32), base.to(torch.int64), base.T, base[:1], base[0, 0]]
+    assert len({content_fingerprint(tensor) for tensor in (base, *others)}) == 8
+    assert content_fingerprint(base.T.contiguous().T) == content_fingerprint(base.clone().requires_grad_(False))
+    assert content_fingerprint(torch.tensor([0.0])) != content_fingerprint(torch.tensor([-0.0]))
+
+
+SHAPES = {"scalar": (), "one": (1,), "empty": (0,), "empty matrix": (3, 0), "matrix": (2, 3), "deep": (1, 2, 1, 2, 1)}
+DTYPES = (
+    "float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool complex64 float8_e4m3fn float8_e5m2".split()
+)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy", "mapping"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype_and_shape_is_read_bit_by_bit(form: str, dtype: str, tmp_path: Path) -> None:
+    if form == "legacy" and dtype.startswith("float8"):
+        pytest.skip("torch.save has no legacy storage of 8-bit floats")
+    kind = getattr(torch, dtype)
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, shape in SHAPES.items():
+        count = int(np.prod(shape)) * kind.itemsize
+        raw = torch.randint(0, 2 if dtype == "bool" else 256, (count,), dtype=torch.uint8, generator=generator)
+        tensors[name] = raw.view(kind).reshape(shape)
+    weights = wb.load(FORMS[form](tensors, tmp_path / "net"))
+    assert {name: bits(weights[name]) for name in weights} == {name: bits(one) for name, one in tensors.items()}
+
+
+def test_a_view_of_a_large_storage_is_read_as_what_it_shows(tmp_path: Path) -> None:
+    whole = torch.arange(24.0).reshape(4, 6)
+    views = {"part": whole[1:3], "column": whole[:, 2], "transposed": whole.T, "expanded": whole[:1].expand(3, 6)}
+    for saved in (as_zip, as_legacy):
+        weights = wb.load(saved(views, tmp_path / saved.__name__))
+        assert {name: bits(weights[name]) for name in weights} == {name: bits(view) for name, view in views.items()}
+
+
+class Tied(nn.Module):
+    """An embedding whose weight is also the head's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.head = nn.Linear(4, 10)
+        self.head.weight = self.embedding.weight
+
+
+@pytest.mark.parametrize("form", ["nn.Module", "DataParallel", "zip", "legacy", "module.", "mapping", "state_dict"])
+def test_tied_tensors_stay_readable_under_every_name_and_count_once(form: str, tmp_path: Path) -> None:
+    net = Tied()
+    wrappers: dict[str, Callable[[], Any]] = {"nn.Module": lambda: net, "DataParallel": lambda: nn.DataParallel(net)}
+    source = wrappers[form]() if form in wrappers else FORMS[form](net.state_dict(), tmp_path / "net")
+    weights = wb.load(source)
+    assert list(weights) == ["embedding.weight", "head.weight", "head.bias"]
+    assert [info.tied_to for info in weights.infos.values()] == [None, "embedding.weight", None]
+    assert bits(weights["head.weight"]) == bits(weights["embedding.weight"]) == bits(net.head.weight)
+    assert weights.elements == 10 * 4 + 10
+    assert weights.bytes == 4 * weights.elements
+
+
+def test_neither_views_of_one_storage_nor_empty_tensors_are_taken_for_ties() -> None:
+    whole = torch.arange(8.0)
+    weights = wb.load({"a": whole[:4], "b": whole[4:], "c": torch.empty(0), "d": torch.empty(0)})
+    assert all(info.tied_to is None for info in weights.infos.values())
+    assert weights.elements == 8
+
+
+META = """
+import json, torch
+import workbench as wb
+weights = wb.load(torch.nn.Linear(3, 2, device="meta"))
+infos = [[info.name, list(info.shape)] for info in weights.infos.values()]
+table = wb.layers(weights).frame()
+failed = wb.spectrum(weights).row("weight")
+try:
+    weights["bias"]
+except wb.CheckpointError as error:
+    print(json.dumps([infos, table["elements"].tolist(), failed["verdict"], failed["reason"], error.key, str(error)]))
+"""
+
+
+def test_a_meta_module_tells_its_shapes_and_says_why_it_has_no_values(unchecked: Callable[..., Any]) -> None:
+    infos, elements, verdict, reason, key, message = unchecked(META)
+    assert infos == [["weight", [2, 3]], ["bias", [2]]]
+    assert elements == [6, 2]
+    assert (verdict, key) == ("failed", "bias")
+    assert "[weight]: on the meta device: it has a shape but no data" in reason
+    assert "[bias]: on the meta device: it has a shape but no data" in message
+
+
+@pytest.mark.xfail(strict=True, reason="bug: torch's own error about an uninitialised parameter comes through")
+def test_a_lazy_module_says_that_it_has_no_shapes_yet() -> None:
+    with pytest.raises(wb.CheckpointError, match="uninitiali"):
+        wb.load(nn.Sequential(nn.LazyLinear(3)))
+
+
+HUGE = """
+import json, resource, sys
+import workbench as wb
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+weights = wb.load(sys.argv[1])
+table = wb.layers(weights).frame()
+tail = weights["tail"].tolist()
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(json.dumps([weights.elements, table["elements"].tolist(), tail, grown]))
+"""
+
+
+@pytest.mark.xfail(
+    strict=True, reason="bug: safe_open(framework='pt') maps the file privately, which needs memory for it"
+)
+def test_a_file_larger_than_memory_opens_and_one_of_its_tensors_is_read(
+    unchecked: Callable[..., Any], tmp_path: Path
+) -> None:
+    elements = 2**40  # 4 TB in a sparse file that takes a few KB of disk
+    entries = {"huge.weight": ([elements // 1024, 1024], [0, 4 * elements])}
+    entries["tail"] = ([4], [4 * elements, 4 * elements + 16])
+    content = {name: {"dtype": "F32", "shape": shape, "data_offsets": at} for name, (shape, at) in entries.items()}
+    path = header(json.dumps(content), 0)(tmp_path / "huge.safetensors")
+    with path.open("ab") as file:
+        file.truncate(file.tell() + 4 * elements)
+        file.seek(0, os.SEEK_END)
+        file.write(torch.arange(4.0).numpy().tobytes())
+    counted, rows, tail, grown = unchecked(HUGE, str(path))
+    assert counted == elements + 4
+    assert rows == [elements, 4]
+    assert tail == [0, 1, 2, 3]
+    assert grown < 200_000, f"{grown} KiB"  # pandas, which wb.layers imports, is 60 MB of it
+
+
+def test_a_file_that_shrinks_or_goes_away_after_opening_names_the_tensor(tmp_path: Path) -> None:
+    path = as_safetensors({"a": torch.ones(4), "b": torch.ones(4)}, tmp_path / "net.safetensors")
+    weights = wb.load(path)
+    os.truncate(path, path.stat().st_size - 6)
+    assert weights["a"].tolist() == [1, 1, 1, 1]
+    reason = r"net.safetensors \[b\]: the file ends after 10 of 16 bytes; it changed since it was opened"
+    with pytest.raises(wb.CheckpointError, match=reason) as error:
+        weights["b"]
+    assert (error.value.path, error.value.key) == (str(path), "b")
+    path.unlink()
+    with pytest.raises(wb.CheckpointError, match=r"\[a\]: cannot be read any more"):
+        weights["a"]
+
+
+@pytest.mark.parametrize("wrong", ["b", "fc.wieght"])
+def test_an_unknown_tensor_offers_the_nearest(wrong: str) -> None:
+    weights = wb.load({"fc.weight": torch.ones(2)})
+    with pytest.raises(wb.LayerNotFoundError, match=f"a mapping in memory has no tensor '{wrong}'") as error:
+        weights[wrong]
+    assert ("Did you mean 'fc.weight'?" in str(error.value)) == (wrong != "b")
+    assert wrong not in weights
+    assert weights.get(wrong) is None
+
+
+# What cannot be read
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def cut(saved: Saved, keep: float) -> Callable[[Path], Path]:
+    def damaged(path: Path) -> Path:
+        saved({"fc.weight": torch.ones(40, 30), "fc.bias": torch.ones(30)}, path)
+        return write(path, path.read_bytes()[: int(path.stat().st_size * keep)])
+
+    return damaged
+
+
+def header(text: str, data: int = 8) -> Callable[[Path], Path]:
+    return lambda path: write(path, len(text.encode()).to_bytes(8, "little") + text.encode() + bytes(data))
+
+
+def foreign_zip(*names: str) -> Callable[[Path], Path]:
+    def damaged(path: Path) -> Path:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(name, "hello")
+        return path
+
+    return damaged
+
+
+def folder(*names: str) -> Callable[[Path], Path]:
+    def made(path: Path) -> Path:
+        path.mkdir()
+        for name in names:
+            (path / name).touch()
+        return path
+
+    return made
+
+
+RESAVE = r"refused: the file holds more than tensors.*torch.save\(module.state_dict\(\), path\)"
+TENSORS = {"w": torch.ones(2)}
+REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "empty file": (lambda path: write(path, b""), "checkpoint: the file is empty"),
+    "random": (
+        lambda path: write(path, b"0123456789" * 9),
+        r"neither safetensors nor a torch file \(it begins with b'01",
+    ),
+    "random, one byte": (lambda path: write(path, b"a"), "neither safetensors.*expected .safetensors, .pt, .pth"),
+    "random .safetensors": (
+        lambda path: write(path.with_suffix(".safetensors"), b"0123456789" * 9),
+        "not a valid safetensors file: .*header",
+    ),
+    "GGUF": (
+        lambda path: write(path, b"GGUF\x03" + bytes(99)),
+        "GGUF holds quantised blocks, not weights; open the or",
+    ),
+    "safetensors, cut header": (cut(as_safetensors, 0.01), "not a valid safetensors file"),
+    "safetensors, cut data": (cut(as_safetensors, 0.9), "not a valid safetensors file: .*not fully covered"),
+    "safetensors, huge header": (
+        lambda path: write(path, (10**9).to_bytes(8, "little") + b"{}"),
+        "not a valid safetensors file: .*header too large",
+    ),
+    "safetensors, trailing bytes": (
+        header('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', 9),
+        "not a valid safetensors file",
+    ),
+    "safetensors, hole": (
+        header('{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'),
+        "not a valid safetensors file: .*offset",
+    ),
+    "safetensors, overlap": (
+        header(
+            '{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}'
+        ),
+        "not a valid safetensors file",
+    ),
+    "safetensors, shape and bytes": (
+        header('{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}'),
+        "not a valid safetensors file",
+    ),
+    "safetensors, unknown dtype": (
+        header('{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}'),
+        "not a valid safetensors file: .*F33",
+    ),
+    "safetensors, dtype torch has not": (
+        header('{"a":{"dtype":"F8_E8M0","shape":[8],"data_offsets":[0,8]}}'),
+        r"\[a\]: dtype F8_E8M0 is not one of \['BF16'",
+    ),
+    "zip, cut": (cut(as_zip, 0.9), "truncated or damaged zip archive"),
+    "zip, one header": (cut(as_zip, 0.02), "truncated or damaged zip archive"),
+    "zip, not torch's": (
+        foreign_zip("readme.txt"),
+        r"a zip archive, but not one that torch.save wrote \(no data.pkl\)",
+    ),
+    "zip, looks like torch's": (foreign_zip("a/data.pkl", "a/version"), "not a readable torch file: "),
+    "legacy, cut pickle": (cut(as_legacy, 0.02), "not a readable torch file: "),
+    "legacy, cut data": (cut(as_legacy, 0.9), "not a readable torch file: unexpected EOF"),
+    "legacy, bare pickle": (
+        lambda path: write(path, pickle.dumps({"a": 1}, protocol=2)),
+        "not a readable torch file: Invalid magic number",
+    ),
+    "whole module": (lambda path: as_zip(nn.Linear(2, 2), path), RESAVE),
+    "whole module, legacy": (lambda path: as_legacy(nn.Linear(2, 2), path), RESAVE),
+    "module beside weights": (lambda path: as_zip({**TENSORS, "net": nn.ReLU()}, path), RESAVE),
+    "namespace": (lambda path: as_zip({**TENSORS, "args": argparse.Namespace(lr=1)}, path), RESAVE),
+    "tensor": (
+        lambda path: as_zip(torch.ones(2), path),
+        r"a single tensor without a name; save a dictionary \{name: t",
+    ),
+    "list": (lambda path: as_legacy([torch.ones(2)], path), "holds a list, expected a dictionary of tensors"),
+    "no tensors": (lambda path: as_zip({"epoch": 3, "lr": 0.1}, path), r"holds no tensors \(its keys: 'epoch', 'lr'\)"),
+    "empty dictionary": (lambda path: as_zip({}, path), r"holds no tensors \(its keys: nothing\)"),
+    "empty state_dict": (lambda path: as_zip({"state_dict": {}, "epoch": 3}, path), "holds no tensors"),
+    "numbers in memory": (lambda _: {"a": np.ones(3), "b": 3}, r"a mapping in memory: holds no tensors .*'a', 'b'"),
+    "several files": (
+        folder("a.safetensors", "b.safetensors", "c.bin"),
+        r"a directory with 2 weight files \(a.safetensors, b.safetensors\); name one of them",
+    ),
+    "several torch files": (
+        folder("a.pt", "b.ckpt", "c.th"),
+        r"a directory with 3 weight files \(a.pt, b.ckpt, c.th\)",
+    ),
+    "hub": (lambda _: "hf://org/name", "hub ids are not supported yet; download the files"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_read_says_what_it_is_and_what_to_do(case: str, tmp_path: Path) -> None:
+    make, words = REFUSED[case]
+    source = make(tmp_path / "checkpoint")
+    with pytest.raises(wb.CheckpointError, match=words) as error:
+        wb.load(source)
+    assert isinstance(error.value, ValueError)
+    assert not isinstance(error.value, FileNotFoundError)
+    assert error.value.reason in str(error.value)
+    assert "\n" not in str(error.value)
+    if isinstance(source, Path):
+        assert error.value.path == str(source)
+    assert pickle.loads(pickle.dumps(error.value)).args == error.value.args
+
+
+NOT_FOUND = {
+    "typo": ("model.saftensors", r"no such file or directory\. Did you mean 'model.safetensors'\?"),
+    "nothing near": ("zzz", r"zzz: no such file or directory\.$"),
+    "no folder either": ("gone/model.pt", r"gone/model.pt: no such file or directory\.$"),
+    "folder without weights": ("notes", r"a directory without weights \(no .safetensors, .pt.*it holds a.txt, b.md"),
+    "empty folder": ("void", "a directory without weights .*it holds nothing"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_FOUND)
+def test_what_is_not_there_offers_what_is(case: str, tmp_path: Path) -> None:
+    as_safetensors(TENSORS, tmp_path / "model.safetensors")
+    folder("a.txt", "b.md")(tmp_path / "notes")
+    folder()(tmp_path / "void")
+    name, words = NOT_FOUND[case]
+    with pytest.raises(wb.CheckpointNotFoundError, match=words) as error:
+        wb.load(tmp_path / name)
+    assert isinstance(error.value, FileNotFoundError)
+    assert isinstance(error.value, wb.CheckpointError)
+    assert error.value.path == str(tmp_path / name)
+    assert pickle.loads(pickle.dumps(error.value)).reason == error.value.reason
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_with_one_weight_file_means_that_file(name: str, tmp_path: Path) -> None:
+    folder("config.json", "README.md")(tmp_path / "net")
+    (as_safetensors if name.endswith("safetensors") else as_zip)(TENSORS, tmp_path / "net" / name)
+    assert wb.load(tmp_path / "net").source == str(tmp_path / "net" / name)
+
+
+@pytest.fixture(scope="module")
+def wrong_types(raised: Callable[..., dict[str, list[str]]]) -> dict[str, list[str]]:
+    return raised(WRONG_TYPES)
+
+
+WRONG_TYPES = {"wb.load(3)": "int", "wb.load(None)": "NoneType", "wb.load(b'x')": "bytes", "wb.load([model])": "list"}
+
+
+@pytest.mark.parametrize("call", WRONG_TYPES)
+def test_what_is_no_model_at_all_says_what_one_is(call: str, wrong_types: dict[str, list[str]]) -> None:
+    name, message = wrong_types[call]
+    assert name == "SourceTypeError"
+    assert issubclass(wb.SourceTypeError, TypeError)
+    assert message == (
+        f"a model is a path, a directory, a mapping of tensors or an nn.Module; got {WRONG_TYPES[call]}."
+    )
+
+
+class Hostile:
+    """Unpickles by making a file."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("saved", [as_zip, as_legacy])
+@pytest.mark.parametrize("place", ["value", "nested", "key", "whole", "metadata"])
+def test_a_hostile_pickle_is_refused_and_leaves_no_trace(saved: Saved, place: str, tmp_path: Path) -> None:
+    mark = tmp_path / "harm"
+    hostile = Hostile(mark)
+    state = nn.Linear(2, 2).state_dict()
+    if place == "metadata":
+        state._metadata = hostile  # type: ignore[attr-defined]
+    content = {
+        "value": {**TENSORS, "bias": hostile},
+        "nested": {"state_dict": {**TENSORS, "bias": [hostile]}},
+        "key": {**TENSORS, hostile: torch.ones(1)},
+        "whole": hostile,
+        "metadata": state,
+    }[place]
+    path = saved(content, tmp_path / "hostile.pt")
+    with contextlib.suppress(Exception):  # the proof that it does harm where it is believed
+        torch.load(path, weights_only=False)
+    assert mark.exists()
+    mark.unlink()
+    with pytest.raises(wb.CheckpointError, match=RESAVE):
+        wb.load(path)
+    assert not mark.exists()
+
+
+# Damage at random places: a refusal, or what the reference reader gives
+
+
+def network_state() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "conv.weight": torch.randn(4, 3, 3, 3, generator=generator),
+        "fc.weight": torch.randn(5, 4, generator=generator).bfloat16(),
+        "fc.bias": torch.zeros(5),
+        "steps": torch.tensor(3),
+    }
+
+
+def valid(saved: Saved, folder: Path) -> bytes:
+    return bytes(saved(network_state(), folder / saved.__name__).read_bytes())
+
+
+@contextlib.contextmanager
+def damaged_file(saved: Saved, damage: Callable[[bytearray, int], None], folder: Path) -> Iterator[Path]:
+    content = bytearray(valid(saved, folder))
+    damage(content, content.find(b"}}}") if saved is as_safetensors else len(content))
+    path = folder / "damaged"
+    path.write_bytes(content)
+    try:
+        yield path
+    finally:
+        path.unlink()  # a new file each time: torch maps zip archives, and a mapped file must not change
+
+
+def reference_bits(saved: Saved, path: Path) -> dict[str, Bits]:
+    """What safetensors and torch read, the latter unmapped and onto the CPU."""
+    if saved is as_safetensors:
+        content: Any = safetensors.torch.load_file(path)
+    else:
+        content = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
+    return {str(name): bits(one) for name, one in content.items() if isinstance(one, Tensor)}
+
+
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "set", "set", "delete", "insert", "cut"]),
+        st.floats(0, 1, exclude_max=True),
+        st.booleans(),
+        st.integers(0, 255),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged")
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        as_safetensors,
+        as_legacy,
+        pytest.param(
+            as_zip,
+            marks=pytest.mark.xfail(
+                strict=True,
+                reason="bug: is_torch_zip catches BadZipFile alone, and mapping skips the checks of local headers",
+            ),
+        ),
+    ],
+)
+@given(edits=EDITS)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_bytes_are_refused_or_read_as_the_reference_reads_them(
+    saved: Saved, edits: list[tuple[str, float, bool, int]], scratch: Path
+) -> None:
+    def damage(content: bytearray, header: int) -> None:
+        for kind, place, in_header, value in edits:
+            at = int(place * (header if in_header else len(content)))
+            if kind == "set":
+                content[at : at + 1] = bytes([value])
+            elif kind == "insert":
+                content.insert(at, value)
+            else:
+                del content[at : at + 1 if kind == "delete" else None]
+
+    with damaged_file(saved, damage, scratch) as path:
+        try:
+            weights = wb.load(path)
+            wb.layers(weights)
+            ours = {weights.infos[name].stored: bits(weights[name]) for name in weights}
+        except wb.CheckpointError as error:
+            assert error.path == str(path)
+            return
+        # torch itself hands out uninitialised memory for some damaged directories: undamaged tensors pass too
+        undamaged = {name: bits(tensor) for name, tensor in network_state().items()}
+        if ours != undamaged:
+            reference = reference_bits(saved, path)
+            assert ours.keys() == reference.keys()
+            assert [name for name in ours if ours[name] not in (reference[name], undamaged.get(name))] == []
+
+
+@pytest.mark.xfail(strict=True, reason="bug: the second entry wins in silence")
+def test_duplicate_names_in_a_header_are_reported(tmp_path: Path) -> None:
+    entry = '"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+    path = header(f"{{{entry},{entry}}}")(tmp_path / "twice.safetensors")
+    assert list(safetensors.torch.load_file(path)) == ["a"]
+    assert any("a" in note and "twice" in note for note in wb.load(path).notes)

@@ -1,0 +1,9 @@
+"""Explorers: thin shells over workbench's public names, shown in JupyterLab.
+
+Reached as `wb.ui`. Every explorer has `.result`, `.selection`, `.error`, `.code()` and a headless `.run()`.
+"""
+
+from workbench_widgets.explorer import Call, Explorer
+from workbench_widgets.spectrum import SpectrumExplorer
+
+__all__ = ["Call", "Explorer", "SpectrumExplorer"]

@@ -1,0 +1,342 @@
+"""The base of all explorers: inputs left, plots right, a table, and the call that does the same without a screen."""
+
+import pprint
+import textwrap
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import ipywidgets as ipw
+import traitlets
+
+import workbench as wb
+from workbench_widgets.export import ExportPanel
+from workbench_widgets.job import Job
+from workbench_widgets.plot import Plot
+from workbench_widgets.style import Theme, status_html, style_sheet
+from workbench_widgets.table import LayerRows
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a public function: what Run does and what Code shows.
+
+    Attributes:
+        function: the public function.
+        model: its first argument.
+        arguments: the keyword arguments that differ from their defaults.
+    """
+
+    function: Callable[..., wb.Result]
+    model: Any
+    arguments: Mapping[str, Any]
+
+    def run(self, progress: Callable[[wb.Progress], None]) -> wb.Result:
+        """The result of the call."""
+        return self.function(self.model, **self.arguments, progress=progress)
+
+    def code(self) -> str:
+        """The call as a line of Python that assigns the result to the function's name."""
+        name = self.function.__name__
+        if isinstance(self.model, str):
+            model, remark = repr(self.model), ""
+        else:
+            found = _variable(self.model)
+            model = found or "model"
+            remark = "" if found else f"# model: the {type(self.model).__name__} that the explorer was given\n"
+        parts = [model, *(f"{key}={pprint.pformat(value, width=100)}" for key, value in self.arguments.items())]
+        line = f"{name} = wb.{name}({', '.join(parts)})"
+        if len(line) > 100:
+            inner = textwrap.indent(",\n".join(parts) + ",", "    ")
+            line = f"{name} = wb.{name}(\n{inner}\n)"
+        return remark + line
+
+
+class Explorer(ipw.VBox):
+    """What every explorer has; a subclass says its inputs, its call and how a result is shown.
+
+    Attributes:
+        result: the last result, also a cancelled run's partial one; assign a result to look at it.
+        selection: ids of the selected layers.
+        status: one line: what is going on.
+        error: the last error, or None.
+        running: whether a run is under way.
+    """
+
+    TITLE: ClassVar[str] = ""
+
+    result = traitlets.Instance(wb.Result, allow_none=True)
+    selection = traitlets.Tuple()
+    status = traitlets.Unicode()
+    error = traitlets.Instance(BaseException, allow_none=True)
+    running = traitlets.Bool(False)
+
+    def __init__(self, source: Any = None, *, theme: Theme = "auto") -> None:
+        if theme not in ("auto", "light", "dark"):
+            raise wb.ArgumentError(f"theme={theme!r}: expected 'auto', 'light' or 'dark'.")
+        self._lock = threading.RLock()
+        self._job = Job(self._on_progress, self._on_done)
+        self._given = None if source is None or isinstance(source, str) else source
+        self._item = ""
+        self._shown_call: Call | None = None
+        wide = {"description_width": "96px"}
+        self.source = ipw.Text(
+            source if isinstance(source, str) else "",
+            description="Checkpoint",
+            placeholder="path of a file or folder" if self._given is None else f"{type(source).__name__} in memory",
+            continuous_update=False,
+            style=wide,
+        )
+        self.run_button = ipw.Button(description="Run", button_style="primary", icon="play", tooltip="compute")
+        self.cancel_button = ipw.Button(
+            description="Cancel", icon="stop", disabled=True, tooltip="stop, keep what is done"
+        )
+        self.bar = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="100%", height="8px"))
+        self.status_line = ipw.HTML()
+        self.rows = LayerRows(self.TITLE)
+        self.plots = self.make_plots()
+        self.code_box = ipw.Textarea(
+            description="Code", disabled=True, rows=9, layout=ipw.Layout(width="100%"), style={"description_width": "0"}
+        )
+        self.code_box.add_class("wb-code")
+        self.export_panel = ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})
+        controls = self.make_inputs(wide)
+        super().__init__(self._arranged(controls))
+        self.add_class("wb-explorer")
+        if theme != "auto":
+            self.add_class(f"wb-{theme}")
+        self.run_button.on_click(self._guarded(self.start))
+        self.cancel_button.on_click(self._guarded(self.cancel))
+        self.source.observe(self._guarded(self._source_changed), "value")
+        for control in controls:
+            control.observe(self._guarded(self._controls_changed), "value")
+        traitlets.link((self.rows, "selection"), (self, "selection"))
+        self.observe(self._guarded(self._selection_changed), "selection")
+        self.observe(self._guarded(self._result_changed), "result")
+        if source is not None:
+            self.open_checkpoint()
+        else:
+            self._say("type the path of a checkpoint")
+        self._controls_changed()
+
+    # what a subclass says
+
+    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.ValueWidget]:
+        """The controls, top to bottom."""
+        raise NotImplementedError
+
+    def make_plots(self) -> dict[str, Plot]:
+        """The plots by name, left to right; made before the inputs."""
+        raise NotImplementedError
+
+    def call(self) -> Call:
+        """The call that the controls stand for."""
+        raise NotImplementedError
+
+    def show_model(self, table: wb.LayerTable | None) -> None:
+        """Shows a checkpoint that was opened and not yet analysed; None if it did not open."""
+        raise NotImplementedError
+
+    def show_result(self, result: wb.Result) -> None:
+        """Shows a result."""
+        raise NotImplementedError
+
+    def show_selection(self, layers: tuple[str, ...]) -> None:
+        """Shows what is special to the selected layers."""
+        raise NotImplementedError
+
+    def figure_code(self) -> list[str]:
+        """Lines of Python that draw the plots."""
+        return []
+
+    # what a user calls
+
+    @property
+    def model(self) -> Any:
+        """What the next run analyses: the object that was given, or the path in the field.
+
+        Raises:
+            wb.ArgumentError: there is neither.
+        """
+        if self.source.value.strip():
+            return self.source.value.strip()
+        if self._given is None:
+            raise wb.ArgumentError("no checkpoint yet: type the path of a file or folder, or pass a model.")
+        return self._given
+
+    def code(self) -> str:
+        """The exact call, as Python that runs in a fresh kernel."""
+        call = self.call()
+        stale = self.result is not None and self._shown_call is not None and self._shown_call != call
+        remark = ["# the settings have changed since the result shown: press Run"] if stale else []
+        frame = f"frame = {call.function.__name__}.frame()"
+        return "\n".join([*remark, "import workbench as wb", "", call.code(), frame, *self.figure_code()])
+
+    def open_checkpoint(self) -> None:
+        """Opens the checkpoint and lists its layers; a checkpoint that does not open is an inline error."""
+        self.result, self.error, self._shown_call = None, None, None
+        self.selection = ()
+        try:
+            table = wb.layers(self.model)
+        except Exception as error:
+            self._forget("no checkpoint")
+            self.show_model(None)
+            self._fail(error)
+            return
+        self._forget("press Run")
+        self.show_model(table)
+        self._say(table.facts())
+
+    def start(self) -> None:
+        """Starts a run beside the kernel's main thread."""
+        with self._lock:
+            call = self.call()
+            if self._job.running:
+                return
+            self.error = None
+            self._item, self._shown_call = "", call
+            self._set_running(True)
+            self._say("starting")
+            self._job.start(call.run)
+
+    def cancel(self) -> None:
+        """Asks the run to stop after the layer it is at; what is done is kept."""
+        if self._job.running:
+            self._job.cancel()
+            self.cancel_button.disabled = True
+            self._say(f"stopping after {self._item}" if self._item else "stopping")
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the run to end; False if it did not within `timeout` seconds."""
+        return self._job.wait(timeout)
+
+    def run(self) -> wb.Result:
+        """Runs and waits: what Run does, for notebooks without a screen.
+
+        Returns:
+            The result.
+
+        Raises:
+            wb.Cancelled: the run was cancelled; its `.partial` is in `.result`.
+            wb.WorkbenchError: whatever the analysis raises. A kernel interrupt cancels the run.
+        """
+        self.start()
+        try:
+            self.wait()
+        except KeyboardInterrupt:
+            self.cancel()
+            self.wait()
+            raise
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def close(self) -> None:
+        """Cancels a run, lets go of the result and removes the widget."""
+        self._job.cancel()
+        self._job.wait(5)
+        self.unobserve_all()
+        self.result = None
+        super().close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self.status}"
+
+    # how it works
+
+    def _arranged(self, controls: list[ipw.ValueWidget]) -> list[ipw.Widget]:
+        for control in [self.source, *controls]:
+            control.layout.width = "100%"
+        buttons = ipw.HBox([self.run_button, self.cancel_button])
+        left = ipw.VBox(
+            [self.source, *controls, buttons, self.bar, self.status_line],
+            layout=ipw.Layout(flex="0 0 300px", min_width="0"),
+        )
+        for plot in self.plots.values():
+            plot.layout = ipw.Layout(flex="1 1 0", min_width="0", overflow="hidden")
+        right = ipw.HBox(list(self.plots.values()), layout=ipw.Layout(flex="1 1 auto", min_width="0"))
+        more = ipw.Accordion([self.code_box, self.export_panel], titles=("Code", "Export"))
+        return [style_sheet(), ipw.HBox([left, right]), self.rows, more]
+
+    def _guarded(self, action: Callable[[], Any]) -> Callable[..., None]:
+        """A callback that shows its errors: ipywidgets would swallow them."""
+
+        def callback(*_: Any) -> None:
+            self._attempt(action)
+
+        return callback
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:
+            self._fail(error)
+
+    def _forget(self, why: str) -> None:
+        for plot in self.plots.values():
+            plot.clear(why)
+
+    def _source_changed(self) -> None:
+        self.open_checkpoint()
+        self._controls_changed()
+
+    def _controls_changed(self) -> None:
+        try:
+            self.code_box.value = self.code()
+        except wb.WorkbenchError as error:
+            self.code_box.value = f"# {error}"
+
+    def _selection_changed(self) -> None:
+        self.show_selection(self.selection)
+        self._controls_changed()
+
+    def _result_changed(self) -> None:
+        if self.result is not None:
+            self.show_result(self.result)
+            self.show_selection(self.selection)
+
+    def _on_progress(self, progress: wb.Progress) -> None:
+        self._item = progress.item
+        self.bar.max, self.bar.value = progress.total, progress.done
+        if progress.item and not self.cancel_button.disabled:
+            self._say(f"{progress.done} of {progress.total} done, at {progress.item}")
+
+    def _on_done(self, result: wb.Result | None, error: BaseException | None) -> None:
+        with self._lock:
+            try:
+                if result is not None and (error is None or len(result.frame())):
+                    self.result = result
+                if error is None or isinstance(error, wb.Cancelled):
+                    self.error = error
+                    self._say(result.facts() if result is not None else "cancelled")
+                else:
+                    self._fail(error)
+            except Exception as shown:  # the thread's end: an error here would be seen by nobody
+                self._fail(shown)
+            finally:
+                self._set_running(False)
+
+    def _set_running(self, running: bool) -> None:
+        self.run_button.disabled, self.cancel_button.disabled = running, not running
+        self.bar.value = 0 if running else self.bar.value
+        self.running = running
+
+    def _fail(self, error: BaseException) -> None:
+        self.error = error
+        known = isinstance(error, wb.WorkbenchError)
+        self.status = str(error) if known else f"{type(error).__name__}: {error}"
+        self.status_line.value = status_html(self.status, error=True)
+
+    def _say(self, text: str) -> None:
+        self.status = text
+        self.status_line.value = status_html(text)
+
+
+def _variable(value: Any) -> str | None:
+    """The name under which the notebook knows an object."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    names = shell.user_ns.items() if shell else ()
+    return next((name for name, known in names if known is value and not name.startswith("_")), None)

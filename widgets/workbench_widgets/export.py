@@ -1,0 +1,58 @@
+"""The export panel: the shown figures and tables as files for a paper."""
+
+import base64
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as ipw
+
+import workbench as wb
+from workbench_widgets.style import status_html
+
+MIME = {"pdf": "application/pdf", "svg": "image/svg+xml", "png": "image/png", "csv": "text/csv"}
+
+
+class ExportPanel(ipw.VBox):
+    """Writes a shown figure beside the notebook and offers it for download.
+
+    Args:
+        figures: gives what can be exported now: name → figure, or None where there is none yet.
+    """
+
+    def __init__(self, figures: Callable[[], Mapping[str, wb.FigureSpec | None]]) -> None:
+        self._figures = figures
+        wide = {"description_width": "70px"}
+        self.figure = ipw.Dropdown(options=list(figures()), description="Figure", style=wide)
+        self.format = ipw.Dropdown(options=["pdf", "svg", "png", "csv"], description="Format", style=wide)
+        self.venue = ipw.Dropdown(options=["icml", "neurips"], description="Venue", style=wide)
+        self.width = ipw.Dropdown(options=["column", "page"], description="Width", style=wide)
+        self.name = ipw.Text("figure", description="File name", style=wide)
+        self.button = ipw.Button(description="Export", icon="download", tooltip="write the file beside the notebook")
+        self.message = ipw.HTML()
+        self.button.on_click(self._clicked)
+        rows = [self.figure, self.format, self.venue, self.width, self.name, self.button]
+        super().__init__([ipw.HBox(rows, layout=ipw.Layout(flex_flow="row wrap")), self.message])
+
+    def export(self) -> Path:
+        """Writes the chosen figure and returns the file's path.
+
+        Raises:
+            wb.FigureError: there is nothing to export yet, or the name's folder does not exist.
+        """
+        spec = self._figures()[self.figure.value]
+        if spec is None:
+            raise wb.FigureError(f"{self.figure.value} is not drawn yet: press Run, and select a layer.")
+        path = Path(self.name.value.removesuffix(f".{self.format.value}") + f".{self.format.value}")
+        return spec.save(path, style=self.venue.value, width=self.width.value)
+
+    def _clicked(self, _: Any) -> None:
+        try:
+            path = self.export()
+        except (wb.WorkbenchError, OSError) as error:
+            self.message.value = status_html(str(error), error=True)
+            return
+        data = base64.b64encode(path.read_bytes()).decode()
+        link = f'<a download="{escape(path.name)}" href="data:{MIME[self.format.value]};base64,{data}">Download</a>'
+        self.message.value = status_html(f"saved {path} ({path.stat().st_size / 1e3:.1f} kB)") + link

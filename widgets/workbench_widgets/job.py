@@ -1,0 +1,74 @@
+"""One computation at a time beside the kernel's main thread, with progress and a cancel that is heard."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import workbench as wb
+
+REPORTS_PER_SECOND = 10
+
+
+class Job:
+    """Runs a function of a progress callback in a thread of its own.
+
+    Cancelling is cooperative: the callback raises `wb.Cancelled` before the next layer.
+
+    Args:
+        on_progress: called in the worker with a Progress, ten times a second at most.
+        on_done: called in the worker at the end with the result or None, and the error, the Cancelled or None.
+    """
+
+    def __init__(
+        self, on_progress: Callable[[wb.Progress], None], on_done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        self._on_progress, self._on_done = on_progress, on_done
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._reported = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether a computation is under way."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    def start(self, function: Callable[[Callable[[wb.Progress], None]], Any]) -> bool:
+        """Starts `function(progress)`; False if one is running already."""
+        with self._lock:
+            if self.running:
+                return False
+            self._stop.clear()
+            self._reported = 0.0
+            self._thread = threading.Thread(target=self._work, args=(function,), daemon=True, name="workbench-job")
+            self._thread.start()
+            return True
+
+    def cancel(self) -> None:
+        """Asks the computation to stop before its next layer."""
+        self._stop.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the end; False if it did not come within `timeout` seconds."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        return not self.running
+
+    def _work(self, function: Callable[[Callable[[wb.Progress], None]], Any]) -> None:
+        try:
+            result = function(self._progress)
+        except (Exception, wb.Cancelled) as error:
+            self._on_done(getattr(error, "partial", None), error)
+        else:
+            self._on_done(result, None)
+
+    def _progress(self, progress: wb.Progress) -> None:
+        if self._stop.is_set() and progress.item:
+            raise wb.Cancelled
+        now = time.monotonic()
+        if now - self._reported >= 1 / REPORTS_PER_SECOND or not progress.item:
+            self._reported = now
+            self._on_progress(progress)

@@ -1,0 +1,70 @@
+"""A plot that shows one FigureSpec after another in the same widget."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets as ipw
+from plotly.graph_objects import FigureWidget  # by name: plotly loads it only when it is asked for
+
+import workbench as wb
+
+
+class Plot(ipw.VBox):
+    """One FigureWidget, reused: making a new one would send plotly's whole source to the browser again.
+
+    Args:
+        name: what it shows, for people who do not see it.
+        on_pick: called with the id of a point that was clicked.
+        height: in pixels.
+    """
+
+    def __init__(self, name: str, on_pick: Callable[[str], None] | None = None, height: int = 380) -> None:
+        self.spec: wb.FigureSpec | None = None
+        self._name, self._on_pick = name, on_pick
+        self._widget = FigureWidget(layout=_blank(height))
+        self._widget._config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
+        self._height = height
+        self._caption = ipw.HTML()
+        super().__init__([self._caption, self._widget])
+        self.add_class("wb-plot")
+        self.clear("nothing to show yet")
+
+    def clear(self, why: str) -> None:
+        """Empties the plot and says why."""
+        self.spec = None
+        with self._widget.batch_update():
+            self._widget.data = ()
+            self._widget.layout = _blank(self._height)
+        self._caption.value = f'<span class="wb-plot-name" role="note">{self._name}: {why}</span>'
+
+    def show(self, spec: wb.FigureSpec) -> None:
+        """Draws a figure."""
+        self.spec = spec
+        figure = spec.to_plotly()
+        traces = [trace.to_plotly_json() for trace in figure.data]
+        widget = self._widget
+        shared = min(len(widget.data), len(traces))
+        with widget.batch_update():
+            if len(widget.data) > shared:
+                widget.data = widget.data[:shared]
+            for trace, content in zip(widget.data, traces, strict=False):
+                trace.update(content, overwrite=True)
+            widget.layout.update(figure.layout.to_plotly_json() | {"height": self._height}, overwrite=True)
+        if len(traces) > shared:
+            widget.add_traces(traces[shared:])
+        for trace in widget.data:
+            trace.on_click(self._clicked)
+        said = " · ".join(filter(None, [spec.title, *(panel.title for panel in spec.panels)]))
+        self._caption.value = (
+            f'<span class="wb-plot-name wb-unseen" role="img" aria-label="{self._name}: {said}"></span>'
+        )
+
+    def _clicked(self, trace: Any, points: Any, _: Any) -> None:
+        if self._on_pick and points.point_inds and trace.customdata is not None:
+            self._on_pick(str(trace.customdata[points.point_inds[0]]))
+
+
+def _blank(height: int) -> dict[str, Any]:
+    hidden, nothing = {"visible": False}, "rgba(0,0,0,0)"
+    clear = {"template": "none", "autosize": True, "paper_bgcolor": nothing, "plot_bgcolor": nothing}
+    return clear | {"height": height, "xaxis": hidden, "yaxis": hidden}

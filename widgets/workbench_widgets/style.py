@@ -1,0 +1,38 @@
+"""Colours of the page, so that explorers follow JupyterLab's theme or a theme of their own."""
+
+from html import escape
+from typing import Literal
+
+import ipywidgets as ipw
+
+Theme = Literal["auto", "light", "dark"]
+
+CSS = """<style>
+.wb-explorer { --wb-ink: var(--jp-ui-font-color1, #212121); --wb-quiet: var(--jp-ui-font-color2, #616161);
+  --wb-paper: transparent; --wb-error: var(--jp-error-color1, #b71c1c); color: var(--wb-ink);
+  background: var(--wb-paper); padding: 4px 8px 8px 8px; }
+.wb-explorer.wb-light { --wb-ink: #212121; --wb-quiet: #616161; --wb-paper: #ffffff; --wb-error: #b71c1c;
+  --jp-widgets-label-color: #212121; --jp-ui-font-color1: #212121; color-scheme: light; }
+.wb-explorer.wb-dark { --wb-ink: #e6e6e6; --wb-quiet: #b0b0b0; --wb-paper: #161616; --wb-error: #ff8a80;
+  --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark; }
+.wb-explorer .js-plotly-plot text { fill: var(--wb-ink) !important; }
+.wb-explorer .js-plotly-plot .legend .bg { fill: transparent !important; }
+.wb-explorer table.dataTable, .wb-explorer .dt-container { color: var(--wb-ink); }
+.wb-explorer .wb-status { color: var(--wb-quiet); min-height: 1.4em; line-height: 1.35; }
+.wb-explorer .wb-error { color: var(--wb-error); font-weight: 600; white-space: pre-wrap; line-height: 1.35; }
+.wb-explorer .wb-plot-name { color: var(--wb-quiet); font-size: 12px; }
+.wb-explorer .wb-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; }
+.wb-explorer .wb-code textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; opacity: 1; }
+</style>"""
+
+
+def style_sheet() -> ipw.HTML:
+    """The style sheet as a widget that takes no room."""
+    return ipw.HTML(CSS, layout=ipw.Layout(height="0", margin="0", overflow="hidden"))
+
+
+def status_html(text: str, *, error: bool = False) -> str:
+    """A line of status, announced to screen readers; errors as alerts."""
+    role, kind = ("alert", "wb-error") if error else ("status", "wb-status")
+    sign = "⚠ " if error else ""
+    return f'<div role="{role}" aria-live="polite" class="{kind}">{sign}{escape(text)}</div>'

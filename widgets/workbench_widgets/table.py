@@ -1,0 +1,61 @@
+"""A sortable table of layers whose selected row is a layer id."""
+
+import warnings
+from typing import Any
+
+import ipywidgets as ipw
+import pandas as pd
+import traitlets
+from itables.widget import ITable
+
+OPTIONS: dict[str, Any] = {
+    "select": "single",
+    "paging": False,
+    "scrollY": "320px",
+    "scrollX": True,
+    "scrollCollapse": True,
+    "maxBytes": 0,
+    "showIndex": False,
+    "autoWidth": False,
+    "format_floats_in_python": True,
+    "classes": "display compact nowrap",
+    "style": "table-layout:auto;width:100%;float:left",
+    "layout": {"topStart": "info", "topEnd": "search", "bottomStart": None, "bottomEnd": None},
+}
+
+
+class LayerRows(ipw.VBox):
+    """Rows of a frame with a column `layer`; `selection` holds the ids of the selected rows."""
+
+    selection = traitlets.Tuple()
+
+    def __init__(self, caption: str) -> None:
+        self._ids: list[str] = []
+        self._table = ITable(pd.DataFrame({"layer": pd.Series([], dtype="str")}), caption=caption, **OPTIONS)
+        super().__init__([self._table])
+        self.add_class("wb-table")
+        self._table.observe(self._row_selected, "selected_rows")
+        self.observe(self._id_selected, "selection")
+
+    def show(self, frame: pd.DataFrame) -> None:
+        """Shows a frame, numbers to four digits; the selection stays where its layers are."""
+        self._ids = [str(layer) for layer in frame["layer"]]
+        with (
+            warnings.catch_warnings(),
+            pd.option_context("display.float_format", "{:.4g}".format),
+            self._table.hold_trait_notifications(),
+        ):
+            warnings.simplefilter("ignore")  # itables warns of its own deprecations
+            self._table.update(frame, selected_rows=self._rows(), **OPTIONS)
+
+    def _rows(self) -> list[int]:
+        return [self._ids.index(layer) for layer in self.selection if layer in self._ids]
+
+    def _row_selected(self, change: Any) -> None:
+        chosen = tuple(self._ids[row] for row in change.new if row < len(self._ids))
+        if chosen != self.selection:
+            self.selection = chosen
+
+    def _id_selected(self, _: Any) -> None:
+        if self._table.selected_rows != self._rows():
+            self._table.selected_rows = self._rows()
