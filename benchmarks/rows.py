@@ -25,16 +25,18 @@ class Measurement:
     unit: str = "s"
     note: str = ""
 
-    def median(self, judged: Judged) -> float:
-        """The median of ours, of ours − baseline or of baseline/ours, pair by pair; NaN without a baseline."""
+    def each(self, judged: Judged) -> tuple[float, ...]:
+        """Ours, ours − baseline or baseline/ours of every repetition; NaN if that needs a baseline and there is none."""
         if judged == "ours":
-            return statistics.median(self.ours)
+            return self.ours
         if not self.baseline:
-            return math.nan
-        pairs = list(zip(self.ours, self.baseline, strict=True))
-        if judged == "difference":
-            return statistics.median(ours - baseline for ours, baseline in pairs)
-        return statistics.median(baseline / ours for ours, baseline in pairs)
+            return (math.nan,)
+        pairs = zip(self.ours, self.baseline, strict=True)
+        return tuple(ours - theirs if judged == "difference" else theirs / ours for ours, theirs in pairs)
+
+    def median(self, judged: Judged) -> float:
+        """The median over the repetitions: what a bound judges."""
+        return statistics.median(self.each(judged))
 
 
 @dataclass(frozen=True, kw_only=True)

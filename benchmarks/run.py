@@ -25,6 +25,7 @@ def main() -> int:
     chosen = [row for row in ROWS if row.name.startswith(only)]
     if not chosen:
         parser.error(f"--only {only}: no such row; there are {', '.join(names)}")
+    busy = os.getloadavg()[0]
     lines, kept = [HEAD], True
     notes: list[str] = []
     for row in chosen:
@@ -40,7 +41,10 @@ def main() -> int:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     print(*("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines), sep="\n")
     print(*notes, sep="\n")
-    print(f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    print(
+        f"{machine}; load {busy:.1f} before the first row (several threads on busy cores give no ratio worth quoting)"
+    )
     return 0 if kept else 1
 
 
@@ -52,7 +56,11 @@ def measured(row: Row, measurement: Measurement) -> tuple[Line, str, bool]:
     holds = row.bound is None or row.bound.holds(measurement)
     bound = row.bound.against(measurement) if row.bound else "none"
     ok = "" if row.bound is None else "yes" if holds else "NO"
-    return (row.name, f"{measurement.median('ours'):.3g} {unit}", baseline, ratio, bound, ok), measurement.note, holds
+    judged = row.bound.judged if row.bound else "ours"
+    each = measurement.each(judged)
+    spread = f"; {judged} from {min(each):.3g} to {max(each):.3g}" if len(each) > 1 else ""
+    line = (row.name, f"{measurement.median('ours'):.3g} {unit}", baseline, ratio, bound, ok)
+    return line, measurement.note + spread, holds
 
 
 if __name__ == "__main__":

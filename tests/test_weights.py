@@ -177,7 +177,7 @@ def test_renames_and_what_was_left_out_are_reported(
 ) -> None:
     weights = wb.load(FORMS[form](state, tmp_path / "checkpoint"))
     assert dict(weights.renames) == ({name: prefix + name for name in state} if prefix else {})
-    assert len(weights.notes) == len(notes) or form in ("model, state_dict",)
+    assert len(weights.notes) == len(notes)
     assert all(any(note in told for told in weights.notes) for note in notes), weights.notes
     assert all(f"note: {note}" in repr(weights) for note in weights.notes)
 
@@ -485,10 +485,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "zip, looks like torch's": (foreign_zip("a/data.pkl", "a/version"), "not a readable torch file: "),
     "legacy, cut pickle": (cut(as_legacy, 0.02), "not a readable torch file: "),
-    "legacy, cut data": (cut(as_legacy, 0.9), "not a readable torch file: unexpected EOF"),
+    "legacy, cut data": (cut(as_legacy, 0.9), "not a readable torch file: .*unexpected EOF"),
     "legacy, bare pickle": (
         lambda path: write(path, pickle.dumps({"a": 1}, protocol=2)),
-        "not a readable torch file: Invalid magic number",
+        "not a readable torch file: .*Invalid magic number",
     ),
     "whole module": (lambda path: as_zip(nn.Linear(2, 2), path), RESAVE),
     "whole module, legacy": (lambda path: as_legacy(nn.Linear(2, 2), path), RESAVE),

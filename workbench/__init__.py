@@ -25,8 +25,9 @@ from workbench.errors import (
 from workbench.figures import FigureSpec, figure
 from workbench.layers import Layer, LayerTable, layers
 from workbench.progress import Progress
-from workbench.results import Result, open_result
+from workbench.results import Result
 from workbench.spectra import Spectrum, spectrum
+from workbench.stored import open_result
 from workbench.version import __version__ as __version__
 from workbench.weights import ModelLike, Weights, load
 

@@ -1,25 +1,16 @@
 """What every analysis returns: tables with declared columns, tensors, and where the numbers came from."""
 
-import csv
 import dataclasses
-import json
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.errors import (
     ArgumentError,
-    CheckpointError,
-    CheckpointNotFoundError,
     LayerNotFoundError,
     ResultError,
     nearest,
@@ -30,9 +21,6 @@ if TYPE_CHECKING:
 
 Cells = Sequence[Any]
 Table = Mapping[str, Cells]
-T = TypeVar("T", bound="Result")
-
-FORMAT = 1  # of the saved directory; raised when an older reader would misread a newer one
 
 
 @dataclass(frozen=True)
@@ -214,116 +202,14 @@ class Result:
         Raises:
             ArgumentError: `path` exists and is not a saved result.
         """
-        from safetensors.torch import save_file
+        from workbench.stored import write
 
-        target = Path(path)
-        if target.exists() and not (target / "result.json").is_file():
-            raise ArgumentError(f"{target} exists and is not a saved result; choose another path.")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        tensors = dict(self._tensors())
-        header = {
-            "format": FORMAT,
-            "type": type(self).__name__,
-            "meta": dict(self.meta),
-            "tensors": list(tensors),
-        }
-        try:
-            (scratch / "result.json").write_text(json.dumps(header, indent=1))
-            for name, table in self.tables.items():
-                with (scratch / f"{name}.csv").open("w", newline="") as file:
-                    writer = csv.writer(file, lineterminator="\n")
-                    writer.writerow(table)
-                    writer.writerows(zip(*table.values(), strict=True))
-            save_file(tensors, scratch / "tensors.safetensors")
-            scratch.chmod(0o755)  # mkdtemp's 0700 would hide a shared result from colleagues
-            if target.exists():
-                old = scratch.with_name(scratch.name + "-old")
-                target.rename(old)
-                scratch.rename(target)
-                shutil.rmtree(old)
-            else:
-                scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return target
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for field in self._extra_fields():
-            value = getattr(self, field)
-            if isinstance(value, Tensor):
-                yield field, value.contiguous()
-            else:
-                for key, tensor in value.items():
-                    yield f"{field}/{key}", tensor.contiguous()
+        return write(self, Path(path))
 
     @classmethod
-    def _extra_fields(cls) -> list[str]:
+    def extra_fields(cls) -> list[str]:
+        """The fields that hold tensors."""
         return [field.name for field in dataclasses.fields(cls) if field.name not in ("tables", "meta")]
-
-    @classmethod
-    def _opened(cls: type[T], path: Path, header: Mapping[str, Any]) -> T:
-        from safetensors.torch import load_file
-
-        tables = {}
-        for name, columns in cls.TABLES.items():
-            if name in cls.OPTIONAL and not (path / f"{name}.csv").exists():
-                continue
-            with (path / f"{name}.csv").open(newline="") as file:
-                head, *rows = list(csv.reader(file))
-            if head != list(columns):
-                raise CheckpointError(str(path), None, f"{name}.csv has the columns {head}, expected {list(columns)}")
-            kinds = [cls.COLUMNS[column].kind for column in head]
-            tables[name] = {
-                column: [cell == "True" if kind is bool else kind(cell) for cell in (row[index] for row in rows)]
-                for index, (column, kind) in enumerate(zip(head, kinds, strict=True))
-            }
-        stored = load_file(path / "tensors.safetensors")
-        tensors = {key: stored[key] for key in header["tensors"]}
-        extra: dict[str, Any] = {}
-        for field in cls._extra_fields():
-            inside = {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{field}/")}
-            extra[field] = tensors[field] if field in tensors else inside
-        return cls(tables=tables, meta=header["meta"], **extra)
-
-
-def open_result(path: str | os.PathLike[str]) -> Result:
-    """The result that `.save(path)` wrote, equal to it bit by bit.
-
-    Args:
-        path: the saved directory.
-
-    Returns:
-        A result of the class that was saved.
-
-    Raises:
-        CheckpointNotFoundError: there is no saved result at `path`.
-        CheckpointError: the directory is damaged, or written by a newer workbench.
-    """
-    target = Path(path)
-    if not (target / "result.json").is_file():
-        raise CheckpointNotFoundError(str(target), None, "no saved result here (expected a directory with result.json)")
-    try:
-        header = json.loads((target / "result.json").read_text())
-        kinds = {kind.__name__: kind for kind in _subclasses(Result)}
-        if header["format"] > FORMAT or header["type"] not in kinds:
-            raise CheckpointError(
-                str(target),
-                None,
-                f"a {header['type']} of format {header['format']}; this workbench reads {sorted(kinds)} up to "
-                f"format {FORMAT}: update weight-workbench",
-            )
-        return kinds[header["type"]]._opened(target, header)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(str(target), None, f"damaged result: {error}") from error
-
-
-def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _subclasses(child)
 
 
 def short_source(source: str) -> str:
@@ -333,6 +219,8 @@ def short_source(source: str) -> str:
 
 def versions() -> dict[str, str]:
     """The versions that a number depends on, for `Result.meta`."""
+    import torch
+
     from workbench.version import __version__
 
     return {"workbench": __version__, "torch": str(torch.__version__)}

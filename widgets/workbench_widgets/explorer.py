@@ -1,16 +1,14 @@
 """The base of all explorers: inputs left, plots right, a table, and the call that does the same without a screen."""
 
-import pprint
-import textwrap
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
+from workbench_widgets.call import Call
 from workbench_widgets.export import ExportPanel
 from workbench_widgets.job import Job
 from workbench_widgets.plot import Plot
@@ -18,39 +16,10 @@ from workbench_widgets.style import Theme, status_html, style_sheet
 from workbench_widgets.table import LayerRows
 
 
-@dataclass(frozen=True)
-class Call:
-    """A call of a public function: what Run does and what Code shows.
-
-    Attributes:
-        function: the public function.
-        model: its first argument.
-        arguments: the keyword arguments that differ from their defaults.
-    """
-
-    function: Callable[..., wb.Result]
-    model: Any
-    arguments: Mapping[str, Any]
-
-    def run(self, progress: Callable[[wb.Progress], None]) -> wb.Result:
-        """The result of the call."""
-        return self.function(self.model, **self.arguments, progress=progress)
-
-    def code(self) -> str:
-        """The call as a line of Python that assigns the result to the function's name."""
-        name = self.function.__name__
-        if isinstance(self.model, str):
-            model, remark = repr(self.model), ""
-        else:
-            found = _variable(self.model)
-            model = found or "model"
-            remark = "" if found else f"# model: the {type(self.model).__name__} that the explorer was given\n"
-        parts = [model, *(f"{key}={pprint.pformat(value, width=100)}" for key, value in self.arguments.items())]
-        line = f"{name} = wb.{name}({', '.join(parts)})"
-        if len(line) > 100:
-            inner = textwrap.indent(",\n".join(parts) + ",", "    ")
-            line = f"{name} = wb.{name}(\n{inner}\n)"
-        return remark + line
+def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
+    """Refuses a value of an explorer's argument that its control does not offer."""
+    if value not in known:
+        raise wb.ArgumentError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}.")
 
 
 class Explorer(ipw.VBox):
@@ -73,8 +42,7 @@ class Explorer(ipw.VBox):
     running = traitlets.Bool(False)
 
     def __init__(self, source: Any = None, *, theme: Theme = "auto") -> None:
-        if theme not in ("auto", "light", "dark"):
-            raise wb.ArgumentError(f"theme={theme!r}: expected 'auto', 'light' or 'dark'.")
+        one_of("theme", theme, ("auto", "light", "dark"))
         self._lock = threading.RLock()
         self._job = Job(self._on_progress, self._on_done)
         self._given = None if source is None or isinstance(source, str) else source
@@ -108,17 +76,17 @@ class Explorer(ipw.VBox):
             self.add_class(f"wb-{theme}")
         self.run_button.on_click(self._guarded(self.start))
         self.cancel_button.on_click(self._guarded(self.cancel))
-        self.source.observe(self._guarded(self._source_changed), "value")
+        self.source.observe(self._guarded(self._on_source), "value")
         for control in controls:
-            control.observe(self._guarded(self._controls_changed), "value")
+            control.observe(self._guarded(self._on_controls), "value")
         traitlets.link((self.rows, "selection"), (self, "selection"))
-        self.observe(self._guarded(self._selection_changed), "selection")
-        self.observe(self._guarded(self._result_changed), "result")
+        self.observe(self._guarded(self._on_selection), "selection")
+        self.observe(self._guarded(self._on_result), "result")
         if source is not None:
             self.open_checkpoint()
         else:
             self._say("type the path of a checkpoint")
-        self._controls_changed()
+        self._on_controls()
 
     # what a subclass says
 
@@ -234,10 +202,11 @@ class Explorer(ipw.VBox):
 
     def close(self) -> None:
         """Cancels a run, lets go of the result and removes the widget."""
-        self._job.cancel()
-        self._job.wait(5)
-        self.unobserve_all()
-        self.result = None
+        if hasattr(self, "_job"):  # ipywidgets also closes what failed to be made
+            self._job.cancel()
+            self._job.wait(5)
+            self.unobserve_all()
+            self.result = None
         super().close()
 
     def __repr__(self) -> str:
@@ -277,21 +246,21 @@ class Explorer(ipw.VBox):
         for plot in self.plots.values():
             plot.clear(why)
 
-    def _source_changed(self) -> None:
+    def _on_source(self) -> None:
         self.open_checkpoint()
-        self._controls_changed()
+        self._on_controls()
 
-    def _controls_changed(self) -> None:
+    def _on_controls(self) -> None:
         try:
             self.code_box.value = self.code()
         except wb.WorkbenchError as error:
             self.code_box.value = f"# {error}"
 
-    def _selection_changed(self) -> None:
+    def _on_selection(self) -> None:
         self.show_selection(self.selection)
-        self._controls_changed()
+        self._on_controls()
 
-    def _result_changed(self) -> None:
+    def _on_result(self) -> None:
         if self.result is not None:
             self.show_result(self.result)
             self.show_selection(self.selection)
@@ -305,13 +274,15 @@ class Explorer(ipw.VBox):
     def _on_done(self, result: wb.Result | None, error: BaseException | None) -> None:
         with self._lock:
             try:
-                if result is not None and (error is None or len(result.frame())):
-                    self.result = result
+                keep = result is not None and (error is None or len(result.frame()) > 0)
                 if error is None or isinstance(error, wb.Cancelled):
                     self.error = error
                     self._say(result.facts() if result is not None else "cancelled")
                 else:
                     self._fail(error)
+                if keep:
+                    self.result = result
+                self._on_controls()
             except Exception as shown:  # the thread's end: an error here would be seen by nobody
                 self._fail(shown)
             finally:
@@ -331,12 +302,3 @@ class Explorer(ipw.VBox):
     def _say(self, text: str) -> None:
         self.status = text
         self.status_line.value = status_html(text)
-
-
-def _variable(value: Any) -> str | None:
-    """The name under which the notebook knows an object."""
-    from IPython import get_ipython
-
-    shell = get_ipython()
-    names = shell.user_ns.items() if shell else ()
-    return next((name for name, known in names if known is value and not name.startswith("_")), None)

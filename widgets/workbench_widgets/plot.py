@@ -48,8 +48,11 @@ class Plot(ipw.VBox):
             if len(widget.data) > shared:
                 widget.data = widget.data[:shared]
             for trace, content in zip(widget.data, traces, strict=False):
-                trace.update(content, overwrite=True)
-            widget.layout.update(figure.layout.to_plotly_json() | {"height": self._height}, overwrite=True)
+                before = dict.fromkeys(set(trace.to_plotly_json()) - {"type", "uid"})  # None takes a property away
+                trace.update(before | content, overwrite=True)
+            widget.layout.update(
+                {"annotations": ()} | figure.layout.to_plotly_json() | {"height": self._height}, overwrite=True
+            )
         if len(traces) > shared:
             widget.add_traces(traces[shared:])
         for trace in widget.data:

@@ -7,7 +7,8 @@ import ipywidgets as ipw
 import pandas as pd
 
 import workbench as wb
-from workbench_widgets.explorer import Call, Explorer
+from workbench_widgets.call import Call
+from workbench_widgets.explorer import Explorer, one_of
 from workbench_widgets.plot import Plot
 from workbench_widgets.style import Theme
 
@@ -58,6 +59,9 @@ class SpectrumExplorer(Explorer):
         """Layers, the rule for the tail, convolutions, compatibility, and the layer that is looked at."""
         layers, xmin, conv, compat = self._initial
         number = not isinstance(xmin, str)
+        one_of("xmin", "number" if number and xmin > 0 else xmin, ("search", "median", "number"))
+        one_of("conv", conv, ("slices", "flatten"))
+        one_of("compat", compat, (None, "weightwatcher"))
         text = "" if layers is None else layers if isinstance(layers, str) else ", ".join(layers)
         self.layers = ipw.Text(
             text, description="Layers", placeholder="all; globs: encoder.*, fc1", continuous_update=False, style=style

@@ -1,0 +1,159 @@
+"""Every public name is known here; every primitive has an oracle that a stated mutation of it breaks."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+import workbench as wb
+from workbench.results import LAYER_COLUMNS
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+
+
+def spectrum_oracle() -> None:
+    """Numpy's singular values give the norms; the Pareto law gives α."""
+    matrix = torch.randn(60, 40, generator=torch.Generator().manual_seed(0))
+    row = wb.spectrum({"fc.weight": matrix}).row("fc")
+    squares = np.linalg.svd(matrix.double().numpy(), compute_uv=False) ** 2
+    np.testing.assert_allclose(
+        [row["lambda_max"], row["frobenius_squared"]], [squares.max(), squares.sum()], rtol=1e-12
+    )
+    quantiles = (1 - (np.arange(1, 201) - 0.5) / 200) ** -0.5
+    alpha = wb.spectrum({"fc.weight": torch.diag(torch.tensor(quantiles).sqrt())}).row("fc")["alpha"]
+    assert alpha == pytest.approx(3, abs=0.02)
+
+
+def layers_oracle() -> None:
+    """Elements of all rows are the module's own count of its parameters and buffers."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
+    rows = wb.layers(module).frame()
+    assert rows["elements"].sum() == sum(tensor.numel() for tensor in module.state_dict().values())
+    assert set(rows["tensor"]) == set(module.state_dict())
+
+
+def load_oracle() -> None:
+    """A wrapped and nested checkpoint holds the module's own tensors, bit by bit."""
+    module = torch.nn.Linear(3, 2)
+    wrapped = {"state_dict": {f"module.{name}": tensor for name, tensor in module.state_dict().items()}, "epoch": 3}
+    weights = wb.load(wrapped)
+    assert list(weights) == ["weight", "bias"]
+    assert all(torch.equal(weights[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def figure_oracle() -> None:
+    """What is drawn are the table's own numbers."""
+    spectrum = wb.spectrum(
+        {f"{n}.weight": torch.randn(30, 30 + n, generator=torch.Generator().manual_seed(n)) for n in range(3)}
+    )
+    (panel,) = wb.figure(spectrum, "alpha").panels
+    drawn = sorted(y for mark in panel.marks if mark.__class__.__name__ == "Points" for y in mark.y)
+    assert drawn == sorted(spectrum.frame()["alpha"])
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """What the house demands of one public function.
+
+    Attributes:
+        oracle: a check that is independent of the code.
+        target: what the mutation replaces.
+        mutant: what it puts there, given the original.
+        figures: kinds of figure of its result, () if it returns none.
+    """
+
+    oracle: Callable[[], None]
+    target: str
+    mutant: Callable[[Callable[..., object]], Callable[..., object]]
+    figures: tuple[str, ...] = ()
+
+
+PRIMITIVES = {
+    "spectrum": Primitive(
+        spectrum_oracle,
+        "workbench.spectra.spectrum.gram_eigenvalues",
+        lambda original: lambda matrices: original(matrices).sqrt(),  # σ for σ²
+        ("alpha", "esd"),
+    ),
+    "layers": Primitive(
+        layers_oracle,
+        "workbench.layers.table.layer_views",
+        lambda original: lambda weights: [view for view in original(weights) if isinstance(view, wb.Layer)],
+        ("sizes",),
+    ),
+    "load": Primitive(
+        load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names: {n: n for n in names}
+    ),
+    "figure": Primitive(
+        figure_oracle,
+        "workbench.figures.figure.alpha_over_depth",
+        lambda original: lambda s, layer: original(_doubled(s), layer),
+    ),
+}
+OTHERS = {
+    *(
+        "ArgumentError Cancelled CheckpointError CheckpointNotFoundError FigureError LayerError LayerNotFoundError"
+    ).split(),
+    *("ResultError SourceTypeError WorkbenchError").split(),
+    *("FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
+}
+
+
+def _doubled(spectrum: wb.Spectrum) -> wb.Spectrum:
+    table = dict(spectrum.tables["layers"])
+    table["alpha"] = [2 * alpha for alpha in table["alpha"]]
+    return wb.Spectrum(
+        tables={**spectrum.tables, "layers": table}, meta=spectrum.meta, eigenvalues=spectrum.eigenvalues
+    )
+
+
+def test_every_public_name_is_listed_here() -> None:
+    assert set(wb.__all__) == set(PRIMITIVES) | OTHERS
+    assert all(hasattr(wb, name) for name in wb.__all__)
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_oracle_holds_and_its_mutant_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    primitive = PRIMITIVES[name]
+    primitive.oracle()
+    module, _, attribute = primitive.target.rpartition(".")
+    owner = __import__(module, fromlist=[attribute])
+    monkeypatch.setattr(owner, attribute, primitive.mutant(getattr(owner, attribute)))
+    with pytest.raises((AssertionError, wb.WorkbenchError)):
+        primitive.oracle()
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_docstring_says_what_a_paper_needs(name: str) -> None:
+    text = inspect.getdoc(getattr(wb, name)) or ""
+    sections = ["Args:", "Returns:", "Raises:", "Example:"]
+    for section in sections if name == "figure" else [*sections, "Cost:", "Source:", "Misreads:"]:
+        assert section in text, f"wb.{name} has no {section}"
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
+def test_a_notebook_shows_it(name: str) -> None:
+    cells = [cell.source for path in NOTEBOOKS for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    assert any(f"wb.{name}(" in cell for cell in cells)
+
+
+def test_every_result_has_its_figures() -> None:
+    from workbench.figures import KINDS
+
+    promised = {kind for primitive in PRIMITIVES.values() for kind in primitive.figures}
+    assert promised == {kind for kinds in KINDS.values() for kind in kinds}
+    assert set(KINDS) == {kind for kind in wb.Result.__subclasses__() if kind.__module__.startswith("workbench.")}
+
+
+@pytest.mark.parametrize("kind", [k for k in wb.Result.__subclasses__() if k.__module__.startswith("workbench.")])
+def test_columns_are_declared_once_and_used(kind: type[wb.Result]) -> None:
+    used = {column for columns in kind.TABLES.values() for column in columns}
+    assert used == set(kind.COLUMNS)
+    assert set(LAYER_COLUMNS) <= set(next(iter(kind.TABLES.values())))
+    assert all(column.meaning for column in kind.COLUMNS.values())
+    assert all(name in kind.describe() for name in used)

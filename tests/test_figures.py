@@ -1,0 +1,199 @@
+"""Both renderers draw the specification's own data, labels and limits; files are fit for print."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgba
+from matplotlib.patches import StepPatch
+from pypdf import PdfReader
+
+import workbench as wb
+from workbench.figures import Axis, Bars, FigureSpec, Line, Panel, Points, Rule
+from workbench.figures.plotly_renderer import outline
+from workbench.figures.spec import limits
+from workbench.figures.spectra import log_density
+from workbench.figures.style import ROLES, color
+
+
+@pytest.fixture(scope="module")
+def spectrum() -> wb.Spectrum:
+    noise = torch.Generator().manual_seed(0)
+    heavy = torch.distributions.StudentT(2.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tensors = {"heavy.weight": heavy.sample((80, 60)), "wide.weight": torch.randn(30, 90, generator=noise)}
+    return wb.spectrum(tensors | {"small.weight": torch.randn(4, 9, generator=noise), "zero.weight": torch.zeros(5, 5)})
+
+
+def specs(spectrum: wb.Spectrum) -> list[FigureSpec]:
+    return [
+        wb.figure(spectrum),
+        wb.figure(spectrum, "alpha", layer="wide"),
+        wb.figure(spectrum, "esd", layer="heavy"),
+        wb.figure(wb.layers(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Conv2d(4, 5, 3)))),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_plotly_and_matplotlib_draw_the_same(spectrum: wb.Spectrum, number: int) -> None:
+    spec = specs(spectrum)[number]
+    screen, paper = spec.to_plotly(), spec.to_matplotlib()
+    (panel,), axes = spec.panels, paper.axes[0]
+    assert screen.layout.title.text == spec.title == paper.get_suptitle()
+    assert screen.layout.xaxis.title.text == panel.x.title == axes.get_xlabel()
+    assert screen.layout.yaxis.title.text == panel.y.title == axes.get_ylabel()
+    for axis, drawn, ours in (
+        (screen.layout.xaxis, axes.get_xlim(), panel.x),
+        (screen.layout.yaxis, axes.get_ylim(), panel.y),
+    ):
+        shown = [10**end for end in axis.range] if axis.type == "log" else axis.range
+        np.testing.assert_allclose(shown, ours.limits, rtol=1e-12)
+        np.testing.assert_allclose(drawn, ours.limits, rtol=1e-12)
+    assert axes.get_xscale() == panel.x.scale and axes.get_yscale() == panel.y.scale
+
+    stairs = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
+    points = [container for container in axes.containers if hasattr(container, "has_yerr")]
+    lines = [line for line in axes.lines if line not in [container.lines[0] for container in points]]
+    for mark, trace in zip(panel.marks, screen.data, strict=True):
+        assert trace.name == mark.label
+        if isinstance(mark, Bars):
+            patch = stairs.pop(0)
+            np.testing.assert_array_equal(patch.get_data().values, mark.heights)
+            np.testing.assert_array_equal(patch.get_data().edges, mark.edges)
+            np.testing.assert_array_equal((trace.x, trace.y), outline(mark, panel.y.limits[0]))
+        elif isinstance(mark, Rule):
+            data = lines.pop(0).get_xdata() if mark.axis == "x" else None
+            across = trace.x if mark.axis == "x" else trace.y
+            assert set(across) == {mark.value} and (data is None or set(data) == {mark.value})
+        elif isinstance(mark, Line):
+            np.testing.assert_array_equal(lines.pop(0).get_xydata().T, (mark.x, mark.y))
+            np.testing.assert_array_equal((trace.x, trace.y), (mark.x, mark.y))
+        else:
+            container = points.pop(0)
+            np.testing.assert_array_equal(container.lines[0].get_xydata().T, (mark.x, mark.y))
+            np.testing.assert_array_equal((trace.x, trace.y), (mark.x, mark.y))
+            assert tuple(trace.error_y.array if mark.error else ()) == mark.error
+            assert tuple(trace.customdata) == mark.ids
+            assert to_rgba(container.lines[0].get_color()) == to_rgba(trace.marker.color) == to_rgba(color(mark.role))
+
+
+def test_esd_is_a_density_and_the_fit_carries_the_tail(spectrum: wb.Spectrum) -> None:
+    row, values = spectrum.row("heavy"), spectrum.eigenvalues["heavy"]
+    bars, line, rule = wb.figure(spectrum, "esd", layer="heavy").panels[0].marks
+    heights = np.nan_to_num(bars.heights)
+    assert np.sum(heights * np.diff(bars.edges)) == pytest.approx(1, abs=1e-12)
+    counts, _ = np.histogram(values.numpy(), bins=np.nextafter(bars.edges, [-1] + [9e99] * (len(bars.edges) - 1)))
+    assert counts.sum() == len(values)
+    assert (line.x[0], rule.value) == (row["xmin"], row["xmin"])
+    # ∫ of the drawn law from xmin to ∞ is the share of eigenvalues in the tail
+    share = line.y[0] * row["xmin"] / (row["alpha"] - 1)
+    assert share == pytest.approx(float((values >= row["xmin"]).double().mean()), rel=1e-12)
+    slope = math.log(line.y[1] / line.y[0]) / math.log(line.x[1] / line.x[0])
+    assert slope == pytest.approx(-row["alpha"], rel=1e-12)
+
+
+def test_density_of_equal_values_is_one_bar() -> None:
+    edges, heights = log_density(torch.full((7,), 3.0, dtype=torch.float64))
+    assert edges[0] < 3 < edges[1] and heights[0] * (edges[1] - edges[0]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("width", "points"), [("column", 3.25 * 72), ("page", 6.75 * 72)])
+def test_pdf_has_the_columns_width_and_embedded_truetype(
+    spectrum: wb.Spectrum, tmp_path: Path, width: str, points: float
+) -> None:
+    path = wb.figure(spectrum, "esd", layer="heavy").save(tmp_path / "esd.pdf", width=width)
+    reader = PdfReader(path)
+    assert float(reader.pages[0].mediabox.width) == pytest.approx(points, abs=0.5)
+    fonts = [font.get_object() for font in reader.pages[0]["/Resources"]["/Font"].values()]
+    inner = [font["/DescendantFonts"][0].get_object() if "/DescendantFonts" in font else font for font in fonts]
+    assert inner and all("/FontFile2" in font["/FontDescriptor"].get_object() for font in inner)
+    assert "α = " in reader.pages[0].extract_text()
+    assert "wb.spectrum" in reader.metadata.subject and str(tmp_path) not in reader.metadata.subject
+
+
+def test_same_figure_same_bytes(spectrum: wb.Spectrum, tmp_path: Path) -> None:
+    figure = wb.figure(spectrum)
+    for ending in ("pdf", "svg", "png", "csv"):
+        first, second = (figure.save(tmp_path / f"{name}.{ending}").read_bytes() for name in "ab")
+        assert first == second
+    assert ">typical<" in (tmp_path / "a.svg").read_text() or ">heavy<" in (tmp_path / "a.svg").read_text()
+
+
+def test_csv_holds_what_is_drawn(spectrum: wb.Spectrum) -> None:
+    rows = [row for row in csv.DictReader(io.StringIO(wb.figure(spectrum).csv())) if row["mark"] == "points"]
+    frame = spectrum.frame().set_index("layer")
+    for row in rows:
+        assert float(row["y"]) == frame.loc[row["id"], "alpha"]
+        assert float(row["error"]) == frame.loc[row["id"], "alpha_error"]
+    assert {row["id"] for row in rows} == set(frame.index[frame["alpha"].notna()])
+
+
+def test_colours_have_symbols_of_their_own() -> None:
+    solid = {name: look for name, look in ROLES.items() if name != "accent"}
+    assert len({look.symbol for look in solid.values()}) == len({look.color for look in solid.values()}) == len(solid)
+
+
+def test_a_notebook_shows_a_picture_without_the_machines_paths(tmp_path: Path) -> None:
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    save_file(
+        {"fc.weight": torch.randn(30, 30, generator=torch.Generator().manual_seed(0))}, tmp_path / "m.safetensors"
+    )
+    data, metadata = wb.figure(wb.spectrum(tmp_path / "m.safetensors"))._repr_mimebundle_()
+    picture = Image.open(io.BytesIO(data["image/png"]))
+    assert picture.width == 2 * metadata["image/png"]["width"]
+    assert str(tmp_path) not in str(picture.info)
+
+
+@pytest.mark.parametrize(
+    ("values", "scale", "expected"),
+    [
+        ([], "linear", (0, 1)),
+        ([], "log", (0.1, 10)),
+        ([math.nan, 2.0], "linear", (1.5, 2.5)),
+        ([-1, 0, 1.0], "log", None),
+    ],
+)
+def test_limits_always_exist(values: list[float], scale: str, expected: tuple[float, float] | None) -> None:
+    low, high = limits(values, scale)
+    assert low < high and (scale == "linear" or low > 0)
+    assert expected is None or (low, high) == expected
+
+
+def test_wrong_figures_are_refused_with_help(spectrum: wb.Spectrum, tmp_path: Path) -> None:
+    figure = wb.figure(spectrum)
+    for action, words in [
+        (lambda: wb.figure(spectrum, "edd"), ["edd", "alpha", "Did you mean 'esd'"]),
+        (lambda: wb.figure(spectrum, "esd"), ["say which", "heavy"]),
+        (lambda: wb.figure(spectrum, "esd", layer="zero"), ["0 non-zero eigenvalues", "all elements are zero"]),
+        (lambda: figure.save(tmp_path / "a.jpg"), [".pdf", "a.jpg"]),
+        (lambda: figure.save(tmp_path / "no" / "a.pdf"), ["not a folder"]),
+        (lambda: figure.save(tmp_path / "a.pdf", style="icnl"), ["icml", "Did you mean"]),
+        (lambda: figure.save(tmp_path / "a.pdf", width="half"), ["column", "page"]),
+        (lambda: wb.figure(wb.spectrum({"zero.weight": torch.zeros(5, 5)})), ["no layer", "reason"]),
+    ]:
+        with pytest.raises(wb.FigureError) as caught:
+            action()
+        assert all(word in str(caught.value) for word in words), caught.value
+    with pytest.raises(wb.LayerNotFoundError, match="Did you mean 'heavy'"):
+        wb.figure(spectrum, "esd", layer="heavi")
+
+
+def test_specifications_that_cannot_be_drawn_are_refused() -> None:
+    axis = Axis(label="x", limits=(0, 1))
+    for mark, words in [
+        (Line(x=(0.0,), y=(), role="first"), "1 x and 0 y"),
+        (Bars(edges=(0.0,), heights=(1.0,), role="first"), "1 edges and 1 heights"),
+        (Points(x=(), y=(), role="red"), "role 'red'"),
+    ]:
+        with pytest.raises(wb.FigureError, match=words):
+            Panel(x=axis, y=axis, marks=(mark,))
+    for low, high, scale in [(0, 1, "log"), (1, 1, "linear"), (0, math.inf, "linear")]:
+        with pytest.raises(wb.FigureError, match="limits"):
+            Axis(label="x", limits=(low, high), scale=scale)

@@ -1,0 +1,260 @@
+"""Explorers without a screen: what is clicked, shown and said equals what the library computes."""
+
+import gc
+import subprocess
+import sys
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ipywidgets as ipw
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import workbench as wb
+from workbench_widgets.plot import Plot
+from workbench_widgets.spectrum import ALPHA, ESD
+
+Explorer = wb.ui.SpectrumExplorer
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    random = torch.Generator().manual_seed(0)
+    shapes = {"conv.weight": (24, 6, 3, 3), "fc1.weight": (60, 40), "fc1.bias": (60,), "fc2.weight": (40, 60)}
+    save_file(
+        {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}, tmp_path / "net.safetensors"
+    )
+    return str(tmp_path / "net.safetensors")
+
+
+@pytest.fixture
+def explorer(checkpoint: str) -> Iterator[wb.ui.SpectrumExplorer]:
+    made = Explorer(checkpoint)
+    yield made
+    made.close()
+
+
+def shown_frame(explorer: wb.ui.SpectrumExplorer) -> pd.DataFrame:
+    return explorer.rows._table.df
+
+
+def test_layers_are_listed_before_any_run(explorer: wb.ui.SpectrumExplorer, checkpoint: str) -> None:
+    assert list(shown_frame(explorer)["layer"]) == ["conv", "fc1", "fc2"]
+    assert explorer.result is None and "3 of 4 tensors" in explorer.status
+    assert "press Run" in explorer.plots[ALPHA]._caption.value
+
+
+def test_run_gives_the_librarys_result(explorer: wb.ui.SpectrumExplorer, checkpoint: str) -> None:
+    result = explorer.run()
+    expected = wb.spectrum(checkpoint)
+    pd.testing.assert_frame_equal(result.frame(), expected.frame())
+    pd.testing.assert_frame_equal(shown_frame(explorer)[["layer", "alpha"]], expected.frame()[["layer", "alpha"]])
+    assert explorer.status == expected.facts() and explorer.error is None
+    smallest = expected.frame().sort_values("alpha")["layer"].iloc[0]
+    assert explorer.selection == (smallest,)
+    assert explorer.plots[ESD].spec.csv() == wb.figure(expected, "esd", layer=smallest).csv()
+
+
+MOVED = {
+    "rules": {"xmin": "median", "layers": "fc*, conv"},
+    "number": {"xmin": "number", "xmin_number": 30.0, "conv": "flatten"},
+    "compat": {"xmin": "median", "compat": True, "layers": "conv"},
+    "back to defaults": {"xmin": "median", "conv": "flatten", "compat": True}
+    | {"compat": False, "conv": "slices", "xmin": "search"},
+}
+
+
+@pytest.mark.parametrize("moves", MOVED.values(), ids=MOVED)
+def test_code_recomputes_the_frame_in_a_fresh_kernel(
+    explorer: wb.ui.SpectrumExplorer, moves: dict[str, Any], tmp_path: Path
+) -> None:
+    for control, value in moves.items():
+        getattr(explorer, control).value = value
+    frame = explorer.run().frame()
+    assert explorer.code_box.value == explorer.code()
+    assert not explorer.code().startswith("#")
+    code = explorer.code() + "\nframe.to_pickle('frame.pkl')\nalpha.save('alpha.csv')\nesd.save('esd.csv')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "frame.pkl"), frame)
+    assert (tmp_path / "esd.csv").read_text() == explorer.plots[ESD].spec.csv()
+
+
+def test_code_says_when_the_result_is_of_other_settings(explorer: wb.ui.SpectrumExplorer) -> None:
+    explorer.run()
+    explorer.xmin.value = "median"
+    assert explorer.code_box.value.startswith("# the settings have changed since the result shown")
+    explorer.run()
+    assert not explorer.code_box.value.startswith("#")
+
+
+def test_code_names_a_model_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = torch.nn.Linear(30, 30)
+    explorer = Explorer(net)
+    assert (
+        "wb.spectrum(model)" in explorer.code() and "# model: the Linear that the explorer was given" in explorer.code()
+    )
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(user_ns={"_": net, "my_net": net}))
+    assert "wb.spectrum(my_net)" in explorer.code()
+    pd.testing.assert_frame_equal(explorer.run().frame(), wb.spectrum(net).frame())
+
+
+def test_cancel_in_mid_run_keeps_what_is_done_and_runs_again(minilm: Path) -> None:
+    explorer = Explorer(str(minilm))
+    explorer.run_button.click()
+    while explorer.running and explorer.bar.value < 3:
+        time.sleep(0.001)
+    begin = time.perf_counter()
+    explorer.cancel_button.click()
+    assert time.perf_counter() - begin < 0.5 and explorer.status.startswith("stopping after ")
+    assert explorer.wait(30)
+    assert isinstance(explorer.error, wb.Cancelled) and explorer.error.partial is explorer.result
+    partial = explorer.result.frame()
+    assert 3 <= len(partial) < 40 and f"CANCELLED after {len(partial)} of 40 layers" in explorer.status
+    assert list(shown_frame(explorer)["layer"]) == list(partial["layer"])
+    assert not explorer.run_button.disabled and explorer.cancel_button.disabled
+    full = explorer.run().frame()
+    assert len(full) == 40 and explorer.error is None
+    pd.testing.assert_frame_equal(full.head(len(partial)), partial)
+    explorer.close()
+
+
+def test_errors_are_shown_where_they_happen_and_pass(explorer: wb.ui.SpectrumExplorer, checkpoint: str) -> None:
+    explorer.layers.value = "fc9"
+    explorer.run_button.click()
+    explorer.wait()
+    assert "fc9" in explorer.status and "Did you mean" in explorer.status
+    assert 'role="alert"' in explorer.status_line.value and isinstance(explorer.error, wb.LayerNotFoundError)
+    with pytest.raises(KeyError):
+        explorer.run()
+    explorer.layers.value = ""
+    explorer.run()
+    assert explorer.error is None and 'role="alert"' not in explorer.status_line.value
+
+    explorer.source.value = checkpoint + ".txt"
+    assert "no such file" in explorer.status and "Did you mean 'net.safetensors'" in explorer.status
+    assert explorer.result is None and len(shown_frame(explorer)) == 0 and explorer.plots[ALPHA].spec is None
+    explorer.source.value = ""
+    explorer.run_button.click()
+    assert "no checkpoint yet" in explorer.status
+    explorer.source.value = checkpoint
+    assert len(shown_frame(explorer)) == 3
+
+
+def test_an_unexpected_error_in_the_worker_is_not_lost(
+    explorer: wb.ui.SpectrumExplorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explorer, "show_result", lambda _: 1 / 0)
+    explorer.start()
+    assert explorer.wait(30)
+    assert explorer.status.startswith("ZeroDivisionError") and not explorer.run_button.disabled
+
+
+def test_one_selection_everywhere(explorer: wb.ui.SpectrumExplorer) -> None:
+    result = explorer.run()
+
+    def consistent(layer: str) -> None:
+        assert explorer.selection == (layer,) == explorer.rows.selection
+        assert explorer.layer.value == layer
+        assert explorer.rows._table.selected_rows == [list(result.frame()["layer"]).index(layer)]
+        assert explorer.plots[ESD].spec.csv() == wb.figure(result, "esd", layer=layer).csv()
+        assert explorer.plots[ALPHA].spec.csv() == wb.figure(result, "alpha", layer=layer).csv()
+        assert f"layer={layer!r}" in explorer.code_box.value
+
+    explorer.rows._table.selected_rows = [1]
+    consistent("fc1")
+    explorer.layer.value = "fc2"
+    consistent("fc2")
+    explorer.selection = ("conv",)
+    consistent("conv")
+    plot = explorer.plots[ALPHA]
+    trace = next(trace for trace in plot._widget.data if trace.customdata is not None and "fc1" in trace.customdata)
+    plot._clicked(trace, SimpleNamespace(point_inds=[list(trace.customdata).index("fc1")]), None)
+    consistent("fc1")
+
+
+def test_a_plot_shows_the_last_figure_and_nothing_of_those_before(explorer: wb.ui.SpectrumExplorer) -> None:
+    result = explorer.run()
+    plot = Plot("a plot")
+    model = plot._widget
+    for kind, layer in [("alpha", None), ("esd", "fc1"), ("alpha", "fc2"), ("esd", "conv")]:
+        spec = wb.figure(result, kind, layer=layer)
+        plot.show(spec)
+        fresh = spec.to_plotly()
+        assert plot._widget is model and len(model.data) == len(fresh.data)
+        for drawn, expected in zip(model.data, fresh.data, strict=True):
+            told = {key for key, value in drawn.to_plotly_json().items() if key != "uid" and value not in ({}, None)}
+            assert told == set(expected.to_plotly_json())
+            np.testing.assert_array_equal((drawn.x, drawn.y), (expected.x, expected.y))
+            assert (drawn.name, drawn.fill, drawn.mode) == (expected.name, expected.fill, expected.mode)
+        assert model.layout.xaxis.type == fresh.layout.xaxis.type
+        assert model.layout.title.text == fresh.layout.title.text
+        assert len(model.layout.annotations) == len(fresh.layout.annotations)
+    plot.clear("nothing")
+    assert not model.data and plot.spec is None
+
+
+def test_export_writes_the_shown_figure(
+    explorer: wb.ui.SpectrumExplorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    panel = explorer.export_panel
+    panel.button.click()
+    assert "not drawn yet" in panel.message.value and 'role="alert"' in panel.message.value
+    explorer.run()
+    panel.figure.value, panel.format.value, panel.name.value = ESD, "csv", "my figure.csv"
+    panel.button.click()
+    assert (tmp_path / "my figure.csv").read_text() == explorer.plots[ESD].spec.csv()
+    assert "saved my figure.csv" in panel.message.value and "data:text/csv;base64," in panel.message.value
+    panel.name.value = "no folder/figure"
+    panel.button.click()
+    assert "not a folder" in panel.message.value
+
+
+def test_a_saved_result_can_be_looked_at(explorer: wb.ui.SpectrumExplorer, checkpoint: str, tmp_path: Path) -> None:
+    wb.spectrum(checkpoint, xmin="median").save(tmp_path / "saved")
+    viewer = Explorer()
+    viewer.result = wb.open_result(tmp_path / "saved")
+    assert list(shown_frame(viewer)["verdict"].unique()) == ["not judged"]
+    assert viewer.plots[ESD].spec is not None
+
+
+def test_closing_lets_go_of_the_result(checkpoint: str) -> None:
+    explorer = Explorer(checkpoint)
+    result = weakref.ref(explorer.run())
+    assert result() is not None
+    explorer.close()
+    gc.collect()
+    assert result() is None
+
+
+def test_every_control_has_a_name_and_status_is_text(explorer: wb.ui.SpectrumExplorer) -> None:
+    def walk(widget: ipw.Widget) -> Iterator[ipw.Widget]:
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from walk(child)
+
+    controls = [
+        w for w in walk(explorer) if isinstance(w, ipw.ValueWidget | ipw.Button) and not isinstance(w, ipw.HTML)
+    ]
+    controls = [widget for widget in controls if not isinstance(widget, ipw.IntProgress | ipw.FloatProgress)]
+    assert len(controls) >= 12 and all(widget.description for widget in controls)
+    assert 'role="status"' in explorer.status_line.value
+    assert all("aria-label" in plot._caption.value or "role" in plot._caption.value for plot in explorer.plots.values())
+
+
+def test_arguments_set_the_controls_and_bad_ones_are_refused(checkpoint: str) -> None:
+    explorer = Explorer(checkpoint, layers=["fc1", "fc2"], xmin=25.0, conv="flatten", theme="dark")
+    assert dict(explorer.call().arguments) == {"layers": ["fc1", "fc2"], "xmin": 25.0, "conv": "flatten"}
+    assert "wb-dark" in explorer._dom_classes
+    with pytest.raises(wb.ArgumentError, match="auto.*light.*dark"):
+        Explorer(checkpoint, theme="blue")
+    for bad in ({"xmin": "edge"}, {"conv": "slice"}, {"compat": "weightwacher"}, {"xmin": -1.0}):
+        with pytest.raises(wb.ArgumentError):
+            Explorer(checkpoint, **bad)

@@ -1,0 +1,127 @@
+"""Saved results: a directory of JSON, CSV and safetensors that reads back bit by bit, and never a pickle."""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from workbench.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
+from workbench.results import Result
+
+R = TypeVar("R", bound=Result)
+
+FORMAT = 1  # raised when an older reader would misread a newer directory
+
+
+def write(result: Result, target: Path) -> Path:
+    """What `Result.save` does; see there."""
+    from safetensors.torch import save_file
+
+    if target.exists() and not (target / "result.json").is_file():
+        raise ArgumentError(f"{target} exists and is not a saved result; choose another path.")
+    tensors = dict(_tensors(result))
+    header = {"format": FORMAT, "type": type(result).__name__, "meta": dict(result.meta), "tensors": list(tensors)}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        (scratch / "result.json").write_text(json.dumps(header, indent=1))
+        for name, table in result.tables.items():
+            with (scratch / f"{name}.csv").open("w", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(table)
+                writer.writerows(zip(*table.values(), strict=True))
+        save_file(tensors, scratch / "tensors.safetensors")
+        scratch.chmod(0o755)  # mkdtemp's 0700 would hide a shared result from colleagues
+        if target.exists():
+            old = scratch.with_name(scratch.name + "-old")
+            target.rename(old)
+            scratch.rename(target)
+            shutil.rmtree(old)
+        else:
+            scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def open_result(path: str | os.PathLike[str]) -> Result:
+    """The result that `.save(path)` wrote, equal to it bit by bit.
+
+    Args:
+        path: the saved directory.
+
+    Returns:
+        A result of the class that was saved.
+
+    Raises:
+        CheckpointNotFoundError: there is no saved result at `path`.
+        CheckpointError: the directory is damaged, or written by a newer workbench.
+    """
+    target = Path(path)
+    if not (target / "result.json").is_file():
+        raise CheckpointNotFoundError(str(target), None, "no saved result here (expected a directory with result.json)")
+    try:
+        header = json.loads((target / "result.json").read_text())
+        kinds = {kind.__name__: kind for kind in _subclasses(Result)}
+        if header["format"] > FORMAT or header["type"] not in kinds:
+            raise CheckpointError(
+                str(target),
+                None,
+                f"a {header['type']} of format {header['format']}; this workbench reads {sorted(kinds)} up to "
+                f"format {FORMAT}: update weight-workbench",
+            )
+        return _read(kinds[header["type"]], target, header)
+    except CheckpointError:
+        raise
+    except Exception as error:  # JSON, CSV, safetensors and the column contract each raise their own
+        raise CheckpointError(str(target), None, f"damaged result: {error}") from error
+
+
+def _read(kind: type[R], path: Path, header: Mapping[str, Any]) -> R:
+    from safetensors.torch import load_file
+
+    tables = {
+        name: _read_table(kind, name, path / f"{name}.csv")
+        for name in kind.TABLES
+        if name not in kind.OPTIONAL or (path / f"{name}.csv").exists()
+    }
+    stored = load_file(path / "tensors.safetensors")
+    tensors = {key: stored[key] for key in header["tensors"]}
+    extra: dict[str, Any] = {}
+    for field in kind.extra_fields():
+        inside = {key.split("/", 1)[1]: tensor for key, tensor in tensors.items() if key.startswith(f"{field}/")}
+        extra[field] = tensors[field] if field in tensors else inside
+    return kind(tables=tables, meta=header["meta"], **extra)
+
+
+def _read_table(kind: type[Result], name: str, file: Path) -> dict[str, list[Any]]:
+    with file.open(newline="") as lines:
+        head, *rows = list(csv.reader(lines))
+    if head != list(kind.TABLES[name]):
+        raise ValueError(f"{file.name} has the columns {head}, expected {list(kind.TABLES[name])}")
+    cells = zip(*rows, strict=True) if rows else [()] * len(head)
+    read = {column: (kind.COLUMNS[column].kind, cell) for column, cell in zip(head, cells, strict=True)}
+    return {
+        name: [text == "True" if kind is bool else kind(text) for text in cell] for name, (kind, cell) in read.items()
+    }
+
+
+def _tensors(result: Result) -> Iterator[tuple[str, Tensor]]:
+    for field in result.extra_fields():
+        value = getattr(result, field)
+        if isinstance(value, Tensor):
+            yield field, value.contiguous()
+        else:
+            yield from ((f"{field}/{key}", tensor.contiguous()) for key, tensor in value.items())
+
+
+def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:
+    for child in kind.__subclasses__():
+        yield child
+        yield from _subclasses(child)
