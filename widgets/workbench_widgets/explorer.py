@@ -216,7 +216,7 @@ class Explorer(ipw.VBox):
 
     def _arranged(self, controls: list[ipw.ValueWidget]) -> list[ipw.Widget]:
         for control in [self.source, *controls]:
-            control.layout.width = "100%"
+            control.layout.width = "calc(100% - 4px)"
         buttons = ipw.HBox([self.run_button, self.cancel_button])
         left = ipw.VBox(
             [self.source, *controls, buttons, self.bar, self.status_line],

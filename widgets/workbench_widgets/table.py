@@ -18,6 +18,7 @@ OPTIONS: dict[str, Any] = {
     "showIndex": False,
     "autoWidth": False,
     "format_floats_in_python": True,
+    "text_in_header_can_be_selected": False,  # so that a click anywhere in a header sorts
     "classes": "display compact nowrap",
     "style": "table-layout:auto;width:100%;float:left",
     "layout": {"topStart": "info", "topEnd": "search", "bottomStart": None, "bottomEnd": None},

@@ -12,19 +12,17 @@ from workbench.figures.style import ROLES, color
 
 def drawn(spec: FigureSpec) -> go.Figure:
     """The figure, on transparent paper so that the page's theme shows through."""
-    figure = make_subplots(1, len(spec.panels), subplot_titles=[panel.title for panel in spec.panels])
+    alone = len(spec.panels) == 1
+    subtitles = [panel.title for panel in spec.panels]
+    figure = make_subplots(1, len(spec.panels), subplot_titles=None if alone else subtitles)
     for number, panel in enumerate(spec.panels, start=1):
         figure.update_xaxes(_axis(panel.x), row=1, col=number)
         figure.update_yaxes(_axis(panel.y), row=1, col=number)
         for mark in panel.marks:
             figure.add_trace(go.Scatter(_trace(panel, mark)), row=1, col=number)
-    titled = [number for number, panel in enumerate(spec.panels, start=1) if panel.title]
+    subtitle = {"text": subtitles[0] if alone else "", "font": {"size": 11}}
     figure.update_layout(
-        title={"text": spec.title, "font": {"size": 14}, "x": 0.02},
-        annotations=[
-            {"font": {"size": 11}, "x": 0, "xref": "x domain" if n == 1 else f"x{n} domain", "xanchor": "left"}
-            for n in titled
-        ],
+        title={"text": spec.title, "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
         template="none",
         autosize=True,
         font={"size": 12},

@@ -1,0 +1,172 @@
+"""The notebook and its explorer as a user meets them: what the page shows equals what the library computes."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import Locator, expect
+from pypdf import PdfReader
+
+import workbench as wb
+
+pytestmark = pytest.mark.browser
+
+PLOT = """index => {
+  const plot = document.querySelectorAll('.wb-explorer .js-plotly-plot')[index];
+  return { title: plot._fullLayout.title.text, subtitle: plot._fullLayout.title.subtitle.text,
+    traces: plot._fullData.map(t => ({ name: t.name, x: Array.from(t.x), y: Array.from(t.y), fill: t.fill,
+                                       ids: Array.from(t.customdata || []) })) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def spectrum(minilm: Path) -> wb.Spectrum:
+    return wb.spectrum(minilm)
+
+
+@pytest.fixture
+def tour(lab: Any) -> Any:
+    """The start notebook, all cells run, its explorer in view."""
+    lab.open("notebooks/start.ipynb")
+    lab.run_all()
+    lab.page.locator(".wb-explorer").evaluate("element => element.scrollIntoView({ block: 'start' })")
+    return lab
+
+
+def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
+    """The page's traces are the library's marks, number by number."""
+    expected = spec.to_plotly()
+    assert plot["title"] == spec.title and (plot["subtitle"] or "") == spec.panels[0].title
+    for drawn, trace in zip(plot["traces"], expected.data, strict=True):
+        assert (drawn["name"], drawn["fill"]) == (trace.name, trace.fill or "none")
+        np.testing.assert_allclose(np.array(drawn["x"], float), np.array(trace.x, float), rtol=1e-9)
+        np.testing.assert_allclose(np.array(drawn["y"], float), np.array(trace.y, float), rtol=1e-9)
+        assert drawn["ids"] == list(trace.customdata if trace.customdata is not None else ())
+
+
+def rows(explorer: Locator) -> Locator:
+    return explorer.locator(".dt-scroll-body tbody tr")
+
+
+def test_tour_sort_click_and_read(tour: Any, spectrum: wb.Spectrum) -> None:
+    page, explorer = tour.page, tour.page.locator(".wb-explorer")
+    frame = spectrum.frame()
+    expect(rows(explorer)).to_have_count(40)
+    tour.shot("1-after-run-all")
+
+    explorer.locator(".dt-scroll-head th", has_text="alpha").first.click()
+    by_alpha = frame.sort_values("alpha")["layer"]
+    expect(rows(explorer).first.locator("td").first).to_have_text(by_alpha.iloc[0])
+    explorer.locator(".dt-scroll-head th", has_text="alpha").first.click()
+    expect(rows(explorer).first.locator("td").first).to_have_text(by_alpha.iloc[-1])
+
+    steepest = by_alpha.iloc[-1]
+    rows(explorer).first.click()
+    expect(explorer.locator(".gtitle", has_text=steepest)).to_be_visible()
+    page.wait_for_timeout(300)
+    assert_drawn(page.evaluate(PLOT, 0), wb.figure(spectrum, "alpha", layer=steepest))
+    assert_drawn(page.evaluate(PLOT, 1), wb.figure(spectrum, "esd", layer=steepest))
+    assert f"α = {spectrum.row(steepest)['alpha']:.3f}" in page.evaluate(PLOT, 1)["subtitle"]
+    tour.shot("2-sorted-and-clicked")
+
+    # the other way round: a click on a point of α over depth selects its row
+    points = explorer.locator(".js-plotly-plot").first.locator("g.trace.scatter", has=page.locator("path.point"))
+    marks = wb.figure(spectrum, "alpha").panels[0].marks
+    chosen = next(mark for mark in marks if getattr(mark, "label", "") == "typical")
+    points.first.locator("path.point").nth(6).click(force=True)
+    expect(explorer.locator(".gtitle", has_text=chosen.ids[6])).to_be_visible()
+    expect(explorer.locator("tr.selected td").first).to_have_text(chosen.ids[6])
+
+    # and the keyboard: the drop-down walks through the layers
+    explorer.get_by_label("Look at").select_option("pooler.dense")
+    expect(explorer.locator(".gtitle", has_text="pooler.dense")).to_be_visible()
+    assert not tour.problems
+
+
+def test_run_cancel_and_run_again(tour: Any, spectrum: wb.Spectrum) -> None:
+    explorer = tour.page.locator(".wb-explorer")
+    status, run = explorer.locator(".wb-status"), explorer.get_by_role("button", name="Run")
+    cancel = explorer.get_by_role("button", name="Cancel")
+    run.click()
+    cancel.click()  # waits until it can be clicked: the run is under way
+    expect(status).to_contain_text("CANCELLED after")
+    done = int(status.inner_text().split("CANCELLED after ")[1].split()[0])
+    assert done < 40
+    tour.shot("3-cancelled")
+    run.click()
+    expect(status).to_contain_text("40 layers (")
+    expect(status).not_to_contain_text("CANCELLED")
+    expect(rows(explorer)).to_have_count(40)
+    assert not tour.problems
+
+
+def test_an_error_is_shown_and_recovered_from(tour: Any) -> None:
+    explorer = tour.page.locator(".wb-explorer")
+    layers = explorer.get_by_role("textbox", name="Layers")
+    layers.fill("encodr.*")
+    layers.press("Enter")
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.get_by_role("alert")).to_contain_text("Did you mean 'encoder.*'")
+    tour.shot("4-error")
+    layers.fill("encoder.layer.0.*")
+    layers.press("Enter")
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".wb-status")).to_contain_text("6 layers")
+    expect(explorer.get_by_role("alert")).to_have_count(0)
+    assert not tour.problems
+
+
+def test_code_and_export(tour: Any, fresh_kernel: Callable[[str, Path], str], minilm: Path) -> None:
+    page, explorer = tour.page, tour.page.locator(".wb-explorer")
+    explorer.get_by_label("Tail begins").select_option("at the median")
+    explorer.get_by_role("textbox", name="Layers").fill("encoder.layer.1.*")
+    explorer.get_by_role("textbox", name="Layers").press("Enter")
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".wb-status")).to_contain_text("6 layers (6 not judged)")
+
+    explorer.get_by_role("button", name="Code", exact=True).or_(explorer.get_by_text("Code", exact=True)).first.click()
+    code = explorer.locator(".wb-code textarea")
+    expect(code).to_be_visible()
+    tour.shot("5-code")
+    printed = fresh_kernel(
+        code.input_value() + "\nprint(frame.to_json(double_precision=15))", tour.folder / "notebooks"
+    )
+    expected = wb.spectrum(minilm, xmin="median", layers="encoder.layer.1.*").frame()
+    again = pd.read_json(io.StringIO(printed), dtype=False)
+    pd.testing.assert_frame_equal(again, expected, check_dtype=False, rtol=1e-12)
+
+    explorer.get_by_text("Export", exact=True).first.click()
+    explorer.get_by_label("Figure").select_option("eigenvalue density")
+    explorer.get_by_label("File name").fill("esd")
+    explorer.get_by_label("File name").press("Tab")
+    explorer.locator("button", has_text="Export").click()
+    expect(explorer.get_by_text("saved esd.pdf")).to_be_visible()
+    tour.shot("6-export")
+    selected = explorer.locator("tr.selected td").first.inner_text()
+    reader = PdfReader(tour.folder / "notebooks" / "esd.pdf")
+    assert reader.metadata.title == selected and "xmin='median'" in reader.metadata.subject
+    assert float(reader.pages[0].mediabox.width) == pytest.approx(3.25 * 72, abs=0.5)
+    with page.expect_download() as download:
+        explorer.get_by_role("link", name="Download").click()
+    assert Path(download.value.path()).read_bytes() == (tour.folder / "notebooks" / "esd.pdf").read_bytes()
+    assert not tour.problems
+
+
+def test_dark_theme_follows_the_page(tour: Any) -> None:
+    page, explorer = tour.page, tour.page.locator(".wb-explorer")
+    title = explorer.locator(".js-plotly-plot .gtitle").first
+    ink = "element => getComputedStyle(element).fill"
+    light = title.evaluate(ink)
+    page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Dark' })")
+    page.wait_for_function(f"before => ({ink})(document.querySelector('.wb-explorer .gtitle')) !== before", arg=light)
+    page.wait_for_timeout(500)
+    tour.shot("7-dark")
+    channels = [
+        int(part) for part in title.evaluate(ink).removeprefix("rgba(").removeprefix("rgb(").rstrip(")").split(",")[:3]
+    ]
+    assert min(channels) > 150, channels
+    assert not tour.problems
