@@ -81,7 +81,9 @@ def _chromium() -> str | None:
 def browser() -> Iterator[Browser]:
     path = _chromium()
     if path is None:
-        pytest.skip("no Chromium: apt-get install -y --no-install-recommends chromium fonts-dejavu-core")
+        help_line = "no Chromium: apt-get install -y --no-install-recommends chromium fonts-dejavu-core"
+        assert not os.environ.get("WORKBENCH_REQUIRE_BROWSER"), help_line
+        pytest.skip(help_line)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, headless=True, args=ARGUMENTS)
         yield browser
