@@ -26,7 +26,7 @@ class Measurement:
     note: str = ""
 
     def each(self, judged: Judged) -> tuple[float, ...]:
-        """Ours, ours − baseline or baseline/ours of every repetition; NaN if that needs a baseline and there is none."""
+        """Ours, ours − baseline or baseline/ours of every repetition; one NaN if there is no baseline."""
         if judged == "ours":
             return self.ours
         if not self.baseline:

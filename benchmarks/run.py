@@ -42,9 +42,7 @@ def main() -> int:
     print(*("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines), sep="\n")
     print(*notes, sep="\n")
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-    print(
-        f"{machine}; load {busy:.1f} before the first row (several threads on busy cores give no ratio worth quoting)"
-    )
+    print(f"{machine}; load {busy:.1f} before the first row (threads on busy cores give no ratio worth quoting)")
     return 0 if kept else 1
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import torch
 
 from workbench.errors import Cancelled
 
@@ -48,38 +52,87 @@ def map_units(
     *,
     name: Callable[[U], str],
     progress: ProgressCallback | None = None,
+    workers: int = 1,
 ) -> list[Outcome[U, R]]:
-    """`function` over `units` in order, each failure kept as its unit's outcome.
+    """`function` over `units`, each failure kept as its unit's outcome.
+
+    Several workers are threads of one mathematical thread each, which pays where the units are small; the number
+    of threads is as before at the end.
 
     Args:
         function: a plain function of one unit.
-        units: what to run over.
+        units: what to run over; they are started in order.
         name: the unit's name, for the progress report.
-        progress: called before each unit and once at the end; it may raise `Cancelled`.
+        progress: called in the caller's thread before each unit and once at the end; it may raise `Cancelled`.
+        workers: units that run at a time.
 
     Returns:
-        One outcome per unit.
+        One outcome per unit, in order.
 
     Raises:
-        Cancelled: passed on from `progress`, its `partial` the outcomes so far.
+        Cancelled: passed on from `progress`; its `partial` are the outcomes of the units that were started.
     """
     begin = time.perf_counter()
-    outcomes: list[Outcome[U, R]] = []
+    outcomes: dict[int, Outcome[U, R]] = {}
+    running: dict[Future[R], int] = {}
 
     def report(item: str) -> None:
         if progress is not None:
             seconds = time.perf_counter() - begin
             progress(Progress(done=len(outcomes), total=len(units), item=item, seconds=seconds))
 
+    def collect(*, below: int) -> None:
+        """Waits until fewer than `below` units are running."""
+        while running and len(running) >= below:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                index = running.pop(future)
+                error = future.exception()
+                if isinstance(error, Exception):  # one layer must not lose the run: the caller turns this into a row
+                    outcomes[index] = Outcome(units[index], None, error)
+                else:
+                    outcomes[index] = Outcome(units[index], future.result(), None)
+
+    with _pool(workers) as pool:
+        try:
+            for index, unit in enumerate(units):
+                collect(below=workers)
+                report(name(unit))
+                running[pool.submit(function, unit)] = index
+            collect(below=1)
+            report("")
+        except Cancelled as stop:
+            collect(below=1)
+            stop.partial = [outcomes[index] for index in sorted(outcomes)]
+            raise
+    return [outcomes[index] for index in sorted(outcomes)]
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Executor]:
+    """Threads whose mathematics does not multiply threads again; one worker is the caller's thread itself."""
+    if workers == 1:
+        yield _Inline()
+        return
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
     try:
-        for unit in units:
-            report(name(unit))
-            try:
-                outcomes.append(Outcome(unit, function(unit), None))
-            except Exception as error:  # one layer must not lose the run: the caller turns this into a row
-                outcomes.append(Outcome(unit, None, error))
-        report("")
-    except Cancelled as stop:
-        stop.partial = outcomes
-        raise
-    return outcomes
+        with (
+            threadpool_limits(1, user_api="blas"),
+            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        ):
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Inline(Executor):
+    """An executor that computes at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,6 +25,9 @@ METRICS = (
     "num_eigenvalues rank alpha alpha_error ks_distance xmin tail_size alpha_weighted log_alpha_norm stable_rank "
     "entropy lambda_max frobenius_squared"
 ).split()
+
+SMALL_ELEMENTS = 1 << 24  # 64 MB of float32: layers up to this size are analysed several at a time
+MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -142,7 +146,8 @@ def spectrum(
         ArgumentError: an argument is out of its range.
         Cancelled: the callback asked for it; `.partial` is the Spectrum of the layers that were done.
 
-    Cost: 2·N·M² + 4/3·M³ flops a matrix in float64, and O(n²) for the search; one tensor in memory at a time.
+    Cost: N·M² + 4/3·M³ flops a matrix in float64, and O(n²) for the search. One tensor in memory at a time, or one
+    for each of torch's threads (8 at most) where no layer exceeds 64 MB.
 
     Source: Martin & Mahoney, "Implicit self-regularization in deep neural networks" (2021); Clauset, Shalizi &
     Newman (2009) for the fit. Ours: float64 Gram matrices, a relative zero threshold ε·N·λmax, verdicts.
@@ -174,7 +179,7 @@ def spectrum(
     chosen = selected(views, layers, weights.source)
 
     def unit(layer: Layer) -> LayerSpectrum:
-        return layer_spectrum(layer, weights[layer.tensor], xmin=xmin, conv=conv, compat=compat, device=place)
+        return layer_spectrum(layer, weights.borrowed(layer.tensor), xmin=xmin, conv=conv, compat=compat, device=place)
 
     def result(outcomes: Sequence[Outcome[Layer, LayerSpectrum]]) -> Spectrum:
         stopped = {"cancelled": {"done": len(outcomes), "total": len(chosen)}} if len(outcomes) < len(chosen) else {}
@@ -200,10 +205,17 @@ def spectrum(
         return _spectrum(weights, views, outcomes, conv, compat, meta)
 
     try:
-        return result(map_units(unit, chosen, name=lambda layer: layer.layer, progress=progress))
+        workers = _workers(chosen) if place.type == "cpu" else 1
+        return result(map_units(unit, chosen, name=lambda layer: layer.layer, progress=progress, workers=workers))
     except Cancelled as stop:
         stop.partial = result(stop.partial)
         raise
+
+
+def _workers(layers: Sequence[Layer]) -> int:
+    """Layers at a time: as many as torch uses threads, but one where a layer is so large that memory counts."""
+    largest = max(prod(layer.shape) for layer in layers)
+    return min(torch.get_num_threads(), MOST_WORKERS) if largest <= SMALL_ELEMENTS else 1
 
 
 def layer_spectrum(

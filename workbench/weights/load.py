@@ -76,7 +76,7 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
     notes = list(opened.notes)
     if infos and infos[0].name != infos[0].stored:
         notes.append(f"prefix {infos[0].stored.removesuffix(infos[0].name)!r} removed from every name")
-    return Weights(infos, opened.read, source=source, notes=notes, ordered=opened.ordered)
+    return Weights(infos, opened.read, source=source, notes=notes, ordered=opened.ordered, shared=opened.shared)
 
 
 def _open_module(module: nn.Module) -> Opened:
@@ -88,12 +88,12 @@ def _open_module(module: nn.Module) -> Opened:
     }
     dense = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
     notes = [f"extra state left out: {name}" for name in tensors if name not in dense]
-    return Opened(tensor_infos(dense.items(), owners), _reader(dense), notes, True)
+    return Opened(tensor_infos(dense.items(), owners), _reader(dense), notes, True, True)
 
 
 def _open_mapping(content: Mapping[str, Any], source: str) -> Opened:
     infos, tensors, notes = mapping_infos(content, source)
-    return Opened(infos, _reader(tensors), notes, True)
+    return Opened(infos, _reader(tensors), notes, True, True)
 
 
 def _reader(tensors: Mapping[str, Tensor]) -> Any:
@@ -101,7 +101,7 @@ def _reader(tensors: Mapping[str, Tensor]) -> Any:
         tensor = tensors[info.stored]
         if tensor.device.type == "meta":
             raise CheckpointError("a module in memory", info.stored, "on the meta device: it has a shape but no data")
-        return tensor.detach().clone()
+        return tensor.detach()
 
     return read
 

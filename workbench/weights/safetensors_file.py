@@ -35,12 +35,16 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Opened:
-    """What opening a file gives: the tensors it holds, how to read one, and what was noticed."""
+    """What opening a source gives: the tensors it holds, how to read one, and what was noticed.
+
+    `shared` says that reading hands out the source's own memory, and not a copy.
+    """
 
     infos: list[TensorInfo]
     read: Callable[[TensorInfo], Tensor]
     notes: list[str]
     ordered: bool
+    shared: bool
 
 
 def open_safetensors(path: Path) -> Opened:
@@ -84,4 +88,4 @@ def open_safetensors(path: Path) -> Opened:
         TensorInfo(name=name, stored=name, shape=tuple(header[name]["shape"]), dtype=DTYPES[header[name]["dtype"]])
         for name in sorted(header, key=natural_key)
     ]
-    return Opened(infos, read, ["depth is the natural order of the names: safetensors stores no order"], False)
+    return Opened(infos, read, ["depth is the natural order of the names: safetensors stores no order"], False, False)

@@ -67,16 +67,22 @@ class Weights(Mapping[str, Tensor]):
         source: str,
         notes: Sequence[str] = (),
         ordered: bool = True,
+        shared: bool = False,
     ) -> None:
         self.source = source
         self.infos: Mapping[str, TensorInfo] = MappingProxyType({info.name: info for info in infos})
         self.notes = tuple(notes)
         self.ordered = ordered
-        self._read = read
+        self._read, self._shared = read, shared
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.infos:
             raise LayerNotFoundError(f"{self.source} has no tensor {name!r}." + nearest(str(name), self.infos))
+        tensor = self._read(self.infos[name])
+        return tensor.clone() if self._shared else tensor
+
+    def borrowed(self, name: str) -> Tensor:
+        """The tensor without a copy, where the source holds it in memory: for reading only."""
         return self._read(self.infos[name])
 
     def __contains__(self, name: object) -> bool:
