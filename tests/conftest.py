@@ -59,3 +59,8 @@ def unchecked() -> Callable[..., Any]:
 def raised(unchecked: Callable[..., Any]) -> Callable[[Iterable[str]], dict[str, list[str]]]:
     """The class and message of what each expression raises; `wb`, `math`, `torch`, a one-layer `model` are there."""
     return lambda expressions: unchecked(RAISED, *expressions)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Functions are called by their names: an address would differ between the workers of pytest-xdist."""
+    return getattr(val, "__name__", None) if callable(val) else None

@@ -62,10 +62,9 @@ TENSORS = st.builds(
 
 def assert_complete(model: Any, elements: int, size: int, names: list[str]) -> None:
     """Every tensor has its row, and rows add up: analysed as its matrices, or excluded with a reason."""
-    table = wb.layers(model)
-    frame = table.frame()
+    frame = wb.layers(model).frame()
     assert frame["tensor"].tolist() == names
-    assert frame["elements"].sum() == wb.load(model).elements == table.meta["elements"] == elements
+    assert frame["elements"].sum() == wb.load(model).elements == elements
     assert frame["bytes"].sum() == size
     assert set(frame["verdict"]) <= {"analysed", "excluded"}
     seen = frame["verdict"] == "analysed"
@@ -245,7 +244,6 @@ def chosen(selection: Any) -> list[str]:
         (lambda layer: layer.kind == "conv1d" or layer.depth == 0, ["embed", "blocks.0.conv"]),
         (lambda layer: layer.tensor == "proj", ["proj"]),
     ],
-    ids=str,
 )
 def test_a_selection_keeps_the_order_of_depth_and_takes_each_layer_once(selection: Any, expected: list[str]) -> None:
     assert chosen(selection) == expected
@@ -271,7 +269,6 @@ def test_a_selected_layer_keeps_its_depth() -> None:
         ([], ["an empty list of layers selects nothing; use layers=None for all."]),
         (lambda layer: layer.kind == "conv3d", ["the predicate holds for none of the 7 layers of the net."]),
     ],
-    ids=str,
 )
 def test_a_selection_that_means_nothing_says_why_and_offers_the_nearest(selection: Any, words: list[str]) -> None:
     with pytest.raises(wb.LayerNotFoundError) as error:
@@ -280,7 +277,6 @@ def test_a_selection_that_means_nothing_says_why_and_offers_the_nearest(selectio
     assert all(word in str(error.value) for word in words), error.value
 
 
-@pytest.mark.xfail(strict=True, reason="bug: an excluded tensor is found under its own name, not under its module's")
 def test_the_module_of_an_excluded_tensor_is_named_with_the_reason_too() -> None:
     with pytest.raises(wb.LayerNotFoundError, match=r"blocks.1.norm.weight is in the net but excluded: a vector"):
         chosen("blocks.1.norm")
@@ -311,7 +307,6 @@ def wrong_types(raised: Callable[..., dict[str, list[str]]]) -> dict[str, list[s
     return raised(LAYERS_CODE)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: TypeErrors of list() and difflib come through")
 @pytest.mark.parametrize("call", LAYERS_CODE)
 def test_a_selection_of_a_wrong_type_says_what_one_is(call: str, wrong_types: dict[str, list[str]]) -> None:
     name, message = wrong_types[call]

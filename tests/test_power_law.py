@@ -118,13 +118,15 @@ def test_a_grid_of_pareto_quantiles_gives_back_its_exponent(exponent: int, alpha
 
 
 def test_the_standard_error_is_the_spread_over_samples() -> None:
+    samples, size = 500, 400
     rng = np.random.default_rng(0)
-    fits = [power_law(torch.from_numpy(np.sort(rng.pareto(1.5, 400) + 1)), 1.0) for _ in range(1000)]
+    fits = [power_law(torch.from_numpy(np.sort(rng.pareto(1.5, size) + 1)), 1.0) for _ in range(samples)]
     alphas = np.array([fit.alpha for fit in fits])
     errors = np.array([fit.alpha_error for fit in fits])
-    assert abs(alphas.mean() - 2.5) < 4 * errors.mean() / math.sqrt(1000) + 1.5 / 400  # the MLE's bias is (α−1)/n
-    assert abs(alphas.std() / errors.mean() - 1) < 4 / math.sqrt(2 * 1000)
-    assert abs(np.mean(np.abs(alphas - 2.5) < errors) - 0.6827) < 0.06
+    bias = 1.5 / size  # the maximum-likelihood estimate's own, (α−1)/n
+    assert abs(alphas.mean() - 2.5) < 4 * errors.mean() / math.sqrt(samples) + bias
+    assert abs(alphas.std() / errors.mean() - 1) < 4 / math.sqrt(2 * samples)
+    assert abs(np.mean(np.abs(alphas - 2.5) < errors) - 0.6827) < 4 * math.sqrt(0.6827 * 0.3173 / samples)
 
 
 # Above 4096 eigenvalues
@@ -156,12 +158,13 @@ def test_512_quantiles_find_the_best_of_themselves_and_almost_that_of_all() -> N
     assert fit.ks_distance - distances[everywhere] < 0.1 / math.sqrt(fit.tail_size)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: only PowerLaw has `candidates`; the Spectrum is silent about it")
 def test_a_spectrum_says_that_it_tried_512_of_its_eigenvalues() -> None:
-    weight = torch.randn(512, 513, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(33, 40, 5, 5, 5, generator=torch.Generator().manual_seed(0))
     spectrum = wb.spectrum({"conv.weight": weight})
-    assert spectrum.row("conv")["num_eigenvalues"] == 512 * 9
-    assert "512" in f"{spectrum.row('conv')['reason']} {spectrum.row('conv').get('candidates')} {spectrum.meta}"
+    assert spectrum.row("conv")["num_eigenvalues"] == 33 * 125
+    assert "512 of 4125 eigenvalues were tried as xmin" in spectrum.row("conv")["reason"]
+    few = wb.spectrum({"conv.weight": weight[:, :, 0]})
+    assert "tried" not in few.row("conv")["reason"]
 
 
 # Where there is no tail
@@ -214,6 +217,14 @@ def test_an_xmin_that_is_none_says_which_there_are(xmin: str, refused: dict[str,
     assert XMIN_ERRORS[xmin] in message
 
 
+@pytest.mark.parametrize("rule", ["search", "median"])
+def test_a_tail_is_all_that_lies_at_or_above_its_xmin_also_among_equal_eigenvalues(rule: str) -> None:
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(np.sort(np.repeat(rng.pareto(1.5, 27) + 1, 5)))  # five equal kernel positions
+    fit = power_law(values, rule)
+    assert fit.tail_size == int((values >= fit.xmin).sum())
+
+
 # Random matrices
 
 
@@ -236,7 +247,7 @@ def hill_at_median(ratio: float) -> float:
     """α = 1 + P(λ ≥ m)/∫ ln(λ/m) over λ ≥ m, m the median of the Marchenko–Pastur law."""
     low, high, centre, density = marchenko_pastur(ratio)
     radius = (high - low) / 2
-    angle = brentq(lambda end: quad(density, 0, end, epsabs=1e-13)[0] - 0.5, 1e-9, math.pi - 1e-9, xtol=1e-14)
+    angle = brentq(lambda end: quad(density, 0, end, epsabs=1e-13)[0] - 0.5, 0.5, 2.5, xtol=1e-14)
     median = centre + radius * math.cos(angle)
     logs = quad(lambda t: density(t) * math.log((centre + radius * math.cos(t)) / median), 0, angle, epsabs=1e-13)[0]
     return 1 + 0.5 / logs
@@ -250,7 +261,7 @@ def test_the_median_rule_on_pure_noise_gives_the_quadrature_of_its_law(ratio: fl
     """The aspect-ratio bias: the same noise has another α at every aspect ratio."""
     exact = hill_at_median(ratio)
     assert exact == pytest.approx(alpha, rel=7e-6)  # the published digits come from a coarser quadrature
-    width, seeds = 300, 10
+    width, seeds = 200, 8
     alphas = []
     for seed in range(seeds):
         noise = torch.randn(round(width / ratio), width, generator=torch.Generator().manual_seed(seed))
@@ -258,7 +269,7 @@ def test_the_median_rule_on_pure_noise_gives_the_quadrature_of_its_law(ratio: fl
     sampling = float(np.std(alphas, ddof=1)) / math.sqrt(seeds)
     finite_size = (exact - 1) ** 2 / width  # δα = (α−1)²·δ⟨ln⟩, and averages over rigid eigenvalues converge as 1/M
     assert abs(np.mean(alphas) - exact) < 3 * sampling + finite_size
-    assert 3 * sampling + finite_size < 0.03 * exact
+    assert 3 * sampling + finite_size < 0.04 * exact
 
 
 def test_noise_has_the_edges_and_moments_of_marchenko_and_pastur() -> None:

@@ -1,13 +1,16 @@
 """Running over many units, and the random numbers of one unit."""
 
+import contextlib
 import itertools
 import math
 import random
+import threading
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from workbench import Cancelled
 from workbench.progress import Progress, map_units
@@ -50,17 +53,21 @@ def test_no_units_still_report_that_all_is_done() -> None:
     assert [(one.done, one.total, one.item) for one in reports] == [(0, 0, "")]
 
 
+@pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("stop_at", range(4))
-def test_cancelling_keeps_the_outcomes_so_far_and_starts_nothing_more(stop_at: int) -> None:
-    started = []
+def test_cancelling_keeps_every_unit_that_was_announced_and_starts_no_other(stop_at: int, workers: int) -> None:
+    started: list[int] = []
+    announced: list[str] = []
 
     def progress(report: Progress) -> None:
-        if report.done == stop_at:
-            raise Cancelled(f"stopping at {report.done}")
+        if len(announced) == stop_at:
+            raise Cancelled(f"stopping before {report.item!r}")
+        announced.append(report.item)
 
-    with pytest.raises(Cancelled, match=f"stopping at {stop_at}") as stop:
-        map_units(lambda one: started.append(one), [7, 8, 9], name=str, progress=progress)
-    assert [one.unit for one in stop.value.partial] == [7, 8, 9][:stop_at] == started
+    with pytest.raises(Cancelled, match="stopping before") as stop:
+        map_units(lambda one: started.append(one) or one, [7, 8, 9], name=str, progress=progress, workers=workers)
+    assert [one.unit for one in stop.value.partial] == [7, 8, 9][:stop_at] == sorted(started)
+    assert [one.value for one in stop.value.partial] == [7, 8, 9][:stop_at]
 
 
 def test_except_exception_does_not_swallow_a_cancel() -> None:
@@ -73,21 +80,91 @@ def test_except_exception_does_not_swallow_a_cancel() -> None:
         map_units(work, [1], name=str)
 
 
-@pytest.mark.parametrize("error", [KeyError("callback"), KeyboardInterrupt()])
-def test_an_error_of_the_callback_is_not_taken_for_a_failed_unit(error: BaseException) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("error", [KeyError("callback"), KeyboardInterrupt()], ids=["KeyError", "KeyboardInterrupt"])
+def test_an_error_of_the_callback_is_not_taken_for_a_failed_unit(error: BaseException, workers: int) -> None:
     def progress(_: Progress) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        map_units(reciprocal, [1], name=str, progress=progress)
+        map_units(reciprocal, [1], name=str, progress=progress, workers=workers)
 
 
-def test_an_interrupt_inside_a_unit_ends_the_run() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_inside_a_unit_ends_the_run(workers: int) -> None:
     def unit(_: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        map_units(unit, [1, 2], name=str)
+        map_units(unit, [1, 2], name=str, workers=workers)
+
+
+# Several workers
+
+
+def test_outcomes_are_in_order_though_units_end_in_another() -> None:
+    second_done = threading.Event()
+
+    def unit(number: int) -> float:
+        if number == 0:
+            assert second_done.wait(30)
+        else:
+            second_done.set()
+        return reciprocal(number)
+
+    outcomes = map_units(unit, [0, 1, 2], name=str, workers=2)
+    assert [(one.unit, one.value) for one in outcomes] == [(0, None), (1, 1.0), (2, 0.5)]
+    assert isinstance(outcomes[0].error, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_as_many_units_run_at_a_time_as_there_are_workers(workers: int) -> None:
+    together = threading.Barrier(workers, timeout=30)  # breaks unless so many wait in it at once
+    lock, running, most = threading.Lock(), [], []
+
+    def unit(number: int) -> None:
+        with lock:
+            running.append(number)
+            most.append(len(running))
+        together.wait()
+        with lock:
+            running.remove(number)
+
+    outcomes = map_units(unit, range(6), name=str, workers=workers)
+    assert [one.error for one in outcomes] == [None] * 6
+    assert max(most) == workers
+
+
+def test_the_callback_is_called_in_the_callers_thread_with_counts_that_never_fall() -> None:
+    reports, threads = [], set()
+
+    def progress(report: Progress) -> None:
+        reports.append(report)
+        threads.add(threading.get_ident())
+
+    map_units(reciprocal, range(9), name=str, progress=progress, workers=3)
+    assert threads == {threading.get_ident()}
+    assert [report.item for report in reports] == [*map(str, range(9)), ""]
+    done = [report.done for report in reports]
+    assert done == sorted(done)
+    assert all(index - 3 < count <= index for index, count in enumerate(done[:-1]))
+    assert done[-1] == 9
+
+
+@pytest.mark.parametrize("end", [None, Cancelled, KeyError])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_thread_counts_of_torch_and_blas_are_as_before(end: type[BaseException] | None, workers: int) -> None:
+    def counts() -> Any:
+        return torch.get_num_threads(), sorted((one["filepath"], one["num_threads"]) for one in threadpool_info())
+
+    def progress(report: Progress) -> None:
+        if end and report.done:
+            raise end
+
+    before = counts()
+    with contextlib.suppress(Cancelled, KeyError):
+        map_units(lambda n: float(torch.eye(n).sum()), range(1, 9), name=str, progress=progress, workers=workers)
+    assert counts() == before
 
 
 @pytest.mark.parametrize(

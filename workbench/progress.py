@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -56,8 +57,8 @@ def map_units(
 ) -> list[Outcome[U, R]]:
     """`function` over `units`, each failure kept as its unit's outcome.
 
-    Several workers are threads of one mathematical thread each, which pays where the units are small; the number
-    of threads is as before at the end.
+    Several workers are threads of one mathematical thread each, which pays where the units are small. Until the last
+    of such runs ends, all of the process computes on one thread each; then the numbers of threads are as before.
 
     Args:
         function: a plain function of one unit.
@@ -113,17 +114,37 @@ def _pool(workers: int) -> Iterator[Executor]:
     if workers == 1:
         yield _Inline()
         return
-    from threadpoolctl import threadpool_limits
+    initialise = torch.set_num_threads  # libgomp counts per thread, so each worker says it for itself
+    with _ONE_THREAD_EACH, ThreadPoolExecutor(workers, initializer=initialise, initargs=(1,)) as pool:
+        yield pool
 
-    before = torch.get_num_threads()
-    try:
-        with (
-            threadpool_limits(1, user_api="blas"),
-            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
-            yield pool
-    finally:
-        torch.set_num_threads(before)
+
+class _OneThreadEach:
+    """Holds BLAS and torch at one thread while any pool is open; the first in remembers, the last out restores.
+
+    The numbers of threads are the process's: other computations run slower meanwhile, and not differently.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._open = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if self._open == 0:
+                self._torch, self._blas = torch.get_num_threads(), threadpool_limits(1, user_api="blas")
+            self._open += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                self._blas.restore_original_limits()
+                torch.set_num_threads(self._torch)
+
+
+_ONE_THREAD_EACH = _OneThreadEach()
 
 
 class _Inline(Executor):

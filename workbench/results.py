@@ -5,9 +5,12 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from workbench.errors import (
     ArgumentError,
@@ -41,6 +44,13 @@ class Column:
     low: float = -math.inf
     high: float = math.inf
 
+
+_KINDS: Mapping[type, type | tuple[type, ...]] = {
+    float: Real,
+    int: Integral,
+    str: str,
+    bool: (bool, np.bool_),
+}
 
 LAYER_COLUMNS: Mapping[str, Column] = MappingProxyType(
     {
@@ -99,13 +109,10 @@ class Result:
     def _checked(self, table: str, name: str, cells: Cells) -> Iterator[Any]:
         column = self.COLUMNS[name]
         for row, cell in enumerate(cells):
-            if column.kind is str:
-                value: Any = cell
-                fits = isinstance(cell, str)
-            else:
-                value = column.kind(cell)
-                fits = value == cell or (isinstance(value, float) and math.isnan(value))
-                fits = fits and not (value < column.low or value > column.high)
+            fits = isinstance(cell, _KINDS[column.kind]) and (column.kind is bool or not isinstance(cell, bool))
+            value = column.kind(cell) if fits else cell
+            if fits and column.kind is not str:
+                fits = not (value < column.low or value > column.high)  # NaN is in every range
             if not fits:
                 raise ResultError(
                     f"{type(self).__name__}.{table}[{row}].{name} is {cell!r}; expected "

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from workbench.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
@@ -23,7 +24,7 @@ def write(result: Result, target: Path) -> Path:
     """What `Result.save` does; see there."""
     from safetensors.torch import save_file
 
-    if target.exists() and not (target / "result.json").is_file():
+    if target.exists() and not _is_saved_result(target):
         raise ArgumentError(f"{target} exists and is not a saved result; choose another path.")
     tensors = dict(_tensors(result))
     header = {"format": FORMAT, "type": type(result).__name__, "meta": dict(result.meta), "tensors": list(tensors)}
@@ -33,7 +34,7 @@ def write(result: Result, target: Path) -> Path:
         (scratch / "result.json").write_text(json.dumps(header, indent=1))
         for name, table in result.tables.items():
             with (scratch / f"{name}.csv").open("w", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
+                writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
                 writer.writerow(table)
                 writer.writerows(zip(*table.values(), strict=True))
         save_file(tensors, scratch / "tensors.safetensors")
@@ -41,7 +42,11 @@ def write(result: Result, target: Path) -> Path:
         if target.exists():
             old = scratch.with_name(scratch.name + "-old")
             target.rename(old)
-            scratch.rename(target)
+            try:
+                scratch.rename(target)
+            except OSError:
+                old.rename(target)
+                raise
             shutil.rmtree(old)
         else:
             scratch.rename(target)
@@ -100,6 +105,16 @@ def _read(kind: type[R], path: Path, header: Mapping[str, Any]) -> R:
     return kind(tables=tables, meta=header["meta"], **extra)
 
 
+def _is_saved_result(path: Path) -> bool:
+    """Whether a directory holds a saved result and nothing else."""
+    try:
+        header = json.loads((path / "result.json").read_text())
+        names = {child.name for child in path.iterdir() if child.suffix != ".csv"}
+        return {"format", "type", "tensors"} <= set(header) and names == {"result.json", "tensors.safetensors"}
+    except (OSError, ValueError, TypeError):
+        return False
+
+
 def _read_table(kind: type[Result], name: str, file: Path) -> dict[str, list[Any]]:
     with file.open(newline="") as lines:
         head, *rows = list(csv.reader(lines))
@@ -107,18 +122,23 @@ def _read_table(kind: type[Result], name: str, file: Path) -> dict[str, list[Any
         raise ValueError(f"{file.name} has the columns {head}, expected {list(kind.TABLES[name])}")
     cells = zip(*rows, strict=True) if rows else [()] * len(head)
     read = {column: (kind.COLUMNS[column].kind, cell) for column, cell in zip(head, cells, strict=True)}
-    return {
-        name: [text == "True" if kind is bool else kind(text) for text in cell] for name, (kind, cell) in read.items()
-    }
+    return {name: [_cell(kind, text) for text in texts] for name, (kind, texts) in read.items()}
+
+
+def _cell(kind: type, text: str) -> Any:
+    if kind is not bool:
+        return kind(text)
+    if text not in ("True", "False"):
+        raise ValueError(f"{text!r} is neither True nor False")
+    return text == "True"
 
 
 def _tensors(result: Result) -> Iterator[tuple[str, Tensor]]:
+    """Name and a copy of every tensor: safetensors refuses tensors that share memory."""
     for field in result.extra_fields():
         value = getattr(result, field)
-        if isinstance(value, Tensor):
-            yield field, value.contiguous()
-        else:
-            yield from ((f"{field}/{key}", tensor.contiguous()) for key, tensor in value.items())
+        named = {field: value} if isinstance(value, Tensor) else {f"{field}/{key}": one for key, one in value.items()}
+        yield from ((name, tensor.clone(memory_format=torch.contiguous_format)) for name, tensor in named.items())
 
 
 def _subclasses(kind: type[Result]) -> Iterator[type[Result]]:

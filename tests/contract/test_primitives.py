@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -69,7 +70,7 @@ class Primitive:
 
     oracle: Callable[[], None]
     target: str
-    mutant: Callable[[Callable[..., object]], Callable[..., object]]
+    mutant: Callable[[Any], object]
     figures: tuple[str, ...] = ()
 
 
@@ -91,8 +92,10 @@ PRIMITIVES = {
     ),
     "figure": Primitive(
         figure_oracle,
-        "workbench.figures.figure.alpha_over_depth",
-        lambda original: lambda s, layer: original(_doubled(s), layer),
+        "workbench.figures.figure.KINDS",
+        lambda kinds: {
+            wb.Spectrum: {"alpha": lambda spectrum, layer: kinds[wb.Spectrum]["alpha"](_doubled(spectrum), layer)}
+        },
     ),
 }
 OTHERS = {

@@ -1,7 +1,8 @@
 """The base of all explorers: inputs left, plots right, a table, and the call that does the same without a screen."""
 
+import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
@@ -20,6 +21,16 @@ def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
     """Refuses a value of an explorer's argument that its control does not offer."""
     if value not in known:
         raise wb.ArgumentError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}.")
+
+
+def parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
+    """All widgets inside a widget, layouts and styles included, the innermost first."""
+    for child in getattr(widget, "children", ()):
+        yield from parts(child)
+        yield child
+    for own in ("layout", "style"):
+        if isinstance(getattr(widget, own, None), ipw.Widget):
+            yield getattr(widget, own)
 
 
 class Explorer(ipw.VBox):
@@ -45,9 +56,12 @@ class Explorer(ipw.VBox):
         one_of("theme", theme, ("auto", "light", "dark"))
         self._lock = threading.RLock()
         self._job = Job(self._on_progress, self._on_done)
+        source = os.fspath(source) if isinstance(source, os.PathLike) else source
         self._given = None if source is None or isinstance(source, str) else source
         self._item = ""
-        self._shown_call: Call | None = None
+        self._started: Call | None = None
+        self._shown: tuple[Call, wb.Result] | None = None
+        self._closed = False
         wide = {"description_width": "96px"}
         self.source = ipw.Text(
             source if isinstance(source, str) else "",
@@ -135,15 +149,17 @@ class Explorer(ipw.VBox):
 
     def code(self) -> str:
         """The exact call, as Python that runs in a fresh kernel."""
-        call = self.call()
-        stale = self.result is not None and self._shown_call is not None and self._shown_call != call
-        remark = ["# the settings have changed since the result shown: press Run"] if stale else []
+        call, remark = self.call(), []
+        if self.result is not None and (self._shown is None or self._shown[1] is not self.result):
+            remark = [f"# the result shown was given to the explorer: {self.result.title}"]
+        elif self.result is not None and self._shown is not None and self._shown[0] != call:
+            remark = ["# the settings have changed since the result shown: press Run"]
         frame = f"frame = {call.function.__name__}.frame()"
         return "\n".join([*remark, "import workbench as wb", "", call.code(), frame, *self.figure_code()])
 
     def open_checkpoint(self) -> None:
         """Opens the checkpoint and lists its layers; a checkpoint that does not open is an inline error."""
-        self.result, self.error, self._shown_call = None, None, None
+        self.result, self.error, self._shown = None, None, None
         self.selection = ()
         try:
             table = wb.layers(self.model)
@@ -157,23 +173,25 @@ class Explorer(ipw.VBox):
         self._say(table.facts())
 
     def start(self) -> None:
-        """Starts a run beside the kernel's main thread."""
+        """Starts a run beside the kernel's main thread.
+
+        Raises:
+            wb.ArgumentError: a run is under way, or there is nothing to run on.
+        """
         with self._lock:
             call = self.call()
-            if self._job.running:
-                return
-            self.error = None
-            self._item, self._shown_call = "", call
+            self._job.start(call.run)
+            self.error, self._item, self._started = None, "", call
             self._set_running(True)
             self._say("starting")
-            self._job.start(call.run)
 
     def cancel(self) -> None:
-        """Asks the run to stop after the layer it is at; what is done is kept."""
-        if self._job.running:
-            self._job.cancel()
-            self.cancel_button.disabled = True
-            self._say(f"stopping after {self._item}" if self._item else "stopping")
+        """Asks the run to stop after the layers it is at; what is done is kept."""
+        with self._lock:
+            if self._job.running:
+                self._job.cancel()
+                self.cancel_button.disabled = True
+                self._say(f"stopping after {self._item}" if self._item else "stopping")
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits for the run to end; False if it did not within `timeout` seconds."""
@@ -201,12 +219,14 @@ class Explorer(ipw.VBox):
         return self.result
 
     def close(self) -> None:
-        """Cancels a run, lets go of the result and removes the widget."""
-        if hasattr(self, "_job"):  # ipywidgets also closes what failed to be made
+        """Cancels a run, lets go of the model and the result, and removes the widget and its parts."""
+        if hasattr(self, "_closed") and not self._closed:  # ipywidgets also closes what failed to be made
+            self._closed = True
             self._job.cancel()
-            self._job.wait(5)
             self.unobserve_all()
-            self.result = None
+            self.result, self.error, self._given, self._shown, self._started = None, None, None, None, None
+            for part in parts(self):
+                part.close()
         super().close()
 
     def __repr__(self) -> str:
@@ -266,21 +286,24 @@ class Explorer(ipw.VBox):
             self.show_selection(self.selection)
 
     def _on_progress(self, progress: wb.Progress) -> None:
-        self._item = progress.item
-        self.bar.max, self.bar.value = progress.total, progress.done
-        if progress.item and not self.cancel_button.disabled:
-            self._say(f"{progress.done} of {progress.total} done, at {progress.item}")
+        with self._lock:
+            self._item = progress.item
+            self.bar.max, self.bar.value = progress.total, progress.done
+            if progress.item and not self._job.stopping:
+                self._say(f"{progress.done} of {progress.total} done, at {progress.item}")
 
     def _on_done(self, result: wb.Result | None, error: BaseException | None) -> None:
         with self._lock:
+            if self._closed:
+                return
             try:
-                keep = result is not None and (error is None or len(result.frame()) > 0)
                 if error is None or isinstance(error, wb.Cancelled):
                     self.error = error
                     self._say(result.facts() if result is not None else "cancelled")
                 else:
                     self._fail(error)
-                if keep:
+                if result is not None and self._started and (error is None or len(result.frame())):
+                    self._shown = self._started, result
                     self.result = result
                 self._on_controls()
             except Exception as shown:  # the thread's end: an error here would be seen by nobody
@@ -289,7 +312,8 @@ class Explorer(ipw.VBox):
                 self._set_running(False)
 
     def _set_running(self, running: bool) -> None:
-        self.run_button.disabled, self.cancel_button.disabled = running, not running
+        self.run_button.disabled = self.source.disabled = running
+        self.cancel_button.disabled = not running
         self.bar.value = 0 if running else self.bar.value
         self.running = running
 

@@ -1,4 +1,4 @@
-"""The export panel: the shown figures and tables as files for a paper."""
+"""The export panel: the shown figures, and the data in them, as files for a paper."""
 
 import base64
 from collections.abc import Callable, Mapping

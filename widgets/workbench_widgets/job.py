@@ -27,43 +27,55 @@ class Job:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._busy = False
         self._reported = 0.0
 
     @property
     def running(self) -> bool:
-        """Whether a computation is under way."""
-        thread = self._thread
-        return thread is not None and thread.is_alive()
+        """Whether a computation is under way; False from the moment that `on_done` is called."""
+        return self._busy
 
-    def start(self, function: Callable[[Callable[[wb.Progress], None]], Any]) -> bool:
-        """Starts `function(progress)`; False if one is running already."""
+    @property
+    def stopping(self) -> bool:
+        """Whether the computation was asked to stop."""
+        return self._stop.is_set()
+
+    def start(self, function: Callable[[Callable[[wb.Progress], None]], Any]) -> None:
+        """Starts `function(progress)`.
+
+        Raises:
+            wb.ArgumentError: one is running already.
+        """
         with self._lock:
-            if self.running:
-                return False
+            if self._busy:
+                raise wb.ArgumentError("a run is under way: cancel it, or wait until it ends.")
+            self._busy = True
             self._stop.clear()
             self._reported = 0.0
             self._thread = threading.Thread(target=self._work, args=(function,), daemon=True, name="workbench-job")
             self._thread.start()
-            return True
 
     def cancel(self) -> None:
         """Asks the computation to stop before its next layer."""
         self._stop.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Waits for the end; False if it did not come within `timeout` seconds."""
+        """Waits for the end, `on_done` included; False if it did not come within `timeout` seconds."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
-        return not self.running
+        if thread is None or thread is threading.current_thread():
+            return not self._busy
+        thread.join(timeout)
+        return not thread.is_alive()
 
     def _work(self, function: Callable[[Callable[[wb.Progress], None]], Any]) -> None:
+        result, failed = None, None
         try:
             result = function(self._progress)
-        except (Exception, wb.Cancelled) as error:
-            self._on_done(getattr(error, "partial", None), error)
-        else:
-            self._on_done(result, None)
+        except BaseException as error:  # a thread's last chance: nobody else would hear of it
+            result, failed = getattr(error, "partial", None), error
+        with self._lock:
+            self._busy = False
+        self._on_done(result, failed)
 
     def _progress(self, progress: wb.Progress) -> None:
         if self._stop.is_set() and progress.item:

@@ -87,12 +87,13 @@ class SpectrumExplorer(Explorer):
         )
         self.layer = ipw.Dropdown(options=[], description="Look at", tooltip="the layer that is shown", style=style)
         self.layer.observe(self._guarded(self._layer_chosen), "value")
+        for control in (self.xmin, self.compat):
+            control.observe(self._guarded(self._enable), "value")
         self._enable()
         return [self.layers, self.xmin, self.xmin_number, self.conv, self.compat, self.layer]
 
     def call(self) -> Call:
         """`wb.spectrum` with what the controls say, defaults left out."""
-        self._enable()
         patterns = [part.strip() for part in self.layers.value.split(",") if part.strip()]
         arguments: dict[str, Any] = {"layers": patterns} if patterns else {}
         if self.compat.value:

@@ -1,5 +1,8 @@
 """`wb.figure`: from a result to what is drawn of it."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from workbench.errors import FigureError, nearest
 from workbench.figures.layers import sizes
 from workbench.figures.spec import FigureSpec
@@ -8,7 +11,12 @@ from workbench.layers import LayerTable
 from workbench.results import Result
 from workbench.spectra import Spectrum
 
-KINDS: dict[type[Result], tuple[str, ...]] = {Spectrum: ("alpha", "esd"), LayerTable: ("sizes",)}
+Drawing = Callable[[Any, str | None], FigureSpec]
+
+KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
+    Spectrum: {"alpha": alpha_over_depth, "esd": eigenvalue_density},
+    LayerTable: {"sizes": sizes},
+}
 
 
 def figure(result: Result, kind: str | None = None, *, layer: str | None = None) -> FigureSpec:
@@ -18,7 +26,7 @@ def figure(result: Result, kind: str | None = None, *, layer: str | None = None)
         result: what an analysis returned.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
             density and fit). LayerTable: `sizes`.
-        layer: the layer that `esd` shows and `alpha` rings.
+        layer: the layer that `esd` shows, and that the others ring.
 
     Returns:
         A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.
@@ -36,12 +44,8 @@ def figure(result: Result, kind: str | None = None, *, layer: str | None = None)
     if kinds is None:
         known = ", ".join(one.__name__ for one in KINDS)
         raise FigureError(f"there is no figure of a {type(result).__name__}; there are figures of {known}.")
-    kind = kinds[0] if kind is None else kind
-    match result, kind:
-        case Spectrum(), "alpha":
-            return alpha_over_depth(result, layer)
-        case Spectrum(), "esd":
-            return eigenvalue_density(result, layer)
-        case LayerTable(), "sizes":
-            return sizes(result)
-    raise FigureError(f"a {type(result).__name__} has the figures {list(kinds)}, not {kind!r}." + nearest(kind, kinds))
+    kind = next(iter(kinds)) if kind is None else kind
+    if kind not in kinds:
+        message = f"a {type(result).__name__} has the figures {list(kinds)}, not {kind!r}."
+        raise FigureError(message + nearest(kind, kinds))
+    return kinds[kind](result, layer)

@@ -1,8 +1,8 @@
 """The figure of a LayerTable: where the elements are."""
 
-from workbench.figures.spec import Axis, FigureSpec, Panel, Points, limits
+from workbench.figures.provenance import depth_label, story
+from workbench.figures.spec import OTHER_ROLE, Axis, FigureSpec, Mark, Panel, Points, limits, ordered
 from workbench.layers import LayerTable
-from workbench.results import short_source
 
 KIND_ROLES = {
     "linear": "first",
@@ -14,11 +14,11 @@ KIND_ROLES = {
 }
 
 
-def sizes(table: LayerTable) -> FigureSpec:
-    """Elements of every tensor over depth, a symbol per kind."""
+def sizes(table: LayerTable, layer: str | None) -> FigureSpec:
+    """Elements of every tensor over depth, a symbol per kind; `layer` is ringed."""
     cells = table.tables["layers"]
-    marks = []
-    for kind, role in KIND_ROLES.items():
+    marks: list[Mark] = []
+    for kind in ordered(cells["kind"], KIND_ROLES):
         rows = [row for row, found in enumerate(cells["kind"]) if found == kind and cells["elements"][row] > 0]
         if rows:
             marks.append(
@@ -26,14 +26,15 @@ def sizes(table: LayerTable) -> FigureSpec:
                     x=tuple(float(cells["depth"][row]) for row in rows),
                     y=tuple(float(cells["elements"][row]) for row in rows),
                     ids=tuple(cells["layer"][row] for row in rows),
-                    role=role,
+                    role=KIND_ROLES.get(kind, OTHER_ROLE),
                     label=kind or "excluded",
                 )
             )
+    if layer is not None and (row := table.row(layer))["elements"] > 0:
+        marks.append(Points(x=(float(row["depth"]),), y=(float(row["elements"]),), ids=(layer,), role="accent"))
     panel = Panel(
-        x=Axis(label="depth", unit="matrix layers", limits=limits(cells["depth"])),
+        x=Axis(label=depth_label(table), unit="matrix layers", limits=limits(cells["depth"])),
         y=Axis(label="elements", scale="log", limits=limits(cells["elements"], "log")),
         marks=tuple(marks),
     )
-    story = {"source": short_source(table.meta["source"]), "fingerprint": table.meta["fingerprint"]}
-    return FigureSpec(kind="sizes", title="Elements per tensor", panels=(panel,), provenance=story)
+    return FigureSpec(kind="sizes", title="Elements per tensor", panels=(panel,), provenance=story(table))

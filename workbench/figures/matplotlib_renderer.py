@@ -1,7 +1,9 @@
 """FigureSpec → matplotlib, at print size and without pyplot."""
 
 import io
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,30 @@ from workbench.figures.style import ROLES, color
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SCREEN_DPI = 192
 PRINT_DPI = 300
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """Print settings of matplotlib. They are the process's, so one figure is drawn at a time."""
+    with _LOCK, rc_context(), style.context(STYLE), rc_context({"svg.hashsalt": "weight-workbench"}):
+        yield
+
+
+class PaperFigure(Figure):
+    """A figure that is saved in the style in which it was drawn: fonts are embedded when it is saved."""
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """As `Figure.savefig`, under the print style."""
+        with paper_style():
+            super().savefig(*arguments, **options)
 
 
 def drawn(spec: FigureSpec, inches: float) -> Figure:
     """The figure, `inches` wide."""
-    with rc_context(), style.context(STYLE):
-        figure = Figure(figsize=(inches, inches * (0.72 if len(spec.panels) == 1 else 0.72 / len(spec.panels) + 0.1)))
+    height = inches * (0.72 if len(spec.panels) == 1 else 0.72 / len(spec.panels) + 0.1)
+    with paper_style():
+        figure = PaperFigure(figsize=(inches, height))
         FigureCanvasAgg(figure)
         figure.suptitle(spec.title, fontsize=8)
         for axes, panel in zip(figure.subplots(1, len(spec.panels), squeeze=False)[0], spec.panels, strict=True):
@@ -34,8 +54,7 @@ def drawn(spec: FigureSpec, inches: float) -> Figure:
 def written(spec: FigureSpec, inches: float, kind: str, *, dpi: int = PRINT_DPI) -> bytes:
     """The bytes of a PDF, SVG or PNG; the same spec gives the same bytes."""
     buffer = io.BytesIO()
-    with rc_context(), style.context(STYLE), rc_context({"svg.hashsalt": "weight-workbench"}):
-        drawn(spec, inches).savefig(buffer, format=kind, dpi=dpi, metadata=_metadata(spec, kind))
+    drawn(spec, inches).savefig(buffer, format=kind, dpi=dpi, metadata=_metadata(spec, kind))
     return buffer.getvalue()
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import plotly.graph_objects
 
+OTHER_ROLE = "fifth"  # of words without a look of their own
+
 Floats: TypeAlias = tuple[float, ...]
 Scale = Literal["linear", "log"]
 
@@ -101,6 +103,10 @@ class Panel:
                 raise FigureError(f"role {mark.role!r} is not one of {sorted({*ROLES, *DASHES})}")
             if isinstance(mark, Line | Points) and len(mark.x) != len(mark.y):
                 raise FigureError(f"{type(mark).__name__} {mark.label!r} has {len(mark.x)} x and {len(mark.y)} y")
+            if isinstance(mark, Points) and not {len(mark.ids), len(mark.error)} <= {0, len(mark.x)}:
+                raise FigureError(
+                    f"Points {mark.label!r} has {len(mark.x)} x, {len(mark.ids)} ids and {len(mark.error)} errors"
+                )
             if isinstance(mark, Bars) and len(mark.edges) != len(mark.heights) + 1:
                 raise FigureError(f"Bars {mark.label!r} has {len(mark.edges)} edges and {len(mark.heights)} heights")
 
@@ -208,6 +214,12 @@ def paper_width(style: str, width: str) -> float:
     if width not in WIDTHS[style]:
         raise FigureError(f"width {width!r} is not one of {sorted(WIDTHS[style])}." + nearest(width, WIDTHS[style]))
     return WIDTHS[style][width]
+
+
+def ordered(found: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The words found, those with a look of their own first: a word nobody foresaw is drawn too."""
+    words = dict.fromkeys(found)
+    return [word for word in known if word in words] + [word for word in words if word not in set(known)]
 
 
 def limits(values: Iterable[float], scale: Scale = "linear", pad: float = 0.05) -> tuple[float, float]:

@@ -5,8 +5,8 @@ import math
 import torch
 
 from workbench.errors import FigureError
-from workbench.figures.spec import Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule, limits
-from workbench.results import short_source
+from workbench.figures.provenance import depth_label, story
+from workbench.figures.spec import OTHER_ROLE, Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule, limits, ordered
 from workbench.spectra import Spectrum
 
 VERDICT_ROLES = {
@@ -23,7 +23,7 @@ def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
     """α with its standard error over depth, a symbol per verdict; `layer` is ringed."""
     table = spectrum.tables["layers"]
     marks: list[Mark] = []
-    for word, role in VERDICT_ROLES.items():
+    for word in ordered(table["verdict"], VERDICT_ROLES):
         rows = [
             row for row, found in enumerate(table["verdict"]) if found == word and math.isfinite(table["alpha"][row])
         ]
@@ -34,7 +34,7 @@ def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
                     y=tuple(table["alpha"][row] for row in rows),
                     error=tuple(table["alpha_error"][row] for row in rows),
                     ids=tuple(table["layer"][row] for row in rows),
-                    role=role,
+                    role=VERDICT_ROLES.get(word, OTHER_ROLE),
                     label=word,
                 )
             )
@@ -45,9 +45,8 @@ def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
     shown = [alpha for alpha in table["alpha"] if math.isfinite(alpha)]
     ends = [a + side * e for a, e in zip(table["alpha"], table["alpha_error"], strict=True) for side in (-1, 1)]
     thresholds = [Rule(axis="y", value=value) for value in (2.0, 6.0)] if "search" == _rule(spectrum) else []
-    order = "depth" if spectrum.meta["ordered"] else "depth (natural order of names)"
     panel = Panel(
-        x=Axis(label=order, unit="matrix layers", limits=limits(table["depth"])),
+        x=Axis(label=depth_label(spectrum), unit="matrix layers", limits=limits(table["depth"])),
         y=Axis(label="α", limits=limits([1.0, *ends])),
         marks=(*thresholds, *marks),
     )
@@ -55,7 +54,7 @@ def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
         kind="alpha",
         title=f"Power-law exponent α, {len(shown)} layers",
         panels=(panel,),
-        provenance=_story(spectrum),
+        provenance=story(spectrum),
     )
 
 
@@ -65,7 +64,7 @@ def eigenvalue_density(spectrum: Spectrum, layer: str | None) -> FigureSpec:
         first = spectrum.tables["layers"]["layer"][:3]
         raise FigureError(f"the figure 'esd' shows one layer: say which, as in layer={first[0]!r} (also {first[1:]}).")
     row = spectrum.row(layer)
-    values = spectrum.eigenvalues.get(layer, torch.empty(0, dtype=torch.float64))
+    values = spectrum.eigenvalues.get(layer, torch.empty(0, dtype=torch.float64, device="cpu"))
     values = values[len(values) - row["rank"] :]
     if len(values) < 2:
         raise FigureError(f"{layer} has {len(values)} non-zero eigenvalues: no density to draw ({row['reason']}).")
@@ -85,7 +84,7 @@ def eigenvalue_density(spectrum: Spectrum, layer: str | None) -> FigureSpec:
         marks=tuple(marks),
         title=_numbers(row),
     )
-    return FigureSpec(kind="esd", title=layer, panels=(panel,), provenance=_story(spectrum) | {"layer": layer})
+    return FigureSpec(kind="esd", title=layer, panels=(panel,), provenance=story(spectrum) | {"layer": layer})
 
 
 def log_density(values: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -99,7 +98,7 @@ def log_density(values: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, .
     if high - low < 1e-9:  # all equal: one narrow bar, not a division by zero
         low, high, bins = low - 0.05, high + 0.05, 1
     counts = torch.histc(logs, bins=bins, min=low, max=high)
-    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64).exp()
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64, device="cpu").exp()
     heights = counts / (len(values) * edges.diff())
     return tuple(edges.tolist()), tuple(height if height > 0 else math.nan for height in heights.tolist())
 
@@ -115,14 +114,3 @@ def _numbers(row: dict[str, object]) -> str:
 
 def _rule(spectrum: Spectrum) -> object:
     return spectrum.meta["parameters"]["xmin"]
-
-
-def _story(spectrum: Spectrum) -> dict[str, str]:
-    meta = spectrum.meta
-    parameters = ", ".join(f"{name}={value!r}" for name, value in meta["parameters"].items() if value is not None)
-    return {
-        "source": short_source(meta["source"]),
-        "call": f"{meta['function']}(…, {parameters})",
-        "fingerprint": meta["fingerprint"],
-        "workbench": meta["versions"]["workbench"],
-    }

@@ -1,10 +1,10 @@
 """Choosing layers by name, glob or predicate, with an answer to every typo."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
-from workbench.errors import LayerNotFoundError, nearest
+from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.layers.views import Exclusion, Layer, layer_list
 
 Selection: TypeAlias = str | Sequence[str] | Callable[[Layer], bool] | None
@@ -33,7 +33,11 @@ def selected(views: Sequence[Layer | Exclusion], layers: Selection, source: str)
         if not chosen:
             raise LayerNotFoundError(f"the predicate holds for none of the {len(known)} layers of {source}.")
         return chosen
-    patterns = [layers] if isinstance(layers, str) else list(layers)
+    patterns = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Iterable) else [layers]
+    if wrong := [pattern for pattern in patterns if not isinstance(pattern, str)]:
+        raise ArgumentError(
+            f"layers={wrong[0]!r}: expected a name, a glob, a list of them, a predicate of a Layer or None."
+        )
     if not patterns:
         raise LayerNotFoundError("an empty list of layers selects nothing; use layers=None for all.")
     chosen = []
@@ -49,7 +53,9 @@ def selected(views: Sequence[Layer | Exclusion], layers: Selection, source: str)
 
 def _why_not(pattern: str, views: Sequence[Layer | Exclusion], source: str) -> str:
     for view in views:
-        if isinstance(view, Exclusion) and (view.tensor == pattern or fnmatchcase(view.tensor, pattern)):
+        if isinstance(view, Exclusion) and any(
+            fnmatchcase(name, pattern) for name in (view.tensor, view.tensor.removesuffix(".weight"))
+        ):
             return f"{view.tensor} is in {source} but excluded: {view.reason}."
     names = [view.layer for view in layer_list(views)]
     if any(sign in pattern for sign in "*?["):

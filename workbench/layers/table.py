@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.layers.views import Layer, layer_views
-from workbench.results import LAYER_COLUMNS, Column, Result, versions
+from workbench.results import LAYER_COLUMNS, Column, Result
 from workbench.weights import ModelLike, load
 
 
@@ -88,11 +88,5 @@ def layers(model: ModelLike) -> LayerTable:
             row |= {"verdict": "excluded", "reason": view.reason}
         rows.append(row)
     columns = LayerTable.TABLES["layers"]
-    meta = {
-        "source": weights.source,
-        "fingerprint": weights.fingerprint,
-        "notes": list(weights.notes),
-        "elements": weights.elements,
-        "versions": versions(),
-    }
+    meta = weights.provenance("wb.layers")
     return LayerTable(tables={"layers": {name: [row[name] for row in rows] for name in columns}}, meta=meta)

@@ -77,6 +77,7 @@ def layer_views(weights: Weights) -> list[Layer | Exclusion]:
             views.append(Exclusion(tensor=info.name, depth=depth, reason=reason))
             continue
         layer = info.name.removesuffix(".weight")
+        layer = info.name if layer in weights else layer  # a parameter may be called like a module
         views.append(Layer(layer=layer, tensor=info.name, depth=depth, kind=kind, shape=info.shape))
         depth += 1
     return views

@@ -60,13 +60,15 @@ def checked_xmin(xmin: Xmin) -> Xmin:
     return float(xmin)
 
 
-def power_law(eigenvalues: Float[Tensor, " n"], xmin: Xmin = "search") -> PowerLaw:
+def power_law(eigenvalues: Float[Tensor, " n"], xmin: Xmin = "search", *, exhaustive: bool = False) -> PowerLaw:
     """Maximum-likelihood power law of the tail, α = 1 + n/Σ ln(λⱼ/xmin).
 
     Args:
         eigenvalues: positive values λ, ascending, float64.
         xmin: `search` takes the eigenvalue that minimises D among all of them but the last; `median` takes
             λ[n//2] (the Hill estimate of FARMS' vision code); a number takes the tail λ ≥ xmin.
+        exhaustive: try every position as xmin, however many there are and also among equal values, as
+            WeightWatcher does.
 
     Returns:
         The fit, or NaN with a tail of 0 or 1 points where the tail has no spread.
@@ -94,19 +96,20 @@ def power_law(eigenvalues: Float[Tensor, " n"], xmin: Xmin = "search") -> PowerL
     count = len(eigenvalues)
     if count < 2:
         return NO_FIT
-    if xmin == "search":
-        starts = torch.arange(count - 1, device=eigenvalues.device)
-        if count > SEARCH_LIMIT:
-            starts = torch.linspace(0, count - 2, CANDIDATES, dtype=torch.float64).round().long()
-            starts = starts.to(eigenvalues.device)
-        threshold = None
-    elif xmin == "median":
-        starts, threshold = torch.tensor([count // 2], device=eigenvalues.device), None
-    else:
-        starts = torch.searchsorted(eigenvalues, torch.tensor([xmin], dtype=eigenvalues.dtype)).clamp_max(count)
-        threshold = float(xmin)
+    device = eigenvalues.device
+    threshold = xmin if isinstance(xmin, float) else None
+    if threshold is not None:
+        starts = torch.searchsorted(eigenvalues, torch.tensor([threshold], dtype=eigenvalues.dtype, device=device))
         if int(starts[0]) >= count - 1:
             return NO_FIT
+    elif xmin == "median":
+        starts = torch.tensor([count // 2], device=device)
+    elif count > SEARCH_LIMIT and not exhaustive:
+        starts = torch.linspace(0, count - 2, CANDIDATES, dtype=torch.float64, device=device).round().long()
+    else:
+        starts = torch.arange(count - 1, device=device)
+    if not exhaustive:  # a tail holds all that lies at or above its xmin
+        starts = torch.searchsorted(eigenvalues, eigenvalues[starts])
     alphas, distances = tail_fits(eigenvalues, starts, threshold)
     usable = torch.isfinite(alphas) & torch.isfinite(distances)
     if not bool(usable.any()):

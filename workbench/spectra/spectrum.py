@@ -14,7 +14,7 @@ from workbench.errors import ArgumentError, Cancelled, LayerError
 from workbench.layers import Conv, Exclusion, Layer, Selection, layer_views, matrices, selected
 from workbench.linalg import gram_eigenvalues, resolved_device
 from workbench.progress import Outcome, ProgressCallback, map_units
-from workbench.results import LAYER_COLUMNS, Column, Result, versions
+from workbench.results import LAYER_COLUMNS, Column, Result
 from workbench.spectra import weightwatcher
 from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
@@ -70,10 +70,10 @@ class Spectrum(Result):
         "Q": Column("N/M", low=1),
         "rf": Column("matrices (kernel positions)", int, low=1),
         "num_evals": Column("eigenvalues in all", int, low=0),
-        "sigma": Column("WeightWatcher's name of alpha_error; −1 if the fit failed"),
-        "D": Column("WeightWatcher's name of ks_distance; −1 if the fit failed"),
+        "sigma": Column("WeightWatcher's name of alpha_error"),
+        "D": Column("WeightWatcher's name of ks_distance"),
         "xmax": Column("largest eigenvalue", unit="λ"),
-        "num_pl_spikes": Column("WeightWatcher's name of tail_size; −1 if the fit failed", int),
+        "num_pl_spikes": Column("WeightWatcher's name of tail_size", int),
         "norm": Column("Σλ", unit="λ"),
         "log_norm": Column("log10 Σλ"),
         "spectral_norm": Column("λmax: σ², not σ", unit="λ"),
@@ -182,26 +182,11 @@ def spectrum(
         return layer_spectrum(layer, weights.borrowed(layer.tensor), xmin=xmin, conv=conv, compat=compat, device=place)
 
     def result(outcomes: Sequence[Outcome[Layer, LayerSpectrum]]) -> Spectrum:
-        stopped = {"cancelled": {"done": len(outcomes), "total": len(chosen)}} if len(outcomes) < len(chosen) else {}
-        meta = {
-            "function": "wb.spectrum",
-            "source": weights.source,
-            "ordered": weights.ordered,
-            "notes": list(weights.notes),
-            "parameters": {
-                "layers": [layer.layer for layer in chosen] if layers is not None else None,
-                "xmin": xmin,
-                "conv": conv,
-                "compat": compat,
-            },
-            "fingerprint": weights.fingerprint,
-            "seed": None,
-            "dtype": "float64",
-            "device": str(place),
-            "versions": versions(),
-            "seconds": time.perf_counter() - begin,
-            **stopped,
-        }
+        names = [layer.layer for layer in chosen] if layers is not None else None
+        meta = weights.provenance("wb.spectrum", layers=names, xmin=xmin, conv=conv, compat=compat)
+        meta |= {"seed": None, "dtype": "float64", "device": str(place), "seconds": time.perf_counter() - begin}
+        if len(outcomes) < len(chosen):
+            meta["cancelled"] = {"done": len(outcomes), "total": len(chosen)}
         return _spectrum(weights, views, outcomes, conv, compat, meta)
 
     try:
@@ -235,8 +220,14 @@ def layer_spectrum(
         slices = slices * weightwatcher.SLICE_SCALE**2
     pooled = slices.flatten().sort().values
     positive = pooled[pooled > zero_threshold(pooled, max(rows, cols))]
-    fit = weightwatcher.compatible_fit(pooled) if compat else power_law(positive, xmin)
-    word, reason = verdict(fit, xmin, len(positive))
+    if compat:
+        fitted = pooled[pooled > weightwatcher.ZERO]
+        fit = weightwatcher.compatible_fit(fitted)
+    else:
+        fitted, fit = positive, power_law(positive, xmin)
+    word, reason = verdict(fit, xmin, len(fitted), weightwatcher.ZERO if compat else None)
+    if not compat and xmin == "search" and 0 < fit.candidates < len(fitted) - 1:
+        reason += f"; {fit.candidates} of {len(fitted)} eigenvalues were tried as xmin"
     row = {
         "layer": layer.layer,
         "depth": layer.depth,

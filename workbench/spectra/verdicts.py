@@ -9,25 +9,24 @@ HEAVY, WEAK = 2.0, 6.0  # WeightWatcher's thresholds: experience with trained ne
 UNTESTED = "a folk threshold on α; not yet tested against noise (Marchenko–Pastur)"
 
 
-def verdict(fit: PowerLaw, xmin: Xmin, rank: int) -> tuple[str, str]:
+def verdict(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None) -> tuple[str, str]:
     """The verdict on one layer's tail, and its reason.
 
     Args:
         fit: the fitted tail.
         xmin: the rule that chose the tail; a verdict belongs to its rule.
-        rank: number of non-zero eigenvalues.
+        count: number of eigenvalues that the fit saw.
+        above: what they lie above, if that is not zero.
 
     Returns:
         `no tail`, `heavy` (α < 2), `typical` (2 to 6), `weak` (α > 6) or `not judged`; and why.
     """
-    if rank == 0:
+    if count == 0 and above is None:
         return "no tail", "all elements are zero"
-    if rank < MIN_EIGENVALUES:
-        plural = "eigenvalue" if rank == 1 else "eigenvalues"
-        return (
-            "no tail",
-            f"{rank} non-zero {plural}: a power law is not told from others below {MIN_EIGENVALUES}",
-        )
+    if count < MIN_EIGENVALUES:
+        noun = "eigenvalue" if count == 1 else "eigenvalues"
+        some = f"{count} non-zero {noun}" if above is None else f"{count} {noun} above {above:g}"
+        return "no tail", f"{some}: a power law is not told from others below {MIN_EIGENVALUES}"
     if fit.tail_size == 0 and isinstance(xmin, float):
         return "no tail", f"fewer than 2 eigenvalues lie at or above xmin={xmin:g}"
     if fit.tail_size == 0:

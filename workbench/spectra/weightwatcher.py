@@ -3,7 +3,8 @@
 Where they differ from the workbench's own: convolution slices are scaled by √½, eigenvalues count as zero below
 an absolute 1e-5, and fewer than 20 eigenvalues get a bias-corrected fit. One thing is not copied: its rank counts
 σ > ε·N·σmax, which eigenvalues of a Gram matrix cannot resolve; here it is λ > ε·N·λmax, and differs only for
-matrices with singular values between 1e-13 and 1e-7 of the largest.
+matrices with singular values between 1e-13 and 1e-7 of the largest. And a fit that failed is NaN with the status
+`failed`, not its α = −1 that reads as "over-trained".
 """
 
 import math
@@ -34,13 +35,10 @@ COLUMNS = (
 
 
 def compatible_fit(eigenvalues: Float[Tensor, " n"]) -> PowerLaw:
-    """Its power-law fit: the plain search, or below 20 eigenvalues the small-sample one."""
-    positive = eigenvalues[eigenvalues > ZERO]
-    if len(positive) >= SMALL_SAMPLE:
-        return power_law(positive, "search")
-    if len(positive) < 2:
-        return NO_FIT
-    return _small_sample(positive)
+    """Its power-law fit of the eigenvalues above `ZERO`: the plain search, or below 20 of them the small-sample one."""
+    if len(eigenvalues) >= SMALL_SAMPLE:
+        return power_law(eigenvalues, "search", exhaustive=True)
+    return _small_sample(eigenvalues) if len(eigenvalues) >= 2 else NO_FIT
 
 
 def _small_sample(eigenvalues: Float[Tensor, " n"]) -> PowerLaw:
@@ -81,12 +79,12 @@ def compatible_row(layer: Layer, slices: Float[Tensor, "slices small"], fit: Pow
         "Q": long_side / min(rows, cols),
         "rf": len(slices),
         "num_evals": len(eigenvalues),
-        "alpha": -1.0 if failed else fit.alpha,
-        "sigma": -1.0 if failed else fit.alpha_error,
-        "D": -1.0 if failed else fit.ks_distance,
-        "xmin": -1.0 if failed else fit.xmin,
+        "alpha": fit.alpha,
+        "sigma": fit.alpha_error,
+        "D": fit.ks_distance,
+        "xmin": fit.xmin,
         "xmax": largest,
-        "num_pl_spikes": -1 if failed else fit.tail_size,
+        "num_pl_spikes": fit.tail_size,
         "alpha_weighted": alpha_weighted(eigenvalues, fit.alpha),
         "log_alpha_norm": log_alpha_norm(eigenvalues, fit.alpha),
         "norm": total,

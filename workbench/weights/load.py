@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from workbench.errors import CheckpointError, CheckpointNotFoundError, SourceTypeError, nearest
 from workbench.weights.naming import without_prefixes
@@ -81,6 +82,9 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
 
 def _open_module(module: nn.Module) -> Opened:
     tensors = module.state_dict()
+    if lazy := next((name for name, tensor in tensors.items() if is_lazy(tensor)), None):
+        reason = "an uninitialised lazy parameter: run the module once, so that it knows its shapes"
+        raise CheckpointError(f"{type(module).__name__} in memory", lazy, reason)
     owners = {
         f"{path}.{name}" if path else name: (type(owner).__name__, name in owner._buffers)
         for path, owner in module.named_modules(remove_duplicate=False)

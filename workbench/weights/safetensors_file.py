@@ -1,6 +1,7 @@
 """safetensors files: header first, then one tensor at a time into memory of its own."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,14 +57,16 @@ def open_safetensors(path: Path) -> Opened:
     Raises:
         CheckpointError: the library refuses the file, or it holds a dtype that torch has not.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt"):
+    try:  # "np" maps the file read-only; "pt" would map it privately and ask for as much memory
+        with safetensors.safe_open(path, framework="np"):
             pass
     except Exception as error:  # the library's own error class is not the only one it raises
         raise CheckpointError(str(path), None, f"not a valid safetensors file: {error}") from error
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+        pairs = json.loads(file.read(length), object_pairs_hook=list)
+    header = {name: dict(entry) for name, entry in pairs}
+    twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
     header.pop("__metadata__", None)
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES:
@@ -71,7 +74,7 @@ def open_safetensors(path: Path) -> Opened:
 
     def read(info: TensorInfo) -> Tensor:
         begin, end = header[info.stored]["data_offsets"]
-        data = torch.empty(end - begin, dtype=torch.uint8)
+        data = torch.empty(end - begin, dtype=torch.uint8, device="cpu")
         if data.numel():
             try:
                 with path.open("rb") as file:
@@ -88,4 +91,6 @@ def open_safetensors(path: Path) -> Opened:
         TensorInfo(name=name, stored=name, shape=tuple(header[name]["shape"]), dtype=DTYPES[header[name]["dtype"]])
         for name in sorted(header, key=natural_key)
     ]
-    return Opened(infos, read, ["depth is the natural order of the names: safetensors stores no order"], False, False)
+    notes = ["depth is the natural order of the names: safetensors stores no order"]
+    notes += [f"the header names {name} twice; the last entry counts" for name in twice]
+    return Opened(infos, read, notes, False, False)

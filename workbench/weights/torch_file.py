@@ -44,12 +44,20 @@ def torch_content(path: Path, *, legacy: bool) -> Mapping[str, Any]:
 
 
 def is_torch_zip(path: Path) -> bool:
-    """Whether a zip archive is one that torch wrote."""
+    """Whether a zip archive is one that torch wrote.
+
+    Every record's own header is compared with the archive's directory, which mapping the file would skip.
+
+    Raises:
+        CheckpointError: the archive is truncated or damaged.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                archive.open(record).close()
             return any(name.endswith("data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile as error:
-        raise CheckpointError(str(path), None, f"truncated or damaged zip archive: {error}") from error
+    except Exception as error:  # zipfile raises what it meets: BadZipFile, NotImplementedError, struct and OS errors
+        raise CheckpointError(str(path), None, f"truncated or damaged zip archive: {_first_line(error)}") from error
 
 
 def mapping_infos(content: Mapping[str, Any], source: str) -> tuple[list[TensorInfo], dict[str, Tensor], list[str]]:

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
+from typing import Any
 
 import torch
 import xxhash
 from torch import Tensor
 
 from workbench.errors import LayerNotFoundError, nearest
-from workbench.results import short_source
+from workbench.results import short_source, versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +115,19 @@ class Weights(Mapping[str, Tensor]):
         """A 128-bit fingerprint of names, shapes and dtypes: equal for every copy of one architecture."""
         rows = sorted(f"{info.name} {list(info.shape)} {info.dtype}" for info in self.infos.values())
         return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
+
+    def provenance(self, function: str, **parameters: Any) -> dict[str, Any]:
+        """What `Result.meta` says of the model and the call, to which an analysis adds what it used."""
+        return {
+            "function": function,
+            "source": self.source,
+            "fingerprint": self.fingerprint,
+            "elements": self.elements,
+            "ordered": self.ordered,
+            "notes": list(self.notes),
+            "parameters": parameters,
+            "versions": versions(),
+        }
 
     def __repr__(self) -> str:
         size = f"{self.elements:,} elements, {self.bytes / 1e6:,.1f} MB"
