@@ -167,6 +167,34 @@ def test_thread_counts_of_torch_and_blas_are_as_before(end: type[BaseException] 
     assert counts() == before
 
 
+def test_of_two_runs_at_once_the_last_to_end_restores_the_thread_counts() -> None:
+    def counts() -> list[int]:
+        return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+
+    before = counts()
+    both_run, first_ended = threading.Barrier(2, timeout=30), threading.Event()
+    seen: list[list[int]] = []
+
+    def short(_: int) -> None:
+        both_run.wait()
+
+    def long(_: int) -> None:
+        both_run.wait()
+        assert first_ended.wait(30)
+        seen.append(counts())
+
+    other = threading.Thread(target=lambda: map_units(long, [0], name=str, workers=2))
+    other.start()
+    map_units(short, [0], name=str, workers=2)
+    first_ended.set()
+    other.join()
+    assert seen == [[1] * len(before)]
+    assert counts() == before
+
+
+# Random numbers
+
+
 @pytest.mark.parametrize(
     ("seed", "name", "bits"),
     [

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from scipy import stats
 from threadpoolctl import threadpool_info
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import workbench as wb
 from workbench.spectra.spectrum import METRICS
@@ -244,7 +245,6 @@ FAILING = {
     "bfloat16 nan": (poisoned(math.nan).bfloat16(), "3 of 600 elements are NaN or infinite"),
     "conv nan": (poisoned(math.nan).reshape(20, 10, 3), "3 of 600 elements are NaN or infinite"),
     "overflow": (torch.full((20, 30), 1e200, dtype=torch.float64), "so large that their squares overflow float64"),
-    "sparse": (torch.eye(20).to_sparse(), "Error: "),
 }
 
 
@@ -269,7 +269,9 @@ def test_a_layer_that_fails_is_a_row_and_the_others_are_as_without_it(case: str,
     assert [beside.row(layer)["depth"] for layer in ("first", "last")] == [0, 2]
     assert "1 failed" in repr(beside)
     if compat:
-        assert beside.frame("weightwatcher")["longname"].tolist() == ["first", "last"]
+        theirs = beside.frame("weightwatcher").set_index("longname")
+        assert theirs["status"].to_dict() == {"first": "success", "bad": "failed", "last": "success"}
+        assert math.isnan(theirs.loc["bad", "alpha"])
 
 
 def test_float32_weights_whose_squares_overflow_float32_are_fine() -> None:
@@ -277,10 +279,32 @@ def test_float32_weights_whose_squares_overflow_float32_are_fine() -> None:
     assert row["lambda_max"] == pytest.approx(1e60, rel=1e-6)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: squares that underflow are taken for zeros")
-def test_elements_whose_squares_underflow_are_not_called_zero() -> None:
-    row = wb.spectrum({"fc.weight": 1e-170 * torch.eye(30, dtype=torch.float64)}).row("fc")
-    assert row["reason"] != "all elements are zero"
+@pytest.mark.parametrize("scale", [1e-170, 1e-155])
+def test_elements_whose_squares_underflow_are_not_called_zero(scale: float) -> None:
+    row = wb.spectrum({"fc.weight": scale * torch.eye(30, dtype=torch.float64)}).row("fc")
+    assert (row["verdict"], row["reason"]) == (
+        "failed",
+        "the elements are so small that their squares underflow float64",
+    )
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float64])
+def test_rounding_of_equal_singular_values_is_no_tail(precision: torch.dtype) -> None:
+    """An orthogonal layer has one eigenvalue, 64 times; stored, the 64 differ by the rounding of its elements."""
+    weight = nn.init.orthogonal_(torch.empty(64, 64), generator=torch.Generator().manual_seed(0)).to(precision)
+    row = wb.spectrum({"fc.weight": weight}).row("fc")
+    assert row["lambda_max"] != 1 and row["verdict"] == "no tail" and "no spread" in row["reason"]
+
+
+def test_the_raw_parameters_of_a_reparametrised_weight_are_told_from_weights() -> None:
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(30, 40)), nn.Linear(40, 30))
+    prune.random_unstructured(net[1], "weight", 0.5)
+    result = wb.spectrum(net)
+    reasons = result.frame("excluded").set_index("tensor")["reason"]
+    assert "gain of a weight norm" in reasons["0.parametrizations.weight.original0"]
+    assert "pruning mask" in reasons["1.weight_mask"]
+    assert result.frame()["layer"].tolist() == ["0.parametrizations.weight.original1", "1.weight_orig"]
+    assert all("not the weight that the network uses" in reason for reason in result.frame()["reason"])
 
 
 @pytest.mark.parametrize("layer", ["ids", "codes", "norm", "scale", "empty"])

@@ -470,8 +470,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         "not a valid safetensors file: .*F33",
     ),
     "safetensors, dtype torch has not": (
-        header('{"a":{"dtype":"F8_E8M0","shape":[8],"data_offsets":[0,8]}}'),
-        r"\[a\]: dtype F8_E8M0 is not one of \['BF16'",
+        header('{"a":{"dtype":"F4","shape":[16],"data_offsets":[0,8]}}'),
+        r"\[a\]: dtype F4 is not one of \['BF16'",
     ),
     "zip, cut": (cut(as_zip, 0.9), "truncated or damaged zip archive"),
     "zip, one header": (cut(as_zip, 0.02), "truncated or damaged zip archive"),
@@ -495,10 +495,16 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"a single tensor without a name; save a dictionary \{name: t",
     ),
     "list": (lambda path: as_legacy([torch.ones(2)], path), "holds a list, expected a dictionary of tensors"),
-    "no tensors": (lambda path: as_zip({"epoch": 3, "lr": 0.1}, path), r"holds no tensors \(its keys: 'epoch', 'lr'\)"),
-    "empty dictionary": (lambda path: as_zip({}, path), r"holds no tensors \(its keys: nothing\)"),
+    "no tensors": (
+        lambda path: as_zip({"epoch": 3, "lr": 0.1}, path),
+        r"holds no tensors by name \(it holds 'epoch' \(int\), 'lr' \(float\)\)",
+    ),
+    "empty dictionary": (lambda path: as_zip({}, path), r"holds no tensors by name \(it holds nothing\)"),
     "empty state_dict": (lambda path: as_zip({"state_dict": {}, "epoch": 3}, path), "holds no tensors"),
-    "numbers in memory": (lambda _: {"a": np.ones(3), "b": 3}, r"a mapping in memory: holds no tensors .*'a', 'b'"),
+    "numbers in memory": (
+        lambda _: {"a": np.ones(3), "b": 3},
+        r"a mapping in memory: holds no tensors .*'a' \(ndarray\), 'b' \(int\)",
+    ),
     "several files": (
         folder("a.safetensors", "b.safetensors", "c.bin"),
         r"a directory with 2 weight files \(a.safetensors, b.safetensors\); name one of them",
@@ -710,7 +716,6 @@ def test_duplicate_names_in_a_header_are_reported(tmp_path: Path) -> None:
     assert any("a" in note and "twice" in note for note in wb.load(path).notes)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: mapping slices the file where the pickle says, whatever the record's size")
 def test_a_damaged_pickle_in_a_zip_never_reads_its_neighbours_bytes(tmp_path: Path) -> None:
     path = as_zip({"a": torch.ones(2), "b": torch.full((2,), 7.0)}, tmp_path / "net.pt")
     content = path.read_bytes()

@@ -76,7 +76,7 @@ class Cancelled(BaseException):  # noqa: N818 - a request, not an error: `except
         self.partial = partial
 
 
-def nearest(word: str, known: Iterable[str], *, count: int = 3) -> str:
+def nearest(word: object, known: Iterable[str], *, count: int = 3) -> str:
     """A hint of the known words nearest to `word`: `" Did you mean 'a' or 'b'?"`, or the empty string."""
-    close = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)
+    close = difflib.get_close_matches(str(word), list(known), n=count, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""

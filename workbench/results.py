@@ -185,7 +185,14 @@ class Result:
         frame = self.frame()
         more = f"\n… {len(frame) - 5} more rows" if len(frame) > 5 else ""
         body = frame.head(5).to_string(index=False, float_format=lambda value: f"{value:.4g}", max_colwidth=48)
-        return f"{self.facts()}\n{body}{more}\nnext: {self.NEXT}"
+        notes = "".join(f"note: {note}\n" for note in self.meta.get("notes", ()))
+        return f"{self.facts()}\n{notes}{body}{more}\nnext: {self.NEXT}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Results travel between processes; frozen views of dictionaries do not."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {"tables": {name: dict(table) for name, table in self.tables.items()}, "meta": dict(self.meta)}
+        return _rebuilt, (type(self), fields)
 
     def _repr_html_(self) -> str:
         from html import escape
@@ -217,6 +224,10 @@ class Result:
     def extra_fields(cls) -> list[str]:
         """The fields that hold tensors."""
         return [field.name for field in dataclasses.fields(cls) if field.name not in ("tables", "meta")]
+
+
+def _rebuilt(kind: type[Result], fields: dict[str, Any]) -> Result:
+    return kind(**fields)
 
 
 def short_source(source: str) -> str:

@@ -24,16 +24,21 @@ def write(result: Result, target: Path) -> Path:
     """What `Result.save` does; see there."""
     from safetensors.torch import save_file
 
+    target = target.expanduser().resolve()
     if target.exists() and not _is_saved_result(target):
         raise ArgumentError(f"{target} exists and is not a saved result; choose another path.")
+    if target.exists() and (foreign := sorted({child.name for child in target.iterdir()} - _file_names())):
+        raise ArgumentError(f"{target} holds {foreign[0]!r} beside a saved result; move it, or choose another path.")
+    if not target.parent.is_dir() and target.parent.exists():
+        raise ArgumentError(f"{target.parent} is a file, not a folder; choose another path.")
     tensors = dict(_tensors(result))
     header = {"format": FORMAT, "type": type(result).__name__, "meta": dict(result.meta), "tensors": list(tensors)}
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        (scratch / "result.json").write_text(json.dumps(header, indent=1))
+        (scratch / "result.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
         for name, table in result.tables.items():
-            with (scratch / f"{name}.csv").open("w", newline="") as file:
+            with (scratch / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
                 writer.writerow(table)
                 writer.writerows(zip(*table.values(), strict=True))
@@ -68,11 +73,11 @@ def open_result(path: str | os.PathLike[str]) -> Result:
         CheckpointNotFoundError: there is no saved result at `path`.
         CheckpointError: the directory is damaged, or written by a newer workbench.
     """
-    target = Path(path)
+    target = Path(path).expanduser()
     if not (target / "result.json").is_file():
         raise CheckpointNotFoundError(str(target), None, "no saved result here (expected a directory with result.json)")
     try:
-        header = json.loads((target / "result.json").read_text())
+        header = json.loads((target / "result.json").read_text(encoding="utf-8"))
         kinds = {kind.__name__: kind for kind in _subclasses(Result)}
         if header["format"] > FORMAT or header["type"] not in kinds:
             raise CheckpointError(
@@ -106,17 +111,22 @@ def _read(kind: type[R], path: Path, header: Mapping[str, Any]) -> R:
 
 
 def _is_saved_result(path: Path) -> bool:
-    """Whether a directory holds a saved result and nothing else."""
+    """Whether a directory is one that `write` made."""
     try:
-        header = json.loads((path / "result.json").read_text())
-        names = {child.name for child in path.iterdir() if child.suffix != ".csv"}
-        return {"format", "type", "tensors"} <= set(header) and names == {"result.json", "tensors.safetensors"}
+        header = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        return {"format", "type", "tensors"} <= set(header)
     except (OSError, ValueError, TypeError):
         return False
 
 
+def _file_names() -> set[str]:
+    """Every name that a saved result's files may have."""
+    tables = {f"{table}.csv" for kind in _subclasses(Result) for table in kind.TABLES}
+    return {"result.json", "tensors.safetensors", *tables}
+
+
 def _read_table(kind: type[Result], name: str, file: Path) -> dict[str, list[Any]]:
-    with file.open(newline="") as lines:
+    with file.open(newline="", encoding="utf-8") as lines:
         head, *rows = list(csv.reader(lines))
     if head != list(kind.TABLES[name]):
         raise ValueError(f"{file.name} has the columns {head}, expected {list(kind.TABLES[name])}")

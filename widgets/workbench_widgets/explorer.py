@@ -129,7 +129,7 @@ class Explorer(ipw.VBox):
         raise NotImplementedError
 
     def figure_code(self) -> list[str]:
-        """Lines of Python that draw the plots."""
+        """Lines of Python that draw the plots of the result shown."""
         return []
 
     # what a user calls
@@ -155,7 +155,8 @@ class Explorer(ipw.VBox):
         elif self.result is not None and self._shown is not None and self._shown[0] != call:
             remark = ["# the settings have changed since the result shown: press Run"]
         frame = f"frame = {call.function.__name__}.frame()"
-        return "\n".join([*remark, "import workbench as wb", "", call.code(), frame, *self.figure_code()])
+        figures = self.figure_code() if self.result is not None and not remark else []
+        return "\n".join([*remark, "import workbench as wb", "", call.code(), frame, *figures])
 
     def open_checkpoint(self) -> None:
         """Opens the checkpoint and lists its layers; a checkpoint that does not open is an inline error."""
@@ -284,6 +285,7 @@ class Explorer(ipw.VBox):
         if self.result is not None:
             self.show_result(self.result)
             self.show_selection(self.selection)
+            self._on_controls()
 
     def _on_progress(self, progress: wb.Progress) -> None:
         with self._lock:

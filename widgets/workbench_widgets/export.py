@@ -48,9 +48,10 @@ class ExportPanel(ipw.VBox):
         return spec.save(path, style=self.venue.value, width=self.width.value)
 
     def _clicked(self, _: Any) -> None:
+        self.message.value = ""
         try:
             path = self.export()
-        except (wb.WorkbenchError, OSError) as error:
+        except Exception as error:  # ipywidgets would swallow it
             self.message.value = status_html(str(error), error=True)
             return
         data = base64.b64encode(path.read_bytes()).decode()

@@ -1,6 +1,7 @@
 """A plot that shows one FigureSpec after another in the same widget."""
 
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import ipywidgets as ipw
@@ -35,7 +36,7 @@ class Plot(ipw.VBox):
         with self._widget.batch_update():
             self._widget.data = ()
             self._widget.layout = _blank(self._height)
-        self._caption.value = f'<span class="wb-plot-name" role="note">{self._name}: {why}</span>'
+        self._caption.value = f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
 
     def show(self, spec: wb.FigureSpec) -> None:
         """Draws a figure."""
@@ -59,7 +60,7 @@ class Plot(ipw.VBox):
             trace.on_click(self._clicked)
         said = " · ".join(filter(None, [spec.title, *(panel.title for panel in spec.panels)]))
         self._caption.value = (
-            f'<span class="wb-plot-name wb-unseen" role="img" aria-label="{self._name}: {said}"></span>'
+            f'<span class="wb-plot-name wb-unseen" role="img" aria-label="{escape(f"{self._name}: {said}")}"></span>'
         )
 
     def _clicked(self, trace: Any, points: Any, _: Any) -> None:

@@ -1,5 +1,6 @@
 """`wb.ui.SpectrumExplorer`: the spectra of a checkpoint, layer by layer."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -58,11 +59,20 @@ class SpectrumExplorer(Explorer):
     def make_inputs(self, style: Mapping[str, str]) -> list[ipw.ValueWidget]:
         """Layers, the rule for the tail, convolutions, compatibility, and the layer that is looked at."""
         layers, xmin, conv, compat = self._initial
-        number = not isinstance(xmin, str)
-        one_of("xmin", "number" if number and xmin > 0 else xmin, ("search", "median", "number"))
+        number = isinstance(xmin, int | float) and not isinstance(xmin, bool) and 0 < xmin < math.inf
+        one_of("xmin", "number" if number else xmin, ("search", "median", "number"))
         one_of("conv", conv, ("slices", "flatten"))
         one_of("compat", compat, (None, "weightwatcher"))
-        text = "" if layers is None else layers if isinstance(layers, str) else ", ".join(layers)
+        if compat and (xmin, conv) != ("search", "slices"):
+            raise wb.ArgumentError(f"compat={compat!r} means xmin='search' and conv='slices'; drop one or the other.")
+        names = [] if layers is None else [layers] if isinstance(layers, str) else layers
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names) or layers == []:
+            raise wb.ArgumentError(f"layers={layers!r}: expected None, a name or glob, or a list of them.")
+        if not isinstance(layers, str) and (odd := [name for name in names if "," in name]):
+            raise wb.ArgumentError(
+                f"layers={odd[0]!r}: the field separates names by commas; write the glob with ? for it."
+            )
+        text = ", ".join(names)
         self.layers = ipw.Text(
             text, description="Layers", placeholder="all; globs: encoder.*, fc1", continuous_update=False, style=style
         )
@@ -73,8 +83,8 @@ class SpectrumExplorer(Explorer):
             tooltip="xmin: where the fitted tail begins",
             style=style,
         )
-        self.xmin_number = ipw.BoundedFloatText(
-            xmin if number else 1.0, min=1e-12, max=1e12, description="at λ =", disabled=not number, style=style
+        self.xmin_number = ipw.FloatText(
+            xmin if number else 1.0, description="at λ =", disabled=not number, style=style
         )
         self.conv = ipw.Dropdown(
             options=[("one matrix per kernel position", "slices"), ("one flat matrix", "flatten")],
@@ -139,8 +149,10 @@ class SpectrumExplorer(Explorer):
 
     def figure_code(self) -> list[str]:
         """The plots, as `wb.figure` draws them for print."""
-        lines = ['alpha = wb.figure(spectrum, "alpha")']
-        return [*lines, f'esd = wb.figure(spectrum, "esd", layer={self.selection[0]!r})'] if self.selection else lines
+        lines = ['alpha = wb.figure(spectrum, "alpha")'] if self.plots[ALPHA].spec else []
+        return lines + (
+            [f'esd = wb.figure(spectrum, "esd", layer={self.selection[0]!r})'] if self.plots[ESD].spec else []
+        )
 
     def _list(self, frame: pd.DataFrame) -> None:
         self.rows.show(frame)

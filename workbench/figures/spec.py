@@ -164,14 +164,14 @@ class FigureSpec:
         Raises:
             FigureError: the ending, the venue or the width is unknown, or the folder does not exist.
         """
-        target = Path(path)
+        target = Path(path).expanduser()
         inches = paper_width(style, width)
         if target.suffix not in (".pdf", ".svg", ".png", ".csv"):
             raise FigureError(f"{target.name!r}: expected a name that ends in .pdf, .svg, .png or .csv.")
         if not target.parent.is_dir():
             raise FigureError(f"{target.parent} is not a folder; make it first, or save elsewhere.")
         if target.suffix == ".csv":
-            target.write_text(self.csv())
+            target.write_text(self.csv(), encoding="utf-8")
         else:
             from workbench.figures.matplotlib_renderer import written
 
@@ -209,9 +209,9 @@ def paper_width(style: str, width: str) -> float:
     Raises:
         FigureError: unknown venue or width.
     """
-    if style not in WIDTHS:
+    if not isinstance(style, str) or style not in WIDTHS:
         raise FigureError(f"style {style!r} is not one of {sorted(WIDTHS)}." + nearest(style, WIDTHS))
-    if width not in WIDTHS[style]:
+    if not isinstance(width, str) or width not in WIDTHS[style]:
         raise FigureError(f"width {width!r} is not one of {sorted(WIDTHS[style])}." + nearest(width, WIDTHS[style]))
     return WIDTHS[style][width]
 

@@ -62,6 +62,8 @@ def eigenvalue_density(spectrum: Spectrum, layer: str | None) -> FigureSpec:
     """One layer's eigenvalue density on log–log axes, its fitted tail, and where the tail begins."""
     if layer is None:
         first = spectrum.tables["layers"]["layer"][:3]
+        if not first:
+            raise FigureError("this spectrum has no layers: the run was cancelled before the first.")
         raise FigureError(f"the figure 'esd' shows one layer: say which, as in layer={first[0]!r} (also {first[1:]}).")
     row = spectrum.row(layer)
     values = spectrum.eigenvalues.get(layer, torch.empty(0, dtype=torch.float64, device="cpu"))

@@ -82,7 +82,7 @@ def layers(model: ModelLike) -> LayerTable:
         if isinstance(view, Layer):
             count, height, width = view.extent()
             row |= {"layer": view.layer, "kind": view.kind, "rows": height, "cols": width, "matrices": count}
-            row |= {"verdict": "analysed", "reason": ""}
+            row |= {"verdict": "analysed", "reason": view.remark}
         else:
             row |= {"layer": view.tensor, "kind": "", "rows": 0, "cols": 0, "matrices": 0}
             row |= {"verdict": "excluded", "reason": view.reason}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,6 +14,9 @@ from workbench.weights import TensorInfo, Weights
 Conv = Literal["slices", "flatten"]
 
 MAX_CONV1D_KERNEL = 31  # a 3-D `.weight` from a file with a longer last axis is as likely packed experts
+GAINS = ("weight_g", ".original0")  # of torch's weight_norm, old and new
+RAW = ("weight_v", "weight_orig", ".original", ".original1")  # of weight_norm, pruning and spectral_norm
+RAW_REMARK = "the raw parameter of a reparametrised weight, not the weight that the network uses"
 CONVOLUTIONS = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
@@ -26,6 +30,7 @@ class Layer:
         depth: number of matrix layers before this one.
         kind: `linear`, `embedding`, `conv1d`, `conv2d` or `conv3d`.
         shape: the tensor's shape.
+        remark: what a reader of its numbers must know; empty if nothing.
     """
 
     layer: str
@@ -33,6 +38,7 @@ class Layer:
     depth: int
     kind: str
     shape: tuple[int, ...]
+    remark: str = ""
 
     def extent(self, conv: Conv = "slices") -> tuple[int, int, int]:
         """Number of matrices, rows and columns of the view that `matrices` gives."""
@@ -78,7 +84,16 @@ def layer_views(weights: Weights) -> list[Layer | Exclusion]:
             continue
         layer = info.name.removesuffix(".weight")
         layer = info.name if layer in weights else layer  # a parameter may be called like a module
-        views.append(Layer(layer=layer, tensor=info.name, depth=depth, kind=kind, shape=info.shape))
+        views.append(
+            Layer(
+                layer=layer,
+                tensor=info.name,
+                depth=depth,
+                kind=kind,
+                shape=info.shape,
+                remark=RAW_REMARK if info.name.endswith(RAW) else "",
+            )
+        )
         depth += 1
     return views
 
@@ -98,6 +113,12 @@ def _kind(info: TensorInfo) -> tuple[str | None, str]:
         return None, f"{name} tensor: not real weights{quantised}"
     if info.dtype.itemsize == 1:
         return None, "8-bit float storage: its scales are not known here"
+    if info.layout != torch.strided:
+        return None, f"{str(info.layout).removeprefix('torch.')} layout: only dense tensors are seen as matrices"
+    if info.name.endswith(GAINS):
+        return None, "the gain of a weight norm, not a weight matrix"
+    if info.name.endswith("_mask"):
+        return None, "a pruning mask, not a weight matrix"
     if 0 in info.shape:
         return None, "empty tensor"
     if info.buffer:

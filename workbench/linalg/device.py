@@ -15,7 +15,7 @@ def resolved_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ArgumentError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'cuda:0'.") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(f"device={device!r}: torch sees no CUDA device here; use device='auto' or 'cpu'.")

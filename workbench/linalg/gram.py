@@ -58,13 +58,16 @@ def gram_eigenvalues(matrices: Float[Tensor, "matrices rows cols"]) -> Float[Ten
     Cost: N·M² + 4/3·M³ flops a matrix, against 4·N·M² for the singular values.
     """
     grams = torch.stack([gram(matrix) for matrix in matrices])
-    if not bool(torch.isfinite(grams).all()):
+    traces = grams.diagonal(dim1=1, dim2=2).sum(1)
+    if not bool(torch.isfinite(traces.sum())):
         bad = int((~torch.isfinite(matrices)).sum())
         raise LayerError(
             f"{bad} of {matrices.numel()} elements are NaN or infinite"
             if bad
             else "the elements are so large that their squares overflow float64"
         )
+    if float(traces.max()) < torch.finfo(torch.float64).tiny and bool(matrices.any()):
+        raise LayerError("the elements are so small that their squares underflow float64")
     try:
         return symmetric_eigenvalues(grams).clamp_min_(0)
     except RuntimeError as error:

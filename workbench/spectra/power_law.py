@@ -1,7 +1,9 @@
 """Continuous power-law fits of a spectrum's tail: p(λ) ∝ λ^−α for λ ≥ xmin."""
 
 import math
+import sys
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -14,6 +16,7 @@ Xmin = Literal["search", "median"] | float
 
 SEARCH_LIMIT = 4096  # eigenvalues up to which every one is tried as xmin
 CANDIDATES = 512  # quantiles tried above that: the spec measured 7.1 s → 0.5 s at n = 20000
+NARROWEST = 64 * torch.finfo(torch.float32).eps  # in ln λ
 CHUNK_ELEMENTS = 1 << 20  # of the candidate × eigenvalue table held at a time: 8 MB, in cache reach
 CHUNK_STARTS = 128  # candidates at a time: enough for speed, few enough to leave out what lies before them
 
@@ -55,12 +58,14 @@ def checked_xmin(xmin: Xmin) -> Xmin:
                 + nearest(xmin, ("search", "median"))
             )
         return xmin
-    if isinstance(xmin, bool) or not (isinstance(xmin, int | float) and 0 < xmin < math.inf):
+    if isinstance(xmin, bool) or not isinstance(xmin, Real) or not 0 < xmin <= sys.float_info.max:
         raise ArgumentError(f"xmin={xmin!r}: expected 'search', 'median' or a positive number (a λ = σ², not a σ).")
     return float(xmin)
 
 
-def power_law(eigenvalues: Float[Tensor, " n"], xmin: Xmin = "search", *, exhaustive: bool = False) -> PowerLaw:
+def power_law(
+    eigenvalues: Float[Tensor, " n"], xmin: Xmin = "search", *, exhaustive: bool = False, resolution: float = 0.0
+) -> PowerLaw:
     """Maximum-likelihood power law of the tail, α = 1 + n/Σ ln(λⱼ/xmin).
 
     Args:
@@ -69,6 +74,8 @@ def power_law(eigenvalues: Float[Tensor, " n"], xmin: Xmin = "search", *, exhaus
             λ[n//2] (the Hill estimate of FARMS' vision code); a number takes the tail λ ≥ xmin.
         exhaustive: try every position as xmin, however many there are and also among equal values, as
             WeightWatcher does.
+        resolution: relative precision ε at which the weights were stored. A tail narrower than 4ε + 64·2⁻²³ in ln λ is
+            the rounding of equal eigenvalues, in storage and in float32 arithmetic before it, and has no spread.
 
     Returns:
         The fit, or NaN with a tail of 0 or 1 points where the tail has no spread.
@@ -111,7 +118,10 @@ def power_law(eigenvalues: Float[Tensor, " n"], xmin: Xmin = "search", *, exhaus
     if not exhaustive:  # a tail holds all that lies at or above its xmin
         starts = torch.searchsorted(eigenvalues, eigenvalues[starts])
     alphas, distances = tail_fits(eigenvalues, starts, threshold)
-    usable = torch.isfinite(alphas) & torch.isfinite(distances)
+    width = eigenvalues[-1].log() - (eigenvalues[starts].log() if threshold is None else math.log(threshold))
+    usable = (
+        torch.isfinite(alphas) & torch.isfinite(distances) & (width > (4 * resolution + NARROWEST if resolution else 0))
+    )
     if not bool(usable.any()):
         return NO_FIT
     best = int(torch.where(usable, distances, torch.inf).argmin())

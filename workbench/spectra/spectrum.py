@@ -173,6 +173,8 @@ def spectrum(
             f"compat='weightwatcher' means xmin='search' and conv='slices'; got xmin={xmin!r}, conv={conv!r}. "
             "Drop compat to use other rules."
         )
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
     place = resolved_device(device)
     weights = load(model)
     views = layer_views(weights)
@@ -224,10 +226,11 @@ def layer_spectrum(
         fitted = pooled[pooled > weightwatcher.ZERO]
         fit = weightwatcher.compatible_fit(fitted)
     else:
-        fitted, fit = positive, power_law(positive, xmin)
+        fitted, fit = positive, power_law(positive, xmin, resolution=torch.finfo(tensor.dtype).eps)
     word, reason = verdict(fit, xmin, len(fitted), weightwatcher.ZERO if compat else None)
     if not compat and xmin == "search" and 0 < fit.candidates < len(fitted) - 1:
         reason += f"; {fit.candidates} of {len(fitted)} eigenvalues were tried as xmin"
+    reason = "; ".join(filter(None, [reason, layer.remark]))
     row = {
         "layer": layer.layer,
         "depth": layer.depth,
@@ -291,7 +294,10 @@ def _spectrum(
         "reason": [view.reason for view in left_out],
     }
     if compat:
-        compatible = [value.weightwatcher or {} for _, value in done]
+        compatible = [
+            (outcome.value and outcome.value.weightwatcher) or weightwatcher.failed_row(outcome.unit)
+            for outcome in outcomes
+        ]
         tables["weightwatcher"] = {name: [row[name] for row in compatible] for name in weightwatcher.COLUMNS}
     meta["fingerprints"] = {layer.tensor: value.fingerprint for layer, value in done}
     eigenvalues = {layer.layer: value.eigenvalues for layer, value in done}

@@ -1,7 +1,8 @@
 """`wb.load`: anything that holds weights becomes one kind of mapping."""
 
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from workbench.errors import CheckpointError, CheckpointNotFoundError, SourceTypeError, nearest
 from workbench.weights.naming import without_prefixes
 from workbench.weights.safetensors_file import Opened, open_safetensors
-from workbench.weights.torch_file import is_torch_zip, mapping_infos, tensor_infos, torch_content
+from workbench.weights.torch_file import mapping_infos, record_sizes, tensor_infos, torch_content
 from workbench.weights.weights import TensorInfo, Weights
 
 ModelLike: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | nn.Module | Weights
@@ -86,42 +87,51 @@ def _open_module(module: nn.Module) -> Opened:
         reason = "an uninitialised lazy parameter: run the module once, so that it knows its shapes"
         raise CheckpointError(f"{type(module).__name__} in memory", lazy, reason)
     owners = {
-        f"{path}.{name}" if path else name: (type(owner).__name__, name in owner._buffers)
+        f"{path}.{name}" if path else name: (type(owner).__name__, buffer)
         for path, owner in module.named_modules(remove_duplicate=False)
-        for name in (*owner._parameters, *owner._buffers)
+        for named, buffer in ((owner.named_parameters, False), (owner.named_buffers, True))
+        for name, _ in named(recurse=False, remove_duplicate=False)
     }
     dense = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
     notes = [f"extra state left out: {name}" for name in tensors if name not in dense]
-    return Opened(tensor_infos(dense.items(), owners), _reader(dense), notes, True, True)
+    return Opened(
+        tensor_infos(dense.items(), owners), _reader(dense, f"{type(module).__name__} in memory"), notes, True, True
+    )
 
 
-def _open_mapping(content: Mapping[str, Any], source: str) -> Opened:
-    infos, tensors, notes = mapping_infos(content, source)
-    return Opened(infos, _reader(tensors), notes, True, True)
+def _open_mapping(content: Mapping[str, Any], source: str, sizes: set[int] | None = None) -> Opened:
+    infos, tensors, notes = mapping_infos(content, source, sizes)
+    return Opened(infos, _reader(tensors, source), notes, True, True)
 
 
-def _reader(tensors: Mapping[str, Tensor]) -> Any:
+def _reader(tensors: Mapping[str, Tensor], source: str) -> Callable[[TensorInfo], Tensor]:
     def read(info: TensorInfo) -> Tensor:
         tensor = tensors[info.stored]
         if tensor.device.type == "meta":
-            raise CheckpointError("a module in memory", info.stored, "on the meta device: it has a shape but no data")
+            raise CheckpointError(source, info.stored, "on the meta device: it has a shape but no data")
         return tensor.detach()
 
     return read
 
 
 def _open_file(path: Path) -> Opened:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(9)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(str(path), None, "neither a file nor a directory, but a pipe or a device")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(str(path), None, f"cannot be read: {error.strerror}") from error
     if size == 0:
         raise CheckpointError(str(path), None, "the file is empty")
     if head[:4] == b"GGUF":
         raise CheckpointError(str(path), None, "GGUF holds quantised blocks, not weights; open the original checkpoint")
     if head[:4] == b"PK\x03\x04":
-        if not is_torch_zip(path):
+        sizes = record_sizes(path)
+        if sizes is None:
             raise CheckpointError(str(path), None, "a zip archive, but not one that torch.save wrote (no data.pkl)")
-        return _open_mapping(torch_content(path, legacy=False), str(path))
+        return _open_mapping(torch_content(path, legacy=False), str(path), sizes)
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         return open_safetensors(path)
     if head[:1] == b"\x80":
@@ -138,13 +148,21 @@ def _weight_file(source: str | os.PathLike[str]) -> Path:
     text = os.fspath(source)
     if text.startswith("hf://"):
         raise CheckpointError(text, None, "hub ids are not supported yet; download the files and give their directory")
-    path = Path(text).expanduser()
-    if not path.exists():
-        near = nearest(path.name, (child.name for child in path.parent.iterdir())) if path.parent.is_dir() else ""
-        raise CheckpointNotFoundError(str(path), None, f"no such file or directory.{near}")
-    if not path.is_dir():
-        return path
-    files = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
+    if not text:
+        raise CheckpointNotFoundError("''", None, "an empty path; '.' is the current folder")
+    try:
+        path = Path(text).expanduser()
+        if not path.exists():
+            others = (child.name for child in path.parent.iterdir()) if path.parent.is_dir() else ()
+            near = nearest(path.name, (name for name in others if name != path.name))
+            raise CheckpointNotFoundError(str(path), None, f"no such file or directory.{near}")
+        if not path.is_dir():
+            return path
+        files = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # no permission, a name too long, no such user, a NUL
+        raise CheckpointError(text, None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     chosen = [child for child in files if child.suffix == ".safetensors"] or files
     if len(chosen) == 1:
         return chosen[0]

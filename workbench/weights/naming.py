@@ -37,7 +37,17 @@ def without_prefixes(names: Iterable[str]) -> dict[str, str]:
         if shared is None:
             break
         stored = {name.removeprefix(shared): original for name, original in stored.items()}
-    return stored
+    return {_without_compiled_submodules(name, stored): original for name, original in stored.items()}
+
+
+def _without_compiled_submodules(name: str, names: Iterable[str]) -> str:
+    """`name` without each inner `_orig_mod.` that everything beside it carries, as in a net with compiled parts."""
+    parts = name.split("._orig_mod.")
+    for end in range(1, len(parts)):
+        owner = "._orig_mod.".join(parts[:end])
+        if any(other.startswith(f"{owner}.") and not other.startswith(f"{owner}._orig_mod.") for other in names):
+            return name
+    return ".".join(parts)
 
 
 def unnested(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str], list[str]]:
@@ -45,13 +55,32 @@ def unnested(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str], 
 
     Returns:
         The tensors by name, the path of keys that led to them, and the entries that were left out.
+
+    Raises:
+        KeyError: two keys read the same as text, as 0 and "0" do.
     """
     path: list[str] = []
     skipped: list[str] = []
-    while nested := next((key for key in NESTINGS if isinstance(content.get(key), Mapping)), None):
+    while nested := next((key for key in NESTINGS if _holds_tensors(content.get(key))), None):
         skipped += [".".join([*path, str(key)]) for key in content if key != nested]
         path.append(nested)
         content = content[nested]
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    skipped += [".".join([*path, str(key)]) for key in content if str(key) not in tensors]
+    tensors: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            skipped.append(".".join([*path, str(key)]))
+        elif str(key) in tensors:
+            raise KeyError(str(key))
+        else:
+            tensors[str(key)] = value
     return tensors, path, skipped
+
+
+def _holds_tensors(value: Any, seen: frozenset[int] = frozenset()) -> bool:
+    """Whether a mapping has a tensor in it, or in what is nested in it; a mapping inside itself ends the search."""
+    if not isinstance(value, Mapping) or id(value) in seen:
+        return False
+    deeper = seen | {id(value)}
+    return any(isinstance(one, Tensor) for one in value.values()) or any(
+        _holds_tensors(value.get(key), deeper) for key in NESTINGS
+    )

@@ -30,9 +30,10 @@ def torch_content(path: Path, *, legacy: bool) -> Mapping[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=not legacy)
     except pickle.UnpicklingError as error:
-        # torch raises the same class for a refused object and for a broken stream; its text tells them apart
-        refused = "Unsupported" in str(error) or "Unsupported global" in str(error) or "allowlist" in str(error)
-        reason = f"refused: {RESAVE}" if refused else f"damaged pickle: {_first_line(error)}"
+        # torch raises one class for a refused object and a broken stream; its text, which ends in the advice to load
+        # the file unsafely, is not passed on
+        refused = any(word in str(error).casefold() for word in ("unsupported", "blocked", "allowlist"))
+        reason = f"refused: {RESAVE}" if refused else "a damaged pickle: it ends early or makes no sense"
         raise CheckpointError(str(path), None, reason) from error
     except Exception as error:
         raise CheckpointError(str(path), None, f"not a readable torch file: {_first_line(error)}") from error
@@ -43,8 +44,8 @@ def torch_content(path: Path, *, legacy: bool) -> Mapping[str, Any]:
     return content
 
 
-def is_torch_zip(path: Path) -> bool:
-    """Whether a zip archive is one that torch wrote.
+def record_sizes(path: Path) -> set[int] | None:
+    """Sizes of the storages in a zip archive that torch wrote; None if it is another archive.
 
     Every record's own header is compared with the archive's directory, which mapping the file would skip.
 
@@ -55,21 +56,51 @@ def is_torch_zip(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             for record in archive.infolist():
                 archive.open(record).close()
-            return any(name.endswith("data.pkl") for name in archive.namelist())
+            records = {record.filename: record.file_size for record in archive.infolist()}
     except Exception as error:  # zipfile raises what it meets: BadZipFile, NotImplementedError, struct and OS errors
         raise CheckpointError(str(path), None, f"truncated or damaged zip archive: {_first_line(error)}") from error
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in records):
+        reason = "a TorchScript archive holds code; save the module's state_dict() with torch.save and open that"
+        raise CheckpointError(str(path), None, reason)
+    if not any(name.endswith("data.pkl") for name in records):
+        return None
+    return {size for name, size in records.items() if "data/" in name}
 
 
-def mapping_infos(content: Mapping[str, Any], source: str) -> tuple[list[TensorInfo], dict[str, Tensor], list[str]]:
+def mapping_infos(
+    content: Mapping[str, Any], source: str, sizes: set[int] | None = None
+) -> tuple[list[TensorInfo], dict[str, Tensor], list[str]]:
     """Infos, tensors by stored name and notes of a checkpoint dictionary.
 
+    Args:
+        content: the dictionary.
+        source: its name, for messages.
+        sizes: of the records that it was mapped from. Mapping believes the pickle's sizes; a damaged pickle would
+            read its neighbours' bytes.
+
     Raises:
-        CheckpointError: it holds no tensor.
+        CheckpointError: it holds no tensor, or a tensor whose storage is no record.
     """
-    tensors, path, skipped = unnested(content)
+    try:
+        tensors, path, skipped = unnested(content)
+    except KeyError as error:
+        raise CheckpointError(
+            source, str(error.args[0]), "two keys of the dictionary read like this as text"
+        ) from error
     if not tensors:
-        keys = ", ".join(repr(str(key)) for key in list(content)[:5]) or "nothing"
-        raise CheckpointError(source, None, f"holds no tensors (its keys: {keys})")
+        held = [f"{str(key)!r} ({type(value).__name__})" for key, value in list(content.items())[:5]]
+        inside = [str(key) for key, value in content.items() if isinstance(value, Mapping | torch.nn.Module)]
+        hint = f"; open what is inside, as in wb.load(checkpoint[{inside[0]!r}])" if inside else ""
+        reason = f"holds no tensors by name (it holds {', '.join(held) or 'nothing'}){hint}"
+        raise CheckpointError(source, None, reason)
+    for name, tensor in tensors.items():
+        if (
+            sizes is not None
+            and tensor.layout == torch.strided
+            and tensor.untyped_storage().nbytes() not in sizes | {0}
+        ):
+            reason = f"damaged: its storage of {tensor.untyped_storage().nbytes()} bytes is no record of the archive"
+            raise CheckpointError(source, name, reason)
     notes = [f"tensors found under {'.'.join(path)!r}"] if path else []
     if skipped:
         listed = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
@@ -89,8 +120,9 @@ def tensor_infos(
     first: dict[tuple[Any, ...], str] = {}
     infos = []
     for name, tensor in tensors:
+        layout = torch.jagged if tensor.is_nested else tensor.layout
         tied = None
-        if tensor.layout == torch.strided and tensor.numel() and tensor.device.type != "meta":
+        if layout == torch.strided and tensor.numel() and tensor.device.type != "meta":
             place = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
             tied = first.setdefault(place, name)
         module, buffer = (owners or {}).get(name, (None, False))
@@ -98,11 +130,12 @@ def tensor_infos(
             TensorInfo(
                 name=name,
                 stored=name,
-                shape=tuple(tensor.shape),
+                shape=() if tensor.is_nested else tuple(tensor.shape),
                 dtype=tensor.dtype,
                 tied_to=None if tied == name else tied,
                 module=module,
                 buffer=buffer,
+                layout=layout,
             )
         )
     return infos
