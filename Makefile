@@ -25,7 +25,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 unit: $(VENV)/.test
-	$(ONE_THREAD) $(BIN)/python -m pytest tests workbench -m "not browser" --doctest-modules -q -n $(WORKERS) --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest tests workbench widgets -m "not browser" --doctest-modules -q -n $(WORKERS) --dist loadfile
 
 notebooks: $(VENV)/.test
 	$(ONE_THREAD) $(BIN)/python -m pytest notebooks -q --nbval-lax --nbval-current-env \

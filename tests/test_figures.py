@@ -3,11 +3,13 @@
 import csv
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib import rcParams
 from matplotlib.colors import to_rgba
 from matplotlib.patches import StepPatch
 from pypdf import PdfReader
@@ -197,3 +199,26 @@ def test_specifications_that_cannot_be_drawn_are_refused() -> None:
     for low, high, scale in [(0, 1, "log"), (1, 1, "linear"), (0, math.inf, "linear")]:
         with pytest.raises(wb.FigureError, match="limits"):
             Axis(label="x", limits=(low, high), scale=scale)
+
+
+def test_a_verdict_that_nobody_foresaw_is_drawn_too(spectrum: wb.Spectrum) -> None:
+    table = dict(spectrum.tables["layers"]) | {"verdict": ["spike"] * 4}
+    odd = wb.Spectrum(tables={**spectrum.tables, "layers": table}, meta=spectrum.meta, eigenvalues=spectrum.eigenvalues)
+    (points,) = [mark for mark in wb.figure(odd).panels[0].marks if isinstance(mark, Points)]
+    assert points.label == "spike" and len(points.x) == spectrum.frame()["alpha"].notna().sum()
+
+
+def test_threads_that_save_figures_leave_matplotlibs_settings_alone(spectrum: wb.Spectrum, tmp_path: Path) -> None:
+    before = dict(rcParams)
+    figure = wb.figure(spectrum)
+    with ThreadPoolExecutor(3) as pool:
+        files = list(pool.map(lambda n: figure.save(tmp_path / f"{n}.pdf").read_bytes(), range(6)))
+    assert len(set(files)) == 1 and dict(rcParams) == before
+
+
+def test_a_figure_that_was_styled_further_keeps_its_fonts(spectrum: wb.Spectrum, tmp_path: Path) -> None:
+    drawn = wb.figure(spectrum).to_matplotlib()
+    drawn.axes[0].set_title("my own title")
+    drawn.savefig(tmp_path / "own.pdf")
+    fonts = PdfReader(tmp_path / "own.pdf").pages[0]["/Resources"]["/Font"].values()
+    assert {font.get_object()["/Subtype"] for font in fonts} == {"/Type0"}

@@ -5,12 +5,13 @@ import itertools
 import math
 import random
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from workbench import Cancelled
 from workbench.progress import Progress, map_units
@@ -151,45 +152,61 @@ def test_the_callback_is_called_in_the_callers_thread_with_counts_that_never_fal
     assert done[-1] == 9
 
 
+def blas_threads() -> list[int]:
+    return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+
+
+@pytest.fixture
+def two_blas_threads() -> Iterator[None]:
+    with threadpool_limits(2, user_api="blas"):
+        yield
+
+
+@pytest.mark.usefixtures("two_blas_threads")
 @pytest.mark.parametrize("end", [None, Cancelled, KeyError])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_thread_counts_of_torch_and_blas_are_as_before(end: type[BaseException] | None, workers: int) -> None:
-    def counts() -> Any:
-        return torch.get_num_threads(), sorted((one["filepath"], one["num_threads"]) for one in threadpool_info())
+    before, seen = torch.get_num_threads(), []
 
     def progress(report: Progress) -> None:
         if end and report.done:
             raise end
 
-    before = counts()
+    def unit(_: int) -> None:
+        seen.append((torch.get_num_threads(), *set(blas_threads())))
+
     with contextlib.suppress(Cancelled, KeyError):
-        map_units(lambda n: float(torch.eye(n).sum()), range(1, 9), name=str, progress=progress, workers=workers)
-    assert counts() == before
+        map_units(unit, range(8), name=str, progress=progress, workers=workers)
+    assert set(seen) == ({(1, 1)} if workers > 1 else {(before, 2)})
+    assert (torch.get_num_threads(), *set(blas_threads())) == (before, 2)
 
 
-def test_of_two_runs_at_once_the_last_to_end_restores_the_thread_counts() -> None:
-    def counts() -> list[int]:
-        return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+@pytest.mark.xfail(strict=True, reason="bug: threadpoolctl lets only the first thread that set a limit set another")
+@pytest.mark.usefixtures("two_blas_threads")
+@pytest.mark.parametrize("first_out", ["a", "b"])
+def test_of_two_runs_at_once_the_last_to_end_restores_the_thread_counts(first_out: str) -> None:
+    """As two explorers have it, each in a thread of its own."""
+    entered, leave = ({name: threading.Event() for name in "ab"} for _ in range(2))
 
-    before = counts()
-    both_run, first_ended = threading.Barrier(2, timeout=30), threading.Event()
-    seen: list[list[int]] = []
+    def unit(name: str) -> None:
+        entered[name].set()
+        assert leave[name].wait(30)
 
-    def short(_: int) -> None:
-        both_run.wait()
-
-    def long(_: int) -> None:
-        both_run.wait()
-        assert first_ended.wait(30)
-        seen.append(counts())
-
-    other = threading.Thread(target=lambda: map_units(long, [0], name=str, workers=2))
-    other.start()
-    map_units(short, [0], name=str, workers=2)
-    first_ended.set()
-    other.join()
-    assert seen == [[1] * len(before)]
-    assert counts() == before
+    runs = {
+        name: threading.Thread(target=map_units, args=(unit, [name]), kwargs={"name": str, "workers": 2})
+        for name in "ab"
+    }
+    for name in "ab":
+        runs[name].start()
+        assert entered[name].wait(30)
+    both = blas_threads()
+    leave[first_out].set()
+    runs[first_out].join()
+    one = blas_threads()
+    for name in "ab":
+        leave[name].set()
+        runs[name].join()
+    assert (set(both), set(one), set(blas_threads())) == ({1}, {1}, {2})
 
 
 # Random numbers

@@ -1,8 +1,10 @@
 """The contract of results: declared columns, saving that loses no bit, and errors that say what to do."""
 
+import copy
 import json
 import math
 import os
+import pickle
 import shutil
 import struct
 from collections.abc import Callable, Mapping
@@ -18,21 +20,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import workbench as wb
-from workbench.results import LAYER_COLUMNS, Column, Result
+from workbench.results import LAYER_COLUMNS, Column, LayerResult
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Toy(Result):
+class Toy(LayerResult):
     """Every kind of column, an optional table, a tensor and a mapping of tensors."""
 
-    TABLES: ClassVar = {"cells": ["layer", "share", "score", "count", "good"], "extra": ["share"]}
     OPTIONAL: ClassVar = {"extra": "toys make it on request"}
     COLUMNS: ClassVar = {
-        **LAYER_COLUMNS,
-        "share": Column("a share", low=0),
-        "score": Column("a score"),
-        "count": Column("a count", int, "apples", low=0, high=2**70),
-        "good": Column("a flag", bool, ""),
+        "cells": {
+            "layer": LAYER_COLUMNS["layer"],
+            "share": Column("a share", low=0),
+            "score": Column("a score"),
+            "count": Column("a count", int, "apples", low=0, high=2**70),
+            "good": Column("a flag", bool, ""),
+        },
+        "extra": {"share": Column("a share", low=0)},
     }
     NEXT: ClassVar = "toy.play()"
 
@@ -110,7 +114,7 @@ def test_a_result_cannot_be_changed_by_what_it_was_made_of_or_by_its_readers() -
     frame.loc[0, "share"] = 0.9
     frame["new"] = 1
     assert result.frame()["share"].tolist() == [0.5]
-    assert list(result.frame()) == Toy.TABLES["cells"]
+    assert list(result.frame()) == list(Toy.COLUMNS["cells"])
     assert result.meta == {"source": "a test"}
     with pytest.raises(TypeError):
         result.tables["cells"]["share"][0] = 1.0
@@ -180,7 +184,7 @@ def test_describe_tells_meaning_unit_and_range_of_every_column() -> None:
     assert "share: a share [1] in [0, inf]" in text
     assert "good: a flag [bool]" in text
     for kind in (wb.Spectrum, wb.LayerTable):
-        assert all(f"    {name}: " in kind.describe() for columns in kind.TABLES.values() for name in columns)
+        assert all(f"    {name}: " in kind.describe() for columns in kind.COLUMNS.values() for name in columns)
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampled_from(
@@ -198,6 +202,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampl
         "'",
         "a,b",
         "a\nb",
+        "a\rb",
         "#",
         "\\",
         "λ→∞",
@@ -208,7 +213,8 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20) | st.sampl
 BITS = st.integers(0, 2**64 - 1).map(lambda bits: struct.unpack("<d", struct.pack("<Q", bits))[0])
 SCORES = (st.floats() | BITS).map(lambda x: math.nan if x != x else x)
 SHARES = SCORES.map(abs)
-ROWS = st.lists(st.tuples(TEXT, SHARES, SCORES, st.integers(0, 2**70), st.booleans()), max_size=6)
+CELLS = st.tuples(TEXT, SHARES, SCORES, st.integers(0, 2**70), st.booleans())
+ROWS = st.lists(CELLS, max_size=6, unique_by=lambda row: row[0])
 META = st.dictionaries(TEXT, st.none() | st.booleans() | st.integers() | TEXT | st.lists(st.floats(allow_nan=False)))
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8]
 TENSORS = st.builds(
@@ -235,7 +241,7 @@ def test_saving_and_opening_loses_no_bit(
     rows: list[Any], meta: Any, weight: Tensor, weights: Any, extra: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * 5
-    tables = {"cells": dict(zip(Toy.TABLES["cells"], columns, strict=True))}
+    tables = {"cells": dict(zip(list(Toy.COLUMNS["cells"]), columns, strict=True))}
     if extra:
         tables["extra"] = {"share": columns[1]}
     weights = {name: tensor.clone() for name, tensor in weights.items()}
@@ -401,7 +407,11 @@ def without(name: str) -> Callable[[Path], None]:
         pytest.param(with_header(tensors=["weight", "gone"]), "damaged result: .*gone", id="tensor list"),
         pytest.param(without("cells.csv"), "damaged result: .*cells.csv", id="no table"),
         pytest.param(with_text("cells.csv", ""), "damaged result: ", id="empty table"),
-        pytest.param(with_text("cells.csv", "layer,share\n"), r"columns \['layer', 'share'\], expected", id="columns"),
+        pytest.param(
+            with_text("cells.csv", "layer,share\n"),
+            r"lacks \['score', 'count', 'good'\] and has \[\]; recompute",
+            id="columns",
+        ),
         pytest.param(
             with_text("cells.csv", "layer,share,score,count,good\nfc,0.5\n"), "damaged result: ", id="short row"
         ),
@@ -451,3 +461,14 @@ def test_a_copied_result_opens_anywhere(tmp_path: Path) -> None:
     toy().save(tmp_path / "a")
     shutil.move(tmp_path / "a", tmp_path / "ünïcode folder")
     assert shares(tmp_path / "ünïcode folder") == [0.5]
+
+
+def test_a_layer_has_one_row() -> None:
+    with pytest.raises(wb.ResultError, match="more than one row of 'fc'"):
+        toy({"cells": {name: 2 * cell for name, cell in cells().items()}})
+
+
+def test_a_result_travels_between_processes() -> None:
+    again = pickle.loads(pickle.dumps(toy(weights={"a": torch.ones(2)})))
+    assert exact(again.tables["cells"]) == exact(toy().tables["cells"])
+    assert torch.equal(copy.deepcopy(again).weights["a"], torch.ones(2))

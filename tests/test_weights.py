@@ -724,3 +724,90 @@ def test_a_damaged_pickle_in_a_zip_never_reads_its_neighbours_bytes(tmp_path: Pa
         torch.load(io.BytesIO(longer), weights_only=True)
     with pytest.raises(wb.CheckpointError, match="damaged"):
         wb.load(write(path, longer))
+
+
+# What a hostile user tried
+
+
+@pytest.mark.parametrize("form", [as_zip, as_legacy])
+def test_a_refusal_never_advises_to_load_the_file_unsafely(form: Callable[..., Path], tmp_path: Path) -> None:
+    """Torch's own message does: it ends in "re-running torch.load with weights_only set to False"."""
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'pwned'}",)
+
+    with pytest.raises(wb.CheckpointError, match="refused") as caught:
+        wb.load(form({"a": Evil()}, tmp_path / "evil.pt"))
+    assert "weights_only" not in str(caught.value) and "save" in str(caught.value)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_torchscript_archive_is_called_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        for name in ("script/data.pkl", "script/constants.pkl", "script/code/net.py"):
+            archive.writestr(name, b"")
+    with pytest.raises(wb.CheckpointError, match=r"TorchScript.*state_dict\(\)"):
+        wb.load(tmp_path / "script.pt")
+
+
+def test_a_checkpoint_inside_itself_ends(tmp_path: Path) -> None:
+    loop: dict[str, Any] = {"epoch": 3}
+    loop["model"] = loop
+    with pytest.raises(wb.CheckpointError, match="holds no tensors"):
+        wb.load(loop)
+    loop["fc.weight"] = torch.ones(2, 2)
+    assert list(wb.load(loop)) == ["fc.weight"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(wb.CheckpointError, match="a pipe or a device"):
+        wb.load(tmp_path / "pipe.pt")
+
+
+def test_two_keys_that_read_the_same_are_not_one_tensor(tmp_path: Path) -> None:
+    path = as_zip({0: torch.ones(2), "0": torch.zeros(2)}, tmp_path / "net.pt")  # type: ignore[dict-item]
+    with pytest.raises(wb.CheckpointError, match=r"\[0\]: two keys"):
+        wb.load(path)
+
+
+def test_a_word_like_a_nesting_does_not_hide_the_tensors_beside_it() -> None:
+    weights = wb.load({"fc.weight": torch.ones(2, 2), "model": {"name": "x"}})
+    assert list(weights) == ["fc.weight"] and any("model" in note for note in weights.notes)
+
+
+def test_compiled_parts_of_a_net_have_the_names_of_the_net() -> None:
+    names = ["0._orig_mod.weight", "0._orig_mod.bias", "1.weight"]
+    weights = wb.load({name: torch.ones(2, 2) for name in names})
+    assert list(weights) == ["0.weight", "0.bias", "1.weight"]
+    assert weights.renames["0.weight"] == "0._orig_mod.weight"
+
+
+@pytest.mark.parametrize("path", ["", "~no_such_user_here/x", "x" * 300, "nul\0.pt"])
+def test_a_path_that_cannot_be_is_a_checkpoint_error(path: str) -> None:
+    with pytest.raises(wb.CheckpointError):
+        wb.load(path)
+
+
+def test_sparse_and_nested_tensors_are_listed() -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
+    rows = (
+        wb.layers({"fc": torch.eye(3), "sparse": torch.eye(3).to_sparse(), "nested": nested})
+        .frame()
+        .set_index("tensor")
+    )
+    assert rows["verdict"].to_dict() == {"fc": "analysed", "sparse": "excluded", "nested": "excluded"}
+    assert "sparse" in rows.loc["sparse", "reason"] and "jagged" in rows.loc["nested", "reason"]
+
+
+@pytest.mark.parametrize("at", [0, 26, 27])
+def test_a_damaged_record_header_in_a_zip_never_shifts_the_numbers(at: int, tmp_path: Path) -> None:
+    """The length of a record's name says where its numbers begin; torch believes it, mapped or not."""
+    path = as_zip({"a": torch.arange(8.0)}, tmp_path / "net.pt")
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        (record,) = [entry for entry in archive.infolist() if entry.filename.endswith("data/0")]
+    content[record.header_offset + at] += 4
+    with pytest.raises(wb.CheckpointError, match="truncated or damaged zip archive"):
+        wb.load(write(path, bytes(content)))

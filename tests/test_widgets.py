@@ -225,13 +225,85 @@ def test_a_saved_result_can_be_looked_at(explorer: wb.ui.SpectrumExplorer, check
     assert viewer.plots[ESD].spec is not None
 
 
-def test_closing_lets_go_of_the_result(checkpoint: str) -> None:
-    explorer = Explorer(checkpoint)
-    result = weakref.ref(explorer.run())
-    assert result() is not None
-    explorer.close()
+def test_closing_lets_go_of_model_result_and_widgets() -> None:
     gc.collect()
-    assert result() is None
+    before = len(_widgets())
+    model = torch.nn.Linear(30, 30)
+    explorer = Explorer(model)
+    held = [weakref.ref(model), weakref.ref(explorer.run())]
+    assert len(_widgets()) > before + 50
+    explorer.close()
+    del model, explorer
+    gc.collect()
+    assert [reference() for reference in held] == [None, None]
+    assert len(_widgets()) == before
+
+
+def _widgets() -> dict[str, ipw.Widget]:
+    return ipw.widgets.widget._instances
+
+
+def test_a_run_that_ends_after_closing_is_dropped(minilm: Path) -> None:
+    explorer = Explorer(str(minilm))
+    explorer.start()
+    explorer.close()
+    assert explorer.wait(30) and explorer.result is None
+
+
+def test_a_second_run_is_refused_while_one_is_under_way(minilm: Path) -> None:
+    explorer = Explorer(str(minilm))
+    explorer.start()
+    explorer.xmin.value = "median"
+    with pytest.raises(wb.ArgumentError, match="a run is under way"):
+        explorer.run()
+    assert explorer.source.disabled
+    explorer.wait()
+    assert explorer.result.meta["parameters"]["xmin"] == "search" and not explorer.source.disabled
+    assert explorer.run().meta["parameters"]["xmin"] == "median"
+    explorer.close()
+
+
+def test_a_run_can_be_started_from_what_watches_the_last(explorer: wb.ui.SpectrumExplorer) -> None:
+    explorer.observe(
+        lambda change: explorer.start() if not change.new and explorer.xmin.value == "search" else None, "running"
+    )
+    explorer.observe(lambda _: setattr(explorer.xmin, "value", "median"), "result")
+    explorer.start()
+    explorer.wait(30)
+    explorer.wait(30)
+    assert explorer.error is None and not explorer.running
+
+
+def test_code_never_claims_what_is_not_shown(explorer: wb.ui.SpectrumExplorer, checkpoint: str) -> None:
+    explorer.run()
+    explorer.layers.value = "nope"
+    with pytest.raises(wb.LayerNotFoundError):
+        explorer.run()
+    assert explorer.code().startswith("# the settings have changed") and "esd" not in explorer.code()
+    explorer.result = wb.spectrum(checkpoint, xmin="median")
+    assert explorer.code_box.value.startswith("# the result shown was given to the explorer: Spectrum of")
+
+
+def test_code_of_a_model_without_a_tail_runs(tmp_path: Path) -> None:
+    save_file({"fc.weight": torch.ones(1, 40)}, tmp_path / "one.safetensors")
+    explorer = Explorer(tmp_path / "one.safetensors")
+    explorer.run()
+    assert "wb.figure" not in explorer.code()
+    exec(explorer.code(), {})
+    explorer.close()
+
+
+def test_names_from_a_strangers_file_are_text_and_not_markup(tmp_path: Path) -> None:
+    evil = '"><img src=x onerror=alert(1)>'
+    save_file(
+        {f"{evil}.weight": torch.randn(30, 40, generator=torch.Generator().manual_seed(0))}, tmp_path / "m.safetensors"
+    )
+    explorer = Explorer(str(tmp_path / "m.safetensors"))
+    explorer.run()
+    html = [widget.value for widget in _widgets().values() if isinstance(widget, ipw.HTML)]
+    assert not any("<img" in value for value in html) and any("&lt;img" in value for value in html)
+    assert "<img" not in explorer.result._repr_html_()
+    explorer.close()
 
 
 def test_every_control_has_a_name_and_status_is_text(explorer: wb.ui.SpectrumExplorer) -> None:
@@ -251,10 +323,14 @@ def test_every_control_has_a_name_and_status_is_text(explorer: wb.ui.SpectrumExp
 
 def test_arguments_set_the_controls_and_bad_ones_are_refused(checkpoint: str) -> None:
     explorer = Explorer(checkpoint, layers=["fc1", "fc2"], xmin=25.0, conv="flatten", theme="dark")
+    assert Explorer(checkpoint, xmin=1e-15).call().arguments["xmin"] == 1e-15
     assert dict(explorer.call().arguments) == {"layers": ["fc1", "fc2"], "xmin": 25.0, "conv": "flatten"}
     assert "wb-dark" in explorer._dom_classes
     with pytest.raises(wb.ArgumentError, match="auto.*light.*dark"):
         Explorer(checkpoint, theme="blue")
-    for bad in ({"xmin": "edge"}, {"conv": "slice"}, {"compat": "weightwacher"}, {"xmin": -1.0}):
+    wrong_layers: list[dict[str, Any]] = [{"layers": []}, {"layers": 5}, {"layers": [3]}, {"layers": ["a,b"]}]
+    wrong_rules: list[dict[str, Any]] = [{"xmin": wrong} for wrong in ("edge", -1.0, True, None, [1], float("inf"))]
+    others = [{"conv": "slice"}, {"compat": "weightwacher"}, {"xmin": "median", "compat": "weightwatcher"}]
+    for bad in [*wrong_layers, *wrong_rules, *others]:
         with pytest.raises(wb.ArgumentError):
             Explorer(checkpoint, **bad)

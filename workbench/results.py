@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -55,7 +55,12 @@ _KINDS: Mapping[type, type | tuple[type, ...]] = {
 LAYER_COLUMNS: Mapping[str, Column] = MappingProxyType(
     {
         "layer": Column("module path: the tensor's name without `.weight` and wrapper prefixes", str, ""),
-        "depth": Column("position in the model, counted from the input", int, "layers", low=0),
+        "depth": Column(
+            "number of matrix layers before it, in the order of the source (or of the names, where it has none)",
+            int,
+            "layers",
+            low=0,
+        ),
         "verdict": Column("what may be concluded about the layer", str, ""),
         "reason": Column("why the verdict is what it is, or why there is no number", str, ""),
     }
@@ -66,28 +71,30 @@ LAYER_COLUMNS: Mapping[str, Column] = MappingProxyType(
 class Result:
     """A frozen set of tables with provenance.
 
-    Subclasses declare `TABLES` (table name → its columns, the main table first) and `COLUMNS` (what each
-    column means); `OPTIONAL` names the tables that may be absent, and what makes them. Extra fields hold tensors or
-    mappings from names to tensors.
+    Subclasses declare `COLUMNS` (table → column → what it means, the main table first); `TABLES` lists the tables, and
+    `OPTIONAL` those that may be absent, with what makes them. Extra fields hold tensors, or mappings of names to them.
 
     Attributes:
         tables: table name → column name → cells.
         meta: source, fingerprints, every parameter, seed, dtype, device, versions, seconds.
     """
 
-    TABLES: ClassVar[Mapping[str, Sequence[str]]] = {}
-    COLUMNS: ClassVar[Mapping[str, Column]] = {}
+    COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {}
+    TABLES: ClassVar[tuple[str, ...]] = ()
     OPTIONAL: ClassVar[Mapping[str, str]] = {}
     NEXT: ClassVar[str] = ".frame()"
 
     tables: Mapping[str, Table]
     meta: Mapping[str, Any]
 
+    def __init_subclass__(cls) -> None:
+        cls.TABLES = tuple(cls.COLUMNS)
+
     def __post_init__(self) -> None:
         if unknown := set(self.tables) - set(self.TABLES):
             raise ResultError(f"{type(self).__name__} has no tables {sorted(unknown)}; it has {list(self.TABLES)}.")
         frozen = {}
-        for name, columns in self.TABLES.items():
+        for name, columns in self.COLUMNS.items():
             if name not in self.tables and name in self.OPTIONAL:
                 continue
             if name not in self.tables:
@@ -107,7 +114,7 @@ class Result:
         object.__setattr__(self, "meta", MappingProxyType(dict(self.meta)))
 
     def _checked(self, table: str, name: str, cells: Cells) -> Iterator[Any]:
-        column = self.COLUMNS[name]
+        column = self.COLUMNS[table][name]
         for row, cell in enumerate(cells):
             fits = isinstance(cell, _KINDS[column.kind]) and (column.kind is bool or not isinstance(cell, bool))
             value = column.kind(cell) if fits else cell
@@ -128,14 +135,14 @@ class Result:
         """
         import pandas
 
+        name = self.TABLES[0] if name is None else name
         table = self._table(name)
         dtypes = {float: "float64", int: "int64", bool: "bool", str: "str"}
-        return pandas.DataFrame(
-            {column: pandas.Series(cells, dtype=dtypes[self.COLUMNS[column].kind]) for column, cells in table.items()}
-        )
+        kinds = {column: dtypes[declared.kind] for column, declared in self.COLUMNS[name].items()}
+        return pandas.DataFrame({column: pandas.Series(cells, dtype=kinds[column]) for column, cells in table.items()})
 
     def _table(self, name: str | None) -> Table:
-        name = next(iter(self.TABLES)) if name is None else name
+        name = self.TABLES[0] if name is None else name
         if name in self.tables:
             return self.tables[name]
         if name in self.OPTIONAL:
@@ -143,27 +150,19 @@ class Result:
         known = list(self.tables)
         raise ArgumentError(f"{type(self).__name__} has no table {name!r}; it has {known}." + nearest(name, known))
 
-    def row(self, layer: str) -> dict[str, Any]:
-        """One layer's cells in the main table.
-
-        Raises:
-            LayerNotFoundError: the layer is not in it; the nearest names are offered.
-        """
-        table = self._table(None)
-        if layer not in table["layer"]:
-            message = f"{type(self).__name__} has no layer {layer!r}."
-            raise LayerNotFoundError(message + nearest(layer, table["layer"]))
-        index = table["layer"].index(layer)
-        return {column: cells[index] for column, cells in table.items()}
+    @classmethod
+    def columns(cls, table: str, rows: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        """Rows as the columns of a table, for building a result."""
+        cells = list(rows)
+        return {column: [row[column] for row in cells] for column in cls.COLUMNS[table]}
 
     @classmethod
     def describe(cls) -> str:
         """The meaning, unit and range of every column, a line each."""
         lines = [cls.__name__]
-        for table, columns in cls.TABLES.items():
+        for table, columns in cls.COLUMNS.items():
             lines.append(f"  {table}")
-            for name in columns:
-                column = cls.COLUMNS[name]
+            for name, column in columns.items():
                 bounds = (
                     ""
                     if math.isinf(column.low) and math.isinf(column.high)
@@ -224,6 +223,30 @@ class Result:
     def extra_fields(cls) -> list[str]:
         """The fields that hold tensors."""
         return [field.name for field in dataclasses.fields(cls) if field.name not in ("tables", "meta")]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class LayerResult(Result):
+    """A result whose main table has one row per layer, under the ids that all analyses share."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        layers = self._table(None)["layer"]
+        if twice := {layer for layer in layers if layers.count(layer) > 1}:
+            raise ResultError(f"{type(self).__name__} has more than one row of {sorted(twice)[0]!r}.")
+
+    def row(self, layer: str) -> dict[str, Any]:
+        """One layer's cells in the main table.
+
+        Raises:
+            LayerNotFoundError: the layer is not in it; the nearest names are offered.
+        """
+        table = self._table(None)
+        if layer not in table["layer"]:
+            message = f"{type(self).__name__} has no layer {layer!r}."
+            raise LayerNotFoundError(message + nearest(layer, table["layer"]))
+        index = table["layer"].index(layer)
+        return {column: cells[index] for column, cells in table.items()}
 
 
 def _rebuilt(kind: type[Result], fields: dict[str, Any]) -> Result:

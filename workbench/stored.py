@@ -128,10 +128,14 @@ def _file_names() -> set[str]:
 def _read_table(kind: type[Result], name: str, file: Path) -> dict[str, list[Any]]:
     with file.open(newline="", encoding="utf-8") as lines:
         head, *rows = list(csv.reader(lines))
-    if head != list(kind.TABLES[name]):
-        raise ValueError(f"{file.name} has the columns {head}, expected {list(kind.TABLES[name])}")
+    declared = kind.COLUMNS[name]
+    if head != list(declared):
+        lacks, more = [one for one in declared if one not in head], [one for one in head if one not in declared]
+        raise ValueError(
+            f"{file.name} has other columns than this workbench writes: it lacks {lacks} and has {more}; recompute it"
+        )
     cells = zip(*rows, strict=True) if rows else [()] * len(head)
-    read = {column: (kind.COLUMNS[column].kind, cell) for column, cell in zip(head, cells, strict=True)}
+    read = {column: (declared[column].kind, cell) for column, cell in zip(head, cells, strict=True)}
     return {name: [_cell(kind, text) for text in texts] for name, (kind, texts) in read.items()}
 
 

@@ -12,9 +12,15 @@ import pytest
 import torch
 
 import workbench as wb
-from workbench.results import LAYER_COLUMNS
+from workbench.results import LAYER_COLUMNS, LayerResult
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+KINDS_OF_RESULTS = [
+    kind
+    for parent in (wb.Result, LayerResult)
+    for kind in parent.__subclasses__()
+    if kind.__module__.startswith("workbench.") and kind is not LayerResult
+]
 
 
 def spectrum_oracle() -> None:
@@ -150,13 +156,15 @@ def test_every_result_has_its_figures() -> None:
 
     promised = {kind for primitive in PRIMITIVES.values() for kind in primitive.figures}
     assert promised == {kind for kinds in KINDS.values() for kind in kinds}
-    assert set(KINDS) == {kind for kind in wb.Result.__subclasses__() if kind.__module__.startswith("workbench.")}
+    assert set(KINDS) == set(KINDS_OF_RESULTS)
 
 
-@pytest.mark.parametrize("kind", [k for k in wb.Result.__subclasses__() if k.__module__.startswith("workbench.")])
-def test_columns_are_declared_once_and_used(kind: type[wb.Result]) -> None:
-    used = {column for columns in kind.TABLES.values() for column in columns}
-    assert used == set(kind.COLUMNS)
-    assert set(LAYER_COLUMNS) <= set(next(iter(kind.TABLES.values())))
-    assert all(column.meaning for column in kind.COLUMNS.values())
-    assert all(name in kind.describe() for name in used)
+@pytest.mark.parametrize("kind", KINDS_OF_RESULTS)
+def test_columns_say_what_they_mean(kind: type[wb.Result]) -> None:
+    assert kind.TABLES == tuple(kind.COLUMNS)
+    assert set(kind.OPTIONAL) < set(kind.TABLES)
+    assert all(column.meaning for table in kind.COLUMNS.values() for column in table.values())
+    if issubclass(kind, LayerResult):
+        assert list(kind.COLUMNS[kind.TABLES[0]])[0] == "layer" and set(LAYER_COLUMNS) <= set(
+            kind.COLUMNS[kind.TABLES[0]]
+        )

@@ -244,7 +244,7 @@ class Explorer(ipw.VBox):
             layout=ipw.Layout(flex="0 0 300px", min_width="0"),
         )
         for plot in self.plots.values():
-            plot.layout = ipw.Layout(flex="1 1 0", min_width="0", overflow="hidden")
+            plot.layout.flex, plot.layout.min_width, plot.layout.overflow = "1 1 0", "0", "hidden"
         right = ipw.HBox(list(self.plots.values()), layout=ipw.Layout(flex="1 1 auto", min_width="0"))
         more = ipw.Accordion([self.code_box, self.export_panel], titles=("Code", "Export"))
         return [style_sheet(), ipw.HBox([left, right]), self.rows, more]

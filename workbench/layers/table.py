@@ -5,28 +5,27 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.layers.views import Layer, layer_views
-from workbench.results import LAYER_COLUMNS, Column, Result
+from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.weights import ModelLike, load
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class LayerTable(Result):
+class LayerTable(LayerResult):
     """One row per tensor; `elements` of all rows add up to the model's, tied names counted once."""
 
-    TABLES: ClassVar = {
-        "layers": ("layer tensor depth kind shape rows cols matrices elements bytes dtype verdict reason".split())
-    }
-    COLUMNS: ClassVar[Mapping[str, Column]] = {
-        **LAYER_COLUMNS,
-        "tensor": Column("the tensor's name", str, ""),
-        "kind": Column("linear, embedding, conv1d, conv2d, conv3d; empty if excluded", str, ""),
-        "shape": Column("the tensor's shape", str, ""),
-        "rows": Column("rows of each matrix; 0 if excluded", int, "rows", low=0),
-        "cols": Column("columns of each matrix; 0 if excluded", int, "cols", low=0),
-        "matrices": Column("matrices in the tensor: one per kernel position; 0 if excluded", int, low=0),
-        "elements": Column("elements of the tensor; 0 for a second name of a tied tensor", int, low=0),
-        "bytes": Column("bytes of the tensor as stored", int, "B", low=0),
-        "dtype": Column("dtype as stored", str, ""),
+    COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
+        "layers": {
+            **LAYER_COLUMNS,
+            "tensor": Column("the tensor's name", str, ""),
+            "kind": Column("linear, embedding, conv1d, conv2d, conv3d; empty if excluded", str, ""),
+            "shape": Column("the tensor's shape", str, ""),
+            "rows": Column("rows of each matrix; 0 if excluded", int, "rows", low=0),
+            "cols": Column("columns of each matrix; 0 if excluded", int, "cols", low=0),
+            "matrices": Column("matrices in the tensor: one per kernel position; 0 if excluded", int, low=0),
+            "elements": Column("elements of the tensor; 0 for a second name of a tied tensor", int, low=0),
+            "bytes": Column("bytes of the tensor as stored", int, "B", low=0),
+            "dtype": Column("dtype as stored", str, ""),
+        }
     }
     NEXT: ClassVar[str] = "wb.spectrum(model), .frame().query(\"verdict == 'excluded'\")"
 
@@ -87,6 +86,4 @@ def layers(model: ModelLike) -> LayerTable:
             row |= {"layer": view.tensor, "kind": "", "rows": 0, "cols": 0, "matrices": 0}
             row |= {"verdict": "excluded", "reason": view.reason}
         rows.append(row)
-    columns = LayerTable.TABLES["layers"]
-    meta = weights.provenance("wb.layers")
-    return LayerTable(tables={"layers": {name: [row[name] for row in rows] for name in columns}}, meta=meta)
+    return LayerTable(tables={"layers": LayerTable.columns("layers", rows)}, meta=weights.provenance("wb.layers"))

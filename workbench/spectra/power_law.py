@@ -27,7 +27,8 @@ class PowerLaw:
 
     Attributes:
         alpha: exponent α = 1 + n / Σ ln(λⱼ/xmin).
-        alpha_error: standard error (α − 1)/√n.
+        alpha_error: (α − 1)/√n, the standard error for a given xmin and independent eigenvalues. A searched xmin
+            adds to it; eigenvalues that repel each other take from it.
         ks_distance: D = maxⱼ |F_fit(λⱼ) − (j − i)/n| over the tail.
         xmin: where the tail begins.
         tail_size: number n of eigenvalues in the tail.

@@ -14,7 +14,7 @@ from workbench.errors import ArgumentError, Cancelled, LayerError
 from workbench.layers import Conv, Exclusion, Layer, Selection, layer_views, matrices, selected
 from workbench.linalg import gram_eigenvalues, resolved_device
 from workbench.progress import Outcome, ProgressCallback, map_units
-from workbench.results import LAYER_COLUMNS, Column, Result
+from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.spectra import weightwatcher
 from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
@@ -25,67 +25,47 @@ METRICS = (
     "num_eigenvalues rank alpha alpha_error ks_distance xmin tail_size alpha_weighted log_alpha_norm stable_rank "
     "entropy lambda_max frobenius_squared"
 ).split()
-
 SMALL_ELEMENTS = 1 << 24  # 64 MB of float32: layers up to this size are analysed several at a time
 MOST_WORKERS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Spectrum(Result):
+class Spectrum(LayerResult):
     """Eigenvalue spectra λ = σ² of weight matrices, one row per layer.
 
     Attributes:
         eigenvalues: layer id → all λ of the layer, ascending, float64; layers that failed have none.
     """
 
-    TABLES: ClassVar[Mapping[str, Sequence[str]]] = {
-        "layers": [*LAYER_COLUMNS, "rows", "cols", "matrices", *METRICS],
-        "excluded": ["tensor", "depth", "elements", "reason"],
+    COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
+        "layers": {
+            **LAYER_COLUMNS,
+            "rows": Column("rows of each matrix", int, low=1),
+            "cols": Column("columns of each matrix", int, low=1),
+            "matrices": Column("matrices whose eigenvalues are pooled", int, low=1),
+            "num_eigenvalues": Column("eigenvalues in all: matrices · min(rows, cols)", int, low=0),
+            "rank": Column("eigenvalues above ε·N·λmax, the hard rank", int, low=0),
+            "alpha": Column("power-law exponent α = 1 + n/Σ ln(λ/xmin) of the tail", low=1),
+            "alpha_error": Column("(α − 1)/√n: the standard error for a given xmin and independent eigenvalues", low=0),
+            "ks_distance": Column("largest distance of the tail's one-sided empirical CDF and the fit", low=0, high=1),
+            "xmin": Column("λ at which the tail begins", unit="λ", low=0),
+            "tail_size": Column("number n of eigenvalues in the tail", int, low=0),
+            "alpha_weighted": Column("α·log10 λmax"),
+            "log_alpha_norm": Column("log10 Σ λ^α"),
+            "stable_rank": Column("Σλ/λmax", low=0),
+            "entropy": Column("−Σ p ln p / ln rank, p = λ/Σλ", low=0),
+            "lambda_max": Column("largest eigenvalue, the squared spectral norm", unit="λ", low=0),
+            "frobenius_squared": Column("Σλ, the squared Frobenius norm", unit="λ", low=0),
+        },
+        "excluded": {
+            "tensor": Column("a tensor that is no weight matrix", str, ""),
+            "depth": LAYER_COLUMNS["depth"],
+            "elements": Column("its elements", int, low=0),
+            "reason": Column("why it is none", str, ""),
+        },
         "weightwatcher": weightwatcher.COLUMNS,
     }
     OPTIONAL: ClassVar[Mapping[str, str]] = {"weightwatcher": "it is made by wb.spectrum(..., compat='weightwatcher')"}
-    COLUMNS: ClassVar[Mapping[str, Column]] = {
-        **LAYER_COLUMNS,
-        "rows": Column("rows of each matrix", int, low=1),
-        "cols": Column("columns of each matrix", int, low=1),
-        "matrices": Column("matrices whose eigenvalues are pooled", int, low=1),
-        "num_eigenvalues": Column("eigenvalues in all: matrices · min(rows, cols)", int, low=0),
-        "rank": Column("eigenvalues above ε·N·λmax, the hard rank", int, low=0),
-        "alpha": Column("power-law exponent α = 1 + n/Σ ln(λ/xmin) of the tail", low=1),
-        "alpha_error": Column("standard error (α − 1)/√n", low=0),
-        "ks_distance": Column("Kolmogorov–Smirnov distance of tail and fit", low=0, high=1),
-        "xmin": Column("λ at which the tail begins", unit="λ", low=0),
-        "tail_size": Column("number n of eigenvalues in the tail", int, low=0),
-        "alpha_weighted": Column("α·log10 λmax"),
-        "log_alpha_norm": Column("log10 Σ λ^α"),
-        "stable_rank": Column("Σλ/λmax", low=0),
-        "entropy": Column("−Σ p ln p / ln rank, p = λ/Σλ", low=0),
-        "lambda_max": Column("largest eigenvalue, the squared spectral norm", unit="λ", low=0),
-        "frobenius_squared": Column("Σλ, the squared Frobenius norm", unit="λ", low=0),
-        "tensor": Column("a tensor that is no weight matrix", str, ""),
-        "elements": Column("its elements", int, low=0),
-        "longname": Column("WeightWatcher's name of the layer", str, ""),
-        "M": Column("smaller dimension of each matrix", int, low=1),
-        "N": Column("larger dimension of each matrix", int, low=1),
-        "Q": Column("N/M", low=1),
-        "rf": Column("matrices (kernel positions)", int, low=1),
-        "num_evals": Column("eigenvalues in all", int, low=0),
-        "sigma": Column("WeightWatcher's name of alpha_error"),
-        "D": Column("WeightWatcher's name of ks_distance"),
-        "xmax": Column("largest eigenvalue", unit="λ"),
-        "num_pl_spikes": Column("WeightWatcher's name of tail_size", int),
-        "norm": Column("Σλ", unit="λ"),
-        "log_norm": Column("log10 Σλ"),
-        "spectral_norm": Column("λmax: σ², not σ", unit="λ"),
-        "log_spectral_norm": Column("log10 λmax"),
-        "matrix_rank": Column("the hard rank", int),
-        "rank_loss": Column("eigenvalues at or below ε·N·λmax, matrix by matrix", int),
-        "weak_rank_loss": Column("eigenvalues below 1e-6", int),
-        "sv_max": Column("largest singular value", unit="σ"),
-        "sv_min": Column("largest of the matrices' smallest singular values", unit="σ"),
-        "status": Column("`success` or `failed`", str, ""),
-        "warning": Column("`over-trained` below α = 2, `under-trained` above 6", str, ""),
-    }
     NEXT: ClassVar[str] = ".frame(), wb.figure(spectrum), wb.figure(spectrum, 'esd', layer=…), wb.ui.SpectrumExplorer()"
 
     eigenvalues: Mapping[str, Tensor]
@@ -153,7 +133,8 @@ def spectrum(
     Newman (2009) for the fit. Ours: float64 Gram matrices, a relative zero threshold ε·N·λmax, verdicts.
 
     Misreads: α depends on the aspect ratio of the matrix (the reason for FARMS), and the search finds a tail in
-    pure noise too. Compare layers of one shape, and read the verdict first.
+    pure noise too. Compare layers of one shape, and read the verdict first. `alpha_error` takes xmin as given and
+    eigenvalues as independent; neither is true after a search.
 
     Example:
         >>> import torch
@@ -285,20 +266,17 @@ def _spectrum(
         outcome.value.row if outcome.value else _failed(outcome.unit, conv, outcome.error or LayerError("no value"))
         for outcome in outcomes
     ]
-    tables = {"layers": {name: [row[name] for row in rows] for name in Spectrum.TABLES["layers"]}}
+    tables = {"layers": Spectrum.columns("layers", rows)}
     left_out = [view for view in views if isinstance(view, Exclusion)]
-    tables["excluded"] = {
-        "tensor": [view.tensor for view in left_out],
-        "depth": [view.depth for view in left_out],
-        "elements": [weights.infos[view.tensor].elements for view in left_out],
-        "reason": [view.reason for view in left_out],
-    }
+    tables["excluded"] = Spectrum.columns(
+        "excluded", (vars(view) | {"elements": weights.infos[view.tensor].elements} for view in left_out)
+    )
     if compat:
         compatible = [
             (outcome.value and outcome.value.weightwatcher) or weightwatcher.failed_row(outcome.unit)
             for outcome in outcomes
         ]
-        tables["weightwatcher"] = {name: [row[name] for row in compatible] for name in weightwatcher.COLUMNS}
+        tables["weightwatcher"] = Spectrum.columns("weightwatcher", compatible)
     meta["fingerprints"] = {layer.tensor: value.fingerprint for layer, value in done}
     eigenvalues = {layer.layer: value.eigenvalues for layer, value in done}
     return Spectrum(tables=tables, meta=meta, eigenvalues=eigenvalues)

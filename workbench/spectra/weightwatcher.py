@@ -8,6 +8,7 @@ matrices with singular values between 1e-13 and 1e-7 of the largest. And a fit t
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.layers import Layer
+from workbench.results import Column
 from workbench.spectra.norms import alpha_weighted, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import NO_FIT, PowerLaw, power_law, tail_fits
 
@@ -27,11 +29,36 @@ SLICE_SCALE = math.sqrt(0.5)
 OVER_TRAINED, UNDER_TRAINED = 2.0, 6.0
 ENTROPY_EPSILON = 1e-10  # added to every share and to the rank
 
-COLUMNS = (
-    "longname M N Q rf num_evals alpha sigma D xmin xmax num_pl_spikes alpha_weighted log_alpha_norm norm log_norm "
-    "spectral_norm log_spectral_norm lambda_max stable_rank entropy matrix_rank rank_loss weak_rank_loss sv_max "
-    "sv_min status warning"
-).split()
+COLUMNS: Mapping[str, Column] = {
+    "longname": Column("the layer's name", str, ""),
+    "M": Column("smaller dimension of each matrix", int, low=1),
+    "N": Column("larger dimension of each matrix", int, low=1),
+    "Q": Column("N/M", low=1),
+    "rf": Column("matrices (kernel positions)", int, low=1),
+    "num_evals": Column("eigenvalues in all", int, low=0),
+    "alpha": Column("exponent; NaN if the fit failed (there it is −1)"),
+    "sigma": Column("standard error of alpha"),
+    "D": Column("distance of tail and fit, one-sided"),
+    "xmin": Column("where the tail begins", unit="λ"),
+    "xmax": Column("largest eigenvalue", unit="λ"),
+    "num_pl_spikes": Column("eigenvalues in the tail", int),
+    "alpha_weighted": Column("α·log10 λmax"),
+    "log_alpha_norm": Column("log10 Σ λ^α"),
+    "norm": Column("Σλ", unit="λ"),
+    "log_norm": Column("log10 Σλ"),
+    "spectral_norm": Column("λmax: σ², not σ", unit="λ"),
+    "log_spectral_norm": Column("log10 λmax"),
+    "lambda_max": Column("λmax", unit="λ"),
+    "stable_rank": Column("Σλ/λmax"),
+    "entropy": Column("−Σ p ln p / ln rank with 1e-10 added to every p = λ/Σλ"),
+    "matrix_rank": Column("the hard rank", int),
+    "rank_loss": Column("eigenvalues at or below ε·N·λmax, matrix by matrix", int),
+    "weak_rank_loss": Column("eigenvalues below 1e-6", int),
+    "sv_max": Column("largest singular value", unit="σ"),
+    "sv_min": Column("largest of the matrices' smallest singular values", unit="σ"),
+    "status": Column("`success` or `failed`", str, ""),
+    "warning": Column("`over-trained` below α = 2, `under-trained` above 6", str, ""),
+}
 
 
 def compatible_fit(eigenvalues: Float[Tensor, " n"]) -> PowerLaw:

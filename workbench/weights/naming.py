@@ -61,10 +61,12 @@ def unnested(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str], 
     """
     path: list[str] = []
     skipped: list[str] = []
-    while nested := next((key for key in NESTINGS if _holds_tensors(content.get(key))), None):
+    entered = frozenset({id(content)})
+    while nested := next((key for key in NESTINGS if _holds_tensors(content.get(key), entered)), None):
         skipped += [".".join([*path, str(key)]) for key in content if key != nested]
         path.append(nested)
         content = content[nested]
+        entered |= {id(content)}
     tensors: dict[str, Tensor] = {}
     for key, value in content.items():
         if not isinstance(value, Tensor):
