@@ -181,7 +181,6 @@ def test_thread_counts_of_torch_and_blas_are_as_before(end: type[BaseException] 
     assert (torch.get_num_threads(), *set(blas_threads())) == (before, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: threadpoolctl lets only the first thread that set a limit set another")
 @pytest.mark.usefixtures("two_blas_threads")
 @pytest.mark.parametrize("first_out", ["a", "b"])
 def test_of_two_runs_at_once_the_last_to_end_restores_the_thread_counts(first_out: str) -> None:

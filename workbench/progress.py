@@ -127,20 +127,22 @@ class _OneThreadEach:
 
     def __init__(self) -> None:
         self._lock, self._open = threading.Lock(), 0
+        self._setter = ThreadPoolExecutor(1)  # only the thread that set OpenBLAS' limit can take it back
 
     def __enter__(self) -> None:
         from threadpoolctl import threadpool_limits
 
         with self._lock:
             if self._open == 0:
-                self._torch, self._blas = torch.get_num_threads(), threadpool_limits(1, user_api="blas")
+                self._torch = torch.get_num_threads()
+                self._blas = self._setter.submit(threadpool_limits, 1, user_api="blas").result()
             self._open += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._open -= 1
             if self._open == 0:
-                self._blas.restore_original_limits()
+                self._setter.submit(self._blas.__exit__, None, None, None).result()
                 torch.set_num_threads(self._torch)
 
 

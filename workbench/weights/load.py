@@ -99,7 +99,7 @@ def _open_module(module: nn.Module) -> Opened:
     )
 
 
-def _open_mapping(content: Mapping[str, Any], source: str, sizes: set[int] | None = None) -> Opened:
+def _open_mapping(content: Mapping[Any, Any], source: str, sizes: set[int] | None = None) -> Opened:
     infos, tensors, notes = mapping_infos(content, source, sizes)
     return Opened(infos, _reader(tensors, source), notes, True, True)
 

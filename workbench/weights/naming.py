@@ -50,7 +50,7 @@ def _without_compiled_submodules(name: str, names: Iterable[str]) -> str:
     return ".".join(parts)
 
 
-def unnested(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str], list[str]]:
+def unnested(content: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """The tensors of a checkpoint dictionary, looking into `state_dict` and its like.
 
     Returns:

@@ -19,7 +19,7 @@ RESAVE = (
 )
 
 
-def torch_content(path: Path, *, legacy: bool) -> Mapping[str, Any]:
+def torch_content(path: Path, *, legacy: bool) -> Mapping[Any, Any]:
     """The dictionary in a torch file, its tensors mapped from the file (zip) or in memory (legacy pickle).
 
     Never falls back to unpickling arbitrary objects: what `weights_only=True` refuses stays refused.
@@ -68,7 +68,7 @@ def record_sizes(path: Path) -> set[int] | None:
 
 
 def mapping_infos(
-    content: Mapping[str, Any], source: str, sizes: set[int] | None = None
+    content: Mapping[Any, Any], source: str, sizes: set[int] | None = None
 ) -> tuple[list[TensorInfo], dict[str, Tensor], list[str]]:
     """Infos, tensors by stored name and notes of a checkpoint dictionary.
 
