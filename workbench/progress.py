@@ -127,7 +127,6 @@ class _OneThreadEach:
 
     def __init__(self) -> None:
         self._lock, self._open = threading.Lock(), 0
-        self._setter = ThreadPoolExecutor(1)  # only the thread that set OpenBLAS' limit can take it back
 
     def __enter__(self) -> None:
         from threadpoolctl import threadpool_limits
@@ -135,15 +134,25 @@ class _OneThreadEach:
         with self._lock:
             if self._open == 0:
                 self._torch = torch.get_num_threads()
-                self._blas = self._setter.submit(threadpool_limits, 1, user_api="blas").result()
+                _take_control_of_openblas()
+                self._blas = threadpool_limits(1, user_api="blas")
             self._open += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._open -= 1
             if self._open == 0:
-                self._setter.submit(self._blas.__exit__, None, None, None).result()
+                _take_control_of_openblas()
+                self._blas.__exit__(None, None, None)
                 torch.set_num_threads(self._torch)
+
+
+def _take_control_of_openblas() -> None:
+    """Lets this thread set OpenBLAS' limit: in newer threadpoolctl the first thread to set it is the only one heard."""
+    from threadpoolctl import OpenBLASController
+
+    if hasattr(OpenBLASController, "clear_controlling_thread"):
+        OpenBLASController.clear_controlling_thread(force=True)
 
 
 _ONE_THREAD_EACH = _OneThreadEach()

@@ -96,6 +96,7 @@ def test_run_cancel_and_run_again(tour: Any, spectrum: wb.Spectrum) -> None:
     expect(status).to_contain_text("CANCELLED after")
     done = int(status.inner_text().split("CANCELLED after ")[1].split()[0])
     assert done < 40
+    expect(rows(explorer)).to_have_count(done or 40)  # a run stopped before its first layer leaves what was shown
     tour.shot("3-cancelled")
     run.click()
     expect(status).to_contain_text("40 layers (")
