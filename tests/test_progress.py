@@ -5,7 +5,8 @@ import itertools
 import math
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -156,10 +157,17 @@ def blas_threads() -> list[int]:
     return [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
 
 
+def in_a_thread_that_ends(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Of threads that set OpenBLAS' limit threadpoolctl heeds the first alone, as long as that lives."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments, **options).result()
+
+
 @pytest.fixture
 def two_blas_threads() -> Iterator[None]:
-    with threadpool_limits(2, user_api="blas"):
-        yield
+    limits = in_a_thread_that_ends(threadpool_limits, 2, user_api="blas")
+    yield
+    in_a_thread_that_ends(limits.restore_original_limits)
 
 
 @pytest.mark.usefixtures("two_blas_threads")

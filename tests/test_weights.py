@@ -811,3 +811,16 @@ def test_a_damaged_record_header_in_a_zip_never_shifts_the_numbers(at: int, tmp_
     content[record.header_offset + at] += 4
     with pytest.raises(wb.CheckpointError, match="truncated or damaged zip archive"):
         wb.load(write(path, bytes(content)))
+
+
+@pytest.mark.parametrize("change", [lambda path: os.truncate(path, 5000), os.unlink, lambda path: path.touch()])
+def test_a_mapped_zip_that_changes_is_refused_and_does_not_end_the_process(
+    change: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = as_zip({"a": torch.ones(1 << 22)}, tmp_path / "net.pt")
+    weights = wb.load(path)
+    change(path)
+    with pytest.raises(
+        wb.CheckpointError, match=r"\[a\]: (the file changed since it was opened|cannot be read any more)"
+    ):
+        weights["a"]

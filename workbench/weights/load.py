@@ -114,6 +114,22 @@ def _reader(tensors: Mapping[str, Tensor], source: str) -> Callable[[TensorInfo]
     return read
 
 
+def _while_unchanged(path: Path, read: Callable[[TensorInfo], Tensor]) -> Callable[[TensorInfo], Tensor]:
+    """Reading from a mapped file that refuses once the file has changed: a map of what is gone ends the process."""
+    opened = path.stat()
+
+    def checked(info: TensorInfo) -> Tensor:
+        try:
+            now = path.stat()
+        except OSError as error:
+            raise CheckpointError(str(path), info.stored, f"cannot be read any more: {error.strerror}") from error
+        if (now.st_ino, now.st_size, now.st_mtime_ns) != (opened.st_ino, opened.st_size, opened.st_mtime_ns):
+            raise CheckpointError(str(path), info.stored, "the file changed since it was opened; open it again")
+        return read(info)
+
+    return checked
+
+
 def _open_file(path: Path) -> Opened:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -131,7 +147,8 @@ def _open_file(path: Path) -> Opened:
         sizes = record_sizes(path)
         if sizes is None:
             raise CheckpointError(str(path), None, "a zip archive, but not one that torch.save wrote (no data.pkl)")
-        return _open_mapping(torch_content(path, legacy=False), str(path), sizes)
+        opened = _open_mapping(torch_content(path, legacy=False), str(path), sizes)
+        return replace(opened, read=_while_unchanged(path, opened.read))
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         return open_safetensors(path)
     if head[:1] == b"\x80":

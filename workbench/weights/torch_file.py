@@ -32,7 +32,7 @@ def torch_content(path: Path, *, legacy: bool) -> Mapping[Any, Any]:
     except pickle.UnpicklingError as error:
         # torch raises one class for a refused object and a broken stream; its text, which ends in the advice to load
         # the file unsafely, is not passed on
-        refused = any(word in str(error).casefold() for word in ("unsupported", "blocked", "allowlist"))
+        refused = any(word in str(error).casefold() for word in ("unsupported global", "blocked", "allowlist"))
         reason = f"refused: {RESAVE}" if refused else "a damaged pickle: it ends early or makes no sense"
         raise CheckpointError(str(path), None, reason) from error
     except Exception as error:
