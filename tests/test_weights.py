@@ -161,7 +161,7 @@ def test_every_access_is_a_copy_that_may_be_written_to(
     ("form", "prefix", "notes"),
     [
         ("zip", "", []),
-        ("safetensors", "", ["depth is the natural order of the names: safetensors stores no order"]),
+        ("safetensors", "", ["depth is the natural order of the names: the file stores no order"]),
         ("legacy", "", ["a legacy torch pickle cannot be mapped: the whole file ("]),
         ("nn.Module", "", []),
         ("model", "", ["tensors found under 'model'", "left out, not tensors of the model: epoch, optimizer"]),
@@ -364,8 +364,7 @@ def test_a_file_that_shrinks_or_goes_away_after_opening_names_the_tensor(tmp_pat
     path = as_safetensors({"a": torch.ones(4), "b": torch.ones(4)}, tmp_path / "net.safetensors")
     weights = wb.load(path)
     os.truncate(path, path.stat().st_size - 6)
-    assert weights["a"].tolist() == [1, 1, 1, 1]
-    reason = r"net.safetensors \[b\]: the file ends after 10 of 16 bytes; it changed since it was opened"
+    reason = r"net.safetensors \[b\]: the file changed since it was opened; open it again"
     with pytest.raises(wb.CheckpointError, match=reason) as error:
         weights["b"]
     assert (error.value.path, error.value.key) == (str(path), "b")

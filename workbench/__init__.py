@@ -29,7 +29,7 @@ from workbench.results import Result
 from workbench.spectra import Spectrum, spectrum
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
-from workbench.weights import ModelLike, Weights, load
+from workbench.weights import ModelLike, Weights, load, save
 
 __all__ = [
     "ArgumentError",
@@ -54,6 +54,7 @@ __all__ = [
     "layers",
     "load",
     "open_result",
+    "save",
     "spectrum",
 ]
 

@@ -1,6 +1,7 @@
 """Every public name is known here; every primitive has an oracle that a stated mutation of it breaks."""
 
 import inspect
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import workbench as wb
 from workbench.results import LAYER_COLUMNS, LayerResult
@@ -51,6 +53,14 @@ def load_oracle() -> None:
     weights = wb.load(wrapped)
     assert list(weights) == ["weight", "bias"]
     assert all(torch.equal(weights[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def save_oracle() -> None:
+    """The safetensors library reads back what was saved."""
+    tensors = {"b": torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), "a": torch.arange(3)}
+    with tempfile.TemporaryDirectory() as folder:
+        read = load_file(wb.save(tensors, f"{folder}/net.safetensors"))
+    assert all(read[name].dtype == one.dtype and torch.equal(read[name], one) for name, one in tensors.items())
 
 
 def figure_oracle() -> None:
@@ -96,6 +106,7 @@ PRIMITIVES = {
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names: {n: n for n in names}
     ),
+    "save": Primitive(save_oracle, "workbench.weights.save._dtype", lambda _: lambda info, dtype: torch.float16),
     "figure": Primitive(
         figure_oracle,
         "workbench.figures.figure.KINDS",

@@ -1,25 +1,21 @@
 """`wb.load`: anything that holds weights becomes one kind of mapping."""
 
 import os
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from workbench.errors import CheckpointError, CheckpointNotFoundError, SourceTypeError, nearest
+from workbench.errors import CheckpointError, SourceTypeError
+from workbench.weights.files import open_file, open_mapping, reader, weight_file
 from workbench.weights.naming import without_prefixes
-from workbench.weights.safetensors_file import Opened, open_safetensors
-from workbench.weights.torch_file import mapping_infos, record_sizes, tensor_infos, torch_content
-from workbench.weights.weights import TensorInfo, Weights
+from workbench.weights.opened import Opened
+from workbench.weights.torch_file import tensor_infos
+from workbench.weights.weights import Weights
 
 ModelLike: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | nn.Module | Weights
-
-SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
-LEGACY_NOTE = "a legacy torch pickle cannot be mapped: the whole file ({:.1f} MB) is in memory"
 
 
 def load(source: ModelLike) -> Weights:
@@ -30,8 +26,8 @@ def load(source: ModelLike) -> Weights:
     read from its first bytes, not from its name.
 
     Args:
-        source: a safetensors or torch file, a directory with one of them, a mapping of tensors, an
-            `nn.Module`, or Weights (returned as they are).
+        source: a safetensors or torch file, a directory with one of them or with shards and their index, the index
+            itself, a mapping of tensors, an `nn.Module`, or Weights (returned as they are).
 
     Returns:
         Weights: names and shapes at once, each tensor when it is asked for.
@@ -59,10 +55,10 @@ def load(source: ModelLike) -> Weights:
     if isinstance(source, nn.Module):
         return _unwrapped(_open_module(source), f"{type(source).__name__} in memory")
     if isinstance(source, Mapping):
-        return _unwrapped(_open_mapping(source, "a mapping in memory"), "a mapping in memory")
+        return _unwrapped(open_mapping(source, "a mapping in memory"), "a mapping in memory")
     if isinstance(source, str | os.PathLike):
-        path = _weight_file(source)
-        return _unwrapped(_open_file(path), str(path))
+        path = weight_file(source)
+        return _unwrapped(open_file(path), str(path))
     raise SourceTypeError(
         f"a model is a path, a directory, a mapping of tensors or an nn.Module; got {type(source).__name__}."
     )
@@ -78,7 +74,15 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
     notes = list(opened.notes)
     if infos and infos[0].name != infos[0].stored:
         notes.append(f"prefix {infos[0].stored.removesuffix(infos[0].name)!r} removed from every name")
-    return Weights(infos, opened.read, source=source, notes=notes, ordered=opened.ordered, shared=opened.shared)
+    return Weights(
+        infos,
+        opened.read,
+        source=source,
+        notes=notes,
+        ordered=opened.ordered,
+        shared=opened.shared,
+        metadata=opened.metadata,
+    )
 
 
 def _open_module(module: nn.Module) -> Opened:
@@ -94,98 +98,5 @@ def _open_module(module: nn.Module) -> Opened:
     }
     dense = {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
     notes = [f"extra state left out: {name}" for name in tensors if name not in dense]
-    return Opened(
-        tensor_infos(dense.items(), owners), _reader(dense, f"{type(module).__name__} in memory"), notes, True, True
-    )
-
-
-def _open_mapping(content: Mapping[Any, Any], source: str, sizes: set[int] | None = None) -> Opened:
-    infos, tensors, notes = mapping_infos(content, source, sizes)
-    return Opened(infos, _reader(tensors, source), notes, True, True)
-
-
-def _reader(tensors: Mapping[str, Tensor], source: str) -> Callable[[TensorInfo], Tensor]:
-    def read(info: TensorInfo) -> Tensor:
-        tensor = tensors[info.stored]
-        if tensor.device.type == "meta":
-            raise CheckpointError(source, info.stored, "on the meta device: it has a shape but no data")
-        return tensor.detach()
-
-    return read
-
-
-def _while_unchanged(path: Path, read: Callable[[TensorInfo], Tensor]) -> Callable[[TensorInfo], Tensor]:
-    """Reading from a mapped file that refuses once the file has changed: a map of what is gone ends the process."""
-    opened = path.stat()
-
-    def checked(info: TensorInfo) -> Tensor:
-        try:
-            now = path.stat()
-        except OSError as error:
-            raise CheckpointError(str(path), info.stored, f"cannot be read any more: {error.strerror}") from error
-        if (now.st_ino, now.st_size, now.st_mtime_ns) != (opened.st_ino, opened.st_size, opened.st_mtime_ns):
-            raise CheckpointError(str(path), info.stored, "the file changed since it was opened; open it again")
-        return read(info)
-
-    return checked
-
-
-def _open_file(path: Path) -> Opened:
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise CheckpointError(str(path), None, "neither a file nor a directory, but a pipe or a device")
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise CheckpointError(str(path), None, f"cannot be read: {error.strerror}") from error
-    if size == 0:
-        raise CheckpointError(str(path), None, "the file is empty")
-    if head[:4] == b"GGUF":
-        raise CheckpointError(str(path), None, "GGUF holds quantised blocks, not weights; open the original checkpoint")
-    if head[:4] == b"PK\x03\x04":
-        sizes = record_sizes(path)
-        if sizes is None:
-            raise CheckpointError(str(path), None, "a zip archive, but not one that torch.save wrote (no data.pkl)")
-        opened = _open_mapping(torch_content(path, legacy=False), str(path), sizes)
-        return replace(opened, read=_while_unchanged(path, opened.read))
-    if head[8:9] == b"{" or path.suffix == ".safetensors":
-        return open_safetensors(path)
-    if head[:1] == b"\x80":
-        opened = _open_mapping(torch_content(path, legacy=True), str(path))
-        return replace(opened, notes=[*opened.notes, LEGACY_NOTE.format(size / 1e6)])
-    raise CheckpointError(
-        str(path),
-        None,
-        f"neither safetensors nor a torch file (it begins with {head!r}); expected {', '.join(SUFFIXES)}",
-    )
-
-
-def _weight_file(source: str | os.PathLike[str]) -> Path:
-    text = os.fspath(source)
-    if text.startswith("hf://"):
-        raise CheckpointError(text, None, "hub ids are not supported yet; download the files and give their directory")
-    if not text:
-        raise CheckpointNotFoundError("''", None, "an empty path; '.' is the current folder")
-    try:
-        path = Path(text).expanduser()
-        if not path.exists():
-            others = (child.name for child in path.parent.iterdir()) if path.parent.is_dir() else ()
-            near = nearest(path.name, (name for name in others if name != path.name))
-            raise CheckpointNotFoundError(str(path), None, f"no such file or directory.{near}")
-        if not path.is_dir():
-            return path
-        files = sorted(child for child in path.iterdir() if child.suffix in SUFFIXES and child.is_file())
-    except CheckpointError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:  # no permission, a name too long, no such user, a NUL
-        raise CheckpointError(text, None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    chosen = [child for child in files if child.suffix == ".safetensors"] or files
-    if len(chosen) == 1:
-        return chosen[0]
-    if not chosen:
-        seen = ", ".join(sorted(child.name for child in path.iterdir())[:5]) or "nothing"
-        reason = f"a directory without weights (no {', '.join(SUFFIXES)}); it holds {seen}"
-        raise CheckpointNotFoundError(str(path), None, reason)
-    listed = ", ".join(child.name for child in chosen[:5])
-    raise CheckpointError(str(path), None, f"a directory with {len(chosen)} weight files ({listed}); name one of them")
+    name = f"{type(module).__name__} in memory"
+    return Opened(infos=tensor_infos(dense.items(), owners), read=reader(dense, name), notes=notes, shared=True)

@@ -2,8 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import CheckpointError
-from workbench.weights.naming import natural_key
+from workbench.weights.opened import NATURAL_ORDER, Opened, arranged, recorded, while_unchanged
 from workbench.weights.weights import TensorInfo
 
 DTYPES = {
@@ -35,20 +33,6 @@ DTYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Opened:
-    """What opening a source gives: the tensors it holds, how to read one, and what was noticed.
-
-    `shared` says that reading hands out the source's own memory, and not a copy.
-    """
-
-    infos: list[TensorInfo]
-    read: Callable[[TensorInfo], Tensor]
-    notes: list[str]
-    ordered: bool
-    shared: bool
-
-
 def open_safetensors(path: Path) -> Opened:
     """Opens a safetensors file by its header alone.
 
@@ -68,7 +52,7 @@ def open_safetensors(path: Path) -> Opened:
         pairs = json.loads(file.read(length), object_pairs_hook=list)
     header = {name: dict(entry) for name, entry in pairs}
     twice = sorted(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES:
             raise CheckpointError(str(path), name, f"dtype {entry['dtype']} is not one of {sorted(DTYPES)}")
@@ -84,14 +68,17 @@ def open_safetensors(path: Path) -> Opened:
             except OSError as error:
                 raise CheckpointError(str(path), info.stored, f"cannot be read any more: {error}") from error
             if got != data.numel():
-                reason = f"the file ends after {got} of {data.numel()} bytes; it changed since it was opened"
+                reason = f"the file ends after {got} of {data.numel()} bytes"
                 raise CheckpointError(str(path), info.stored, reason)
         return data.view(info.dtype).reshape(info.shape)
 
-    infos = [
-        TensorInfo(name=name, stored=name, shape=tuple(header[name]["shape"]), dtype=DTYPES[header[name]["dtype"]])
-        for name in sorted(header, key=natural_key)
-    ]
-    notes = ["depth is the natural order of the names: safetensors stores no order"]
+    infos, ordered = arranged(
+        [
+            TensorInfo(name=name, stored=name, shape=tuple(entry["shape"]), dtype=DTYPES[entry["dtype"]])
+            for name, entry in header.items()
+        ],
+        recorded(metadata),
+    )
+    notes = [] if ordered else [NATURAL_ORDER]
     notes += [f"the header names {name} twice; the last entry counts" for name in twice]
-    return Opened(infos, read, notes, False, False)
+    return Opened(infos=infos, read=while_unchanged(path, read), notes=notes, ordered=ordered, metadata=metadata)

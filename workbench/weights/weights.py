@@ -59,6 +59,7 @@ class Weights(Mapping[str, Tensor]):
         source: where it comes from, as text.
         infos: name → shape, dtype, stored name and ties, known without reading a tensor.
         notes: what was renamed, left out or guessed on opening, a sentence each.
+        metadata: what the file says of itself, as text.
         ordered: True if the source itself tells the order of its tensors; else it is the names' natural order.
     """
 
@@ -71,11 +72,13 @@ class Weights(Mapping[str, Tensor]):
         notes: Sequence[str] = (),
         ordered: bool = True,
         shared: bool = False,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.source = source
         self.infos: Mapping[str, TensorInfo] = MappingProxyType({info.name: info for info in infos})
         self.notes = tuple(notes)
         self.ordered = ordered
+        self.metadata: Mapping[str, str] = MappingProxyType(dict(metadata or {}))
         self._read, self._shared = read, shared
 
     def __getitem__(self, name: str) -> Tensor:

@@ -1,0 +1,113 @@
+"""Where a checkpoint's weights are, and what kind of file they are in, told from the first bytes."""
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from workbench.errors import CheckpointError, CheckpointNotFoundError, nearest
+from workbench.weights.opened import Opened, while_unchanged
+from workbench.weights.safetensors_file import open_safetensors
+from workbench.weights.sharded import INDEX_ENDINGS, open_sharded
+from workbench.weights.torch_file import mapping_infos, record_sizes, torch_content
+from workbench.weights.weights import TensorInfo
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
+LEGACY_NOTE = "a legacy torch pickle cannot be mapped: the whole file ({:.1f} MB) is in memory"
+
+
+def open_mapping(content: Mapping[Any, Any], source: str, sizes: set[int] | None = None) -> Opened:
+    """Opens a checkpoint dictionary."""
+    infos, tensors, notes = mapping_infos(content, source, sizes)
+    return Opened(infos=infos, read=reader(tensors, source), notes=notes, shared=True)
+
+
+def reader(tensors: Mapping[str, Tensor], source: str) -> Callable[[TensorInfo], Tensor]:
+    """Reads tensors that lie in memory; what is handed out is the source's own memory."""
+
+    def read(info: TensorInfo) -> Tensor:
+        tensor = tensors[info.stored]
+        if tensor.device.type == "meta":
+            raise CheckpointError(source, info.stored, "on the meta device: it has a shape but no data")
+        return tensor.detach()
+
+    return read
+
+
+def open_file(path: Path) -> Opened:
+    """Opens one file, or the files that an index names.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of a kind that is not supported.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CheckpointError(str(path), None, "neither a file nor a directory, but a pipe or a device")
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(str(path), None, f"cannot be read: {error.strerror}") from error
+    if path.name.endswith(INDEX_ENDINGS):
+        return open_sharded(path, open_file)
+    if size == 0:
+        raise CheckpointError(str(path), None, "the file is empty")
+    if head[:4] == b"GGUF":
+        raise CheckpointError(str(path), None, "GGUF holds quantised blocks, not weights; open the original checkpoint")
+    if head[:4] == b"PK\x03\x04":
+        sizes = record_sizes(path)
+        if sizes is None:
+            raise CheckpointError(str(path), None, "a zip archive, but not one that torch.save wrote (no data.pkl)")
+        opened = open_mapping(torch_content(path, legacy=False), str(path), sizes)
+        return replace(opened, read=while_unchanged(path, opened.read))
+    if head[8:9] == b"{" or path.suffix == ".safetensors":
+        return open_safetensors(path)
+    if head[:1] == b"\x80":
+        opened = open_mapping(torch_content(path, legacy=True), str(path))
+        return replace(opened, notes=[*opened.notes, LEGACY_NOTE.format(size / 1e6)])
+    raise CheckpointError(
+        str(path),
+        None,
+        f"neither safetensors nor a torch file (it begins with {head!r}); expected {', '.join(SUFFIXES)}",
+    )
+
+
+def weight_file(source: str | os.PathLike[str]) -> Path:
+    """The file that a path means: itself, or the one in a directory; an index of shards before single files.
+
+    Raises:
+        CheckpointNotFoundError: nothing is there.
+        CheckpointError: the directory holds several, or cannot be read.
+    """
+    text = os.fspath(source)
+    if text.startswith("hf://"):
+        raise CheckpointError(text, None, "hub ids are not supported yet; download the files and give their directory")
+    if not text:
+        raise CheckpointNotFoundError("''", None, "an empty path; '.' is the current folder")
+    try:
+        path = Path(text).expanduser()
+        if not path.exists():
+            others = (child.name for child in path.parent.iterdir()) if path.parent.is_dir() else ()
+            near = nearest(path.name, (name for name in others if name != path.name))
+            raise CheckpointNotFoundError(str(path), None, f"no such file or directory.{near}")
+        if not path.is_dir():
+            return path
+        files = sorted(child for child in path.iterdir() if child.is_file())
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:  # no permission, a name too long, no such user, a NUL
+        raise CheckpointError(text, None, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    ranks = (*INDEX_ENDINGS, ".safetensors", SUFFIXES)
+    chosen = next((found for rank in ranks if (found := [child for child in files if child.name.endswith(rank)])), [])
+    if len(chosen) == 1:
+        return chosen[0]
+    if not chosen:
+        seen = ", ".join(sorted(child.name for child in path.iterdir())[:5]) or "nothing"
+        reason = f"a directory without weights (no {', '.join(SUFFIXES)}); it holds {seen}"
+        raise CheckpointNotFoundError(str(path), None, reason)
+    listed = ", ".join(child.name for child in chosen[:5])
+    raise CheckpointError(str(path), None, f"a directory with {len(chosen)} weight files ({listed}); name one of them")
