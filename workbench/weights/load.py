@@ -82,6 +82,7 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
         ordered=opened.ordered,
         shared=opened.shared,
         metadata=opened.metadata,
+        borrow=opened.borrow,
     )
 
 

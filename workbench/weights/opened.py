@@ -28,6 +28,7 @@ class Opened:
         ordered: whether the order is the source's own.
         shared: whether reading hands out the source's own memory, and not a copy.
         metadata: what the file says of itself, as text.
+        borrow: reads into memory that the thread's next borrowing overwrites; None where `read` is as cheap.
     """
 
     infos: Sequence[TensorInfo]
@@ -36,6 +37,7 @@ class Opened:
     ordered: bool = True
     shared: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    borrow: Callable[[TensorInfo], Tensor] | None = None
 
 
 def recorded(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

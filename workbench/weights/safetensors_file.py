@@ -1,7 +1,9 @@
 """safetensors files: header first, then one tensor at a time into memory of its own."""
 
 import json
+import threading
 from collections import Counter
+from io import FileIO
 from pathlib import Path
 
 import safetensors
@@ -57,20 +59,28 @@ def open_safetensors(path: Path) -> Opened:
         if entry["dtype"] not in DTYPES:
             raise CheckpointError(str(path), name, f"dtype {entry['dtype']} is not one of {sorted(DTYPES)}")
 
-    def read(info: TensorInfo) -> Tensor:
+    lent = threading.local()
+
+    def fill(info: TensorInfo, memory: Tensor | None = None) -> Tensor:
         begin, end = header[info.stored]["data_offsets"]
-        data = torch.empty(end - begin, dtype=torch.uint8, device="cpu")
+        data = torch.empty(end - begin, dtype=torch.uint8, device="cpu") if memory is None else memory[: end - begin]
         if data.numel():
             try:
-                with path.open("rb") as file:
+                with path.open("rb", buffering=0) as file:
                     file.seek(8 + length + begin)
-                    got = file.readinto(data.numpy().data)
+                    got = _read_into(file, data.numpy().data)
             except OSError as error:
                 raise CheckpointError(str(path), info.stored, f"cannot be read any more: {error}") from error
             if got != data.numel():
-                reason = f"the file ends after {got} of {data.numel()} bytes"
-                raise CheckpointError(str(path), info.stored, reason)
+                raise CheckpointError(str(path), info.stored, f"the file ends after {got} of {data.numel()} bytes")
         return data.view(info.dtype).reshape(info.shape)
+
+    def borrow(info: TensorInfo) -> Tensor:
+        begin, end = header[info.stored]["data_offsets"]
+        if getattr(lent, "memory", None) is None or lent.memory.numel() < end - begin:
+            lent.memory = None  # gone before the larger one comes
+            lent.memory = torch.empty(end - begin, dtype=torch.uint8, device="cpu")
+        return fill(info, lent.memory)
 
     infos, ordered = arranged(
         [
@@ -81,4 +91,19 @@ def open_safetensors(path: Path) -> Opened:
     )
     notes = [] if ordered else [NATURAL_ORDER]
     notes += [f"the header names {name} twice; the last entry counts" for name in twice]
-    return Opened(infos=infos, read=while_unchanged(path, read), notes=notes, ordered=ordered, metadata=metadata)
+    return Opened(
+        infos=infos,
+        read=while_unchanged(path, fill),
+        notes=notes,
+        ordered=ordered,
+        metadata=metadata,
+        borrow=while_unchanged(path, borrow),
+    )
+
+
+def _read_into(file: FileIO, memory: memoryview) -> int:
+    """Fills memory from a file, which may give less than is asked for at a time; the bytes that came."""
+    done = 0
+    while done < len(memory) and (got := file.readinto(memory[done:])):
+        done += got
+    return done

@@ -40,6 +40,10 @@ def open_sharded(index: Path, open_file: Callable[[Path], Opened]) -> Opened:
     def read(info: TensorInfo) -> Tensor:
         return shards[weight_map[info.stored]].read(info)
 
+    def borrow(info: TensorInfo) -> Tensor:
+        shard = shards[weight_map[info.stored]]
+        return (shard.borrow or shard.read)(info)
+
     notes = [f"{len(shards)} files, held together by {index.name}"]
     notes += [] if ordered else [NATURAL_ORDER]
     notes += [f"not in the index, left out: {', '.join(extra[:5])}{' …' if len(extra) > 5 else ''}"] if extra else []
@@ -50,6 +54,7 @@ def open_sharded(index: Path, open_file: Callable[[Path], Opened]) -> Opened:
         notes=notes,
         ordered=ordered,
         shared=any(opened.shared for opened in shards.values()),
+        borrow=borrow,
         metadata={key: str(value) for key, value in metadata.items() if key != RECORD},
     )
 

@@ -73,13 +73,14 @@ class Weights(Mapping[str, Tensor]):
         ordered: bool = True,
         shared: bool = False,
         metadata: Mapping[str, str] | None = None,
+        borrow: Callable[[TensorInfo], Tensor] | None = None,
     ) -> None:
         self.source = source
         self.infos: Mapping[str, TensorInfo] = MappingProxyType({info.name: info for info in infos})
         self.notes = tuple(notes)
         self.ordered = ordered
         self.metadata: Mapping[str, str] = MappingProxyType(dict(metadata or {}))
-        self._read, self._shared = read, shared
+        self._read, self._shared, self._borrow = read, shared, borrow or read
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.infos:
@@ -88,8 +89,12 @@ class Weights(Mapping[str, Tensor]):
         return tensor.clone() if self._shared else tensor
 
     def borrowed(self, name: str) -> Tensor:
-        """The tensor without a copy, where the source holds it in memory: for reading only."""
-        return self._read(self.infos[name])
+        """The tensor for reading only, and only until this thread borrows the next from the same weights.
+
+        Where the source is in memory this is the source's own tensor; from a file it is read into memory that is used
+        again, because fresh memory for every tensor costs more than the reading.
+        """
+        return self._borrow(self.infos[name])
 
     def __contains__(self, name: object) -> bool:
         return name in self.infos  # the mixin's version would read the tensor
