@@ -7,11 +7,12 @@ import statistics
 import sys
 import time
 
+import checkpoints
 import imports
 import spectra
 from rows import Measurement, Row
 
-ROWS: list[Row] = [*imports.ROWS, *spectra.ROWS]
+ROWS: list[Row] = [*imports.ROWS, *spectra.ROWS, *checkpoints.ROWS]
 Line = tuple[str, str, str, str, str, str]
 
 HEAD: Line = ("name", "ours", "baseline", "ratio", "bound", "ok")
