@@ -63,7 +63,7 @@ TENSORS = st.builds(
 def assert_complete(model: Any, elements: int, size: int, names: list[str]) -> None:
     """Every tensor has its row, and rows add up: analysed as its matrices, or excluded with a reason."""
     frame = wb.layers(model).frame()
-    assert frame["tensor"].tolist() == names
+    assert frame["tensor"].drop_duplicates().tolist() == names
     assert frame["elements"].sum() == wb.load(model).elements == elements
     assert frame["bytes"].sum() == size
     assert set(frame["verdict"]) <= {"analysed", "excluded"}
@@ -137,13 +137,12 @@ EXCLUDED = {
     "tied": (Tied(), "tied to embedding.weight, counted there"),
     "buffer": (Odd(), "a buffer of Odd, not a parameter"),
     "conv-like buffer": (Odd(), "a buffer of Odd, not a parameter"),
-    "experts": (Odd(), "3×4×5 parameter of Odd: its axes are not known to be a matrix"),
     "experts called weight": (Odd(), "3×4×5 parameter of Odd: its axes are not known to be a matrix"),
     "bilinear": (nn.Bilinear(2, 3, 4), "4×2×3 parameter of Bilinear: its axes are not known to be a matrix"),
-    "experts in a file": ({"experts": torch.ones(3, 4, 5)}, "3×4×5 tensor without code: packed experts or a convolut"),
+    "stack in a file": ({"stack": torch.ones(3, 4, 5)}, "3×4×5 tensor without code: packed experts or a convolut"),
     "long kernel in a file": ({"e.weight": torch.ones(3, 4, 64)}, "3×4×64 tensor without code: packed experts or a"),
 }
-WHICH = {"tied": "head.weight", "conv-like buffer": "filter", "experts": "experts", "buffer": "mask"}
+WHICH = {"tied": "head.weight", "conv-like buffer": "filter", "buffer": "mask"}
 
 
 @pytest.mark.parametrize("case", EXCLUDED)
@@ -163,14 +162,15 @@ KINDS = {
     "linear called embedding": (nn.ModuleDict({"embed": nn.Linear(3, 2)}), ("linear", 2, 3, 1)),
     "embedding in a file": ({"embed_tokens.weight": torch.ones(5, 3)}, ("embedding", 5, 3, 1)),
     "linear in a file": ({"fc.weight": torch.ones(5, 3)}, ("linear", 5, 3, 1)),
-    "fused projection in a file": ({"attn.in_proj_weight": torch.ones(9, 3)}, ("linear", 9, 3, 1)),
+    "fused projection in a file": ({"attn.in_proj_weight": torch.ones(9, 3)}, ("linear", 3, 3, 1)),
+    "fused with unequal heads": ({"attn.qkv_proj.weight": torch.ones(5, 3)}, ("linear", 5, 3, 1)),
     "conv1d": (nn.Conv1d(2, 3, 40), ("conv1d", 3, 2, 40)),
     "conv1d in a file": ({"conv.weight": torch.ones(3, 2, 31)}, ("conv1d", 3, 2, 31)),
     "conv2d": (nn.Conv2d(2, 3, (4, 5)), ("conv2d", 3, 2, 20)),
     "conv2d in a file": ({"conv.weight": torch.ones(3, 2, 4, 5)}, ("conv2d", 3, 2, 20)),
     "conv3d": (nn.Conv3d(2, 3, 2), ("conv3d", 3, 2, 8)),
-    "transposed": (nn.ConvTranspose2d(2, 3, 4), ("conv2d", 2, 3, 16)),
-    "grouped": (nn.Conv2d(4, 6, 3, groups=2), ("conv2d", 6, 2, 9)),
+    "transposed": (nn.ConvTranspose2d(2, 3, 4), ("conv2d", 3, 2, 16)),
+    "grouped": (nn.Conv2d(4, 6, 3, groups=2), ("conv2d", 3, 2, 18)),
     "float16": (nn.Linear(3, 2).half(), ("linear", 2, 3, 1)),
 }
 
@@ -314,3 +314,96 @@ def test_a_selection_of_a_wrong_type_says_what_one_is(call: str, wrong_types: di
     assert LAYERS_CODE[call] in message
     assert "name" in message
     assert "glob" in message
+
+
+# Parts of one tensor
+
+
+class Attention(nn.Module):
+    """GPT-2's fused projection as its Conv1D stores it, and a packed mixture of experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c_attn = nn.Module()
+        self.c_attn.weight = nn.Parameter(torch.randn(4, 12, generator=torch.Generator().manual_seed(0)))
+        self.experts = nn.Parameter(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1)))
+
+
+def eigenvalues(matrix: Tensor) -> Tensor:
+    return torch.linalg.svdvals(matrix.double()).square().flip(0)
+
+
+def test_fused_projections_are_their_q_k_and_v() -> None:
+    attention = nn.MultiheadAttention(6, 2)
+    spectrum = wb.spectrum(attention)
+    for name, part in zip("qkv", attention.in_proj_weight.detach().chunk(3), strict=True):
+        torch.testing.assert_close(
+            spectrum.eigenvalues[f"in_proj_weight.{name}"], eigenvalues(part), rtol=1e-9, atol=1e-12
+        )
+    model = Attention()
+    spectrum = wb.spectrum(model, layers="c_attn.*")
+    for name, part in zip("qkv", model.c_attn.weight.detach().chunk(3, dim=1), strict=True):
+        torch.testing.assert_close(spectrum.eigenvalues[f"c_attn.{name}"], eigenvalues(part), rtol=1e-9, atol=1e-12)
+
+
+def test_packed_experts_are_a_layer_each() -> None:
+    model = Attention()
+    spectrum = wb.spectrum(model, layers="experts.*")
+    assert list(spectrum.eigenvalues) == ["experts.0", "experts.1", "experts.2"]
+    for number, expert in enumerate(model.experts.detach()):
+        found = spectrum.eigenvalues[f"experts.{number}"]
+        torch.testing.assert_close(found, eigenvalues(expert), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("cell", "gates"), [(nn.LSTM, "ifgo"), (nn.GRU, "rzn")])
+@pytest.mark.parametrize("code", [True, False])
+def test_gates_of_recurrent_cells_are_told_apart(cell: type[nn.RNNBase], gates: str, code: bool) -> None:
+    module = cell(5, 4, num_layers=2, bidirectional=True)
+    table = wb.layers(module if code else module.state_dict()).frame().query("verdict == 'analysed'")
+    names = [name for name in module.state_dict() if "weight" in name]
+    assert table["layer"].tolist() == [f"{name}.{gate}" for name in names for gate in gates]
+    assert set(table["rows"]) == {4}
+    spectrum = wb.spectrum(module, layers="weight_ih_l0.*")
+    for number, gate in enumerate(gates):
+        part = module.weight_ih_l0.detach()[4 * number : 4 * number + 4]
+        found = spectrum.eigenvalues[f"weight_ih_l0.{gate}"]
+        torch.testing.assert_close(found, eigenvalues(part), rtol=1e-9, atol=1e-12)
+
+
+def test_a_plain_recurrent_cell_has_no_gates() -> None:
+    assert wb.layers(nn.RNN(5, 4)).frame()["layer"].tolist()[:2] == ["weight_ih_l0", "weight_hh_l0"]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("conv", ["slices", "flatten"])
+def test_a_grouped_convolution_is_the_dense_one_with_blocks(groups: int, conv: str) -> None:
+    """The dense convolution that computes the same is block-diagonal over groups: it adds zeros and nothing else."""
+    grouped = nn.Conv2d(6, 12, 3, groups=groups, bias=False)
+    dense = nn.Conv2d(6, 12, 3, bias=False)
+    dense.weight.data.zero_()
+    for group in range(groups):
+        out, inside = (
+            slice(group * 12 // groups, (group + 1) * 12 // groups),
+            slice(group * 6 // groups, (group + 1) * 6 // groups),
+        )
+        dense.weight.data[out, inside] = grouped.weight.data[out]
+    image = torch.randn(1, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(grouped(image), dense(image))
+    ours = wb.spectrum(grouped, conv=conv).eigenvalues["weight"]  # type: ignore[arg-type]
+    theirs = wb.spectrum(dense, conv=conv).eigenvalues["weight"]  # type: ignore[arg-type]
+    torch.testing.assert_close(ours[-len(ours) :], theirs[-len(ours) :], rtol=1e-9, atol=1e-12)
+    assert float(theirs[: len(theirs) - len(ours)].sum()) < 1e-10
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("conv", ["slices", "flatten"])
+def test_a_transposed_convolution_is_seen_outputs_first(groups: int, conv: str) -> None:
+    module = nn.ConvTranspose2d(4, 6, 3, groups=groups)
+    kernel = module.weight.detach()  # [in, out/groups, 3, 3]
+    blocks = [block.transpose(0, 1) for block in kernel.chunk(groups)]
+    expected = [block[:, :, i, j] for block in blocks for i in range(3) for j in range(3)]
+    expected = expected if conv == "slices" else [block.flatten(1) for block in blocks]
+    pooled = torch.cat([eigenvalues(matrix) for matrix in expected]).sort().values
+    spectrum = wb.spectrum(module, conv=conv)  # type: ignore[arg-type]
+    torch.testing.assert_close(spectrum.eigenvalues["weight"], pooled, rtol=1e-9, atol=1e-12)
+    assert spectrum.row("weight")["rows"] == 6 // groups

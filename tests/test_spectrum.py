@@ -346,7 +346,8 @@ def test_a_module_and_its_saved_file_have_the_same_spectrum(form: str, tmp_path:
         "Weights": lambda: wb.load(module),
     }
     here, there = wb.spectrum(module), wb.spectrum(sources[form]())
-    assert_same_numbers(here.frame(), there.frame())
+    sides = ["rows", "cols"]  # a file cannot tell that a convolution is transposed
+    assert_same_numbers(here.frame().drop(columns=sides), there.frame().drop(columns=sides))
     assert_same_eigenvalues(here, there, here.eigenvalues)
     assert here.meta["fingerprint"] == there.meta["fingerprint"]
     assert here.meta["fingerprints"] == there.meta["fingerprints"]

@@ -48,8 +48,8 @@ def selected(views: Sequence[Layer | Exclusion], layers: Selection, source: str)
         if not matching:
             raise LayerNotFoundError(_why_not(pattern, views, source))
         chosen += matching
-    names = {layer.tensor for layer in chosen}
-    return [layer for layer in known if layer.tensor in names]
+    names = {layer.layer for layer in chosen}
+    return [layer for layer in known if layer.layer in names]
 
 
 def _why_not(pattern: str, views: Sequence[Layer | Exclusion], source: str) -> str:

@@ -11,19 +11,19 @@ from workbench.weights import ModelLike, load
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LayerTable(LayerResult):
-    """One row per tensor; `elements` of all rows add up to the model's, tied names counted once."""
+    """One row per tensor, or per part of one; `elements` of all rows add up to the model's, tied names counted once."""
 
     COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
         "layers": {
             **LAYER_COLUMNS,
             "tensor": Column("the tensor's name", str, ""),
             "kind": Column("linear, embedding, conv1d, conv2d, conv3d; empty if excluded", str, ""),
-            "shape": Column("the tensor's shape", str, ""),
+            "shape": Column("the shape of the tensor, or of the part", str, ""),
             "rows": Column("rows of each matrix; 0 if excluded", int, "rows", low=0),
             "cols": Column("columns of each matrix; 0 if excluded", int, "cols", low=0),
-            "matrices": Column("matrices in the tensor: one per kernel position; 0 if excluded", int, low=0),
-            "elements": Column("elements of the tensor; 0 for a second name of a tied tensor", int, low=0),
-            "bytes": Column("bytes of the tensor as stored", int, "B", low=0),
+            "matrices": Column("matrices in the layer: one per kernel position and group; 0 if excluded", int, low=0),
+            "elements": Column("elements; 0 for a second name of a tied tensor", int, low=0),
+            "bytes": Column("bytes as stored", int, "B", low=0),
             "dtype": Column("dtype as stored", str, ""),
         }
     }
@@ -47,8 +47,9 @@ def layers(model: ModelLike) -> LayerTable:
         model: anything `wb.load` takes.
 
     Returns:
-        A table with a row per tensor in order of depth. `verdict` is `analysed` or `excluded`; every exclusion
-        has its `reason`, and the elements of all rows add up to the model's.
+        A table with a row per tensor in order of depth; fused q/k/v, packed experts and the gates of LSTM and GRU
+        have a row each (`attn.c_attn.q`, `experts.3`, `rnn.weight_ih_l0.f`). `verdict` is `analysed` or `excluded`;
+        every exclusion has its `reason`, and the elements of all rows add up to the model's.
 
     Raises:
         CheckpointError: the model cannot be opened.
@@ -80,6 +81,8 @@ def layers(model: ModelLike) -> LayerTable:
         }
         if isinstance(view, Layer):
             count, height, width = view.extent()
+            row |= {"shape": "×".join(map(str, view.shape)), "elements": view.elements}
+            row |= {"bytes": view.elements * info.dtype.itemsize}
             row |= {"layer": view.layer, "kind": view.kind, "rows": height, "cols": width, "matrices": count}
             row |= {"verdict": "analysed", "reason": view.remark}
         else:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.layers.parts import FUSED, FUSED_REMARK, Part, is_packed_experts, parts
 from workbench.weights import TensorInfo, Weights
 
 Conv = Literal["slices", "flatten"]
@@ -22,14 +23,17 @@ CONVOLUTIONS = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A tensor that holds one or many weight matrices.
+    """A tensor, or a part of one, that holds one or many weight matrices.
 
     Attributes:
         layer: the layer id, shared by every analysis.
         tensor: the tensor's name in the weights.
         depth: number of matrix layers before this one.
         kind: `linear`, `embedding`, `conv1d`, `conv2d` or `conv3d`.
-        shape: the tensor's shape.
+        shape: the shape of the tensor, or of the part.
+        part: which part of the tensor it is; None for all of it.
+        groups: groups of a convolution; 1 where no code tells.
+        transposed: whether it is a transposed convolution, whose first axis are the inputs.
         remark: what a reader of its numbers must know; empty if nothing.
     """
 
@@ -38,12 +42,23 @@ class Layer:
     depth: int
     kind: str
     shape: tuple[int, ...]
+    part: Part | None = None
+    groups: int = 1
+    transposed: bool = False
     remark: str = ""
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
 
     def extent(self, conv: Conv = "slices") -> tuple[int, int, int]:
         """Number of matrices, rows and columns of the view that `matrices` gives."""
-        out, inside, kernel = self.shape[0], self.shape[1], prod(self.shape[2:])
-        return (kernel, out, inside) if conv == "slices" else (1, out, inside * kernel)
+        first, second, kernel = self.shape[0] // self.groups, self.shape[1], prod(self.shape[2:])
+        out, inside = (second, first) if self.transposed else (first, second)
+        if conv == "slices":
+            return self.groups * kernel, out, inside
+        return self.groups, out, inside * kernel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +71,26 @@ class Exclusion:
 
 
 def matrices(layer: Layer, tensor: Tensor, conv: Conv = "slices") -> Float[Tensor, "matrices rows cols"]:
-    """The weight matrices of a layer, without copying.
+    """The weight matrices of a layer, without copying where the layout allows.
 
     Args:
         layer: what `layer_views` says of the tensor.
-        tensor: the tensor itself, of any floating dtype.
-        conv: `slices` gives one out×in matrix per kernel position, `flatten` one out×(in·positions) matrix.
+        tensor: the whole tensor, of any floating dtype.
+        conv: `slices` gives one out×in matrix per kernel position and group, `flatten` one out×(in·positions) matrix
+            per group.
 
     Returns:
         The matrices; for linear layers and embeddings there is one.
     """
-    if tensor.ndim == 2:
-        return tensor[None]
+    own = layer.part.of(tensor) if layer.part else tensor
+    if own.ndim == 2:
+        return own[None]
+    grouped = own.reshape(layer.groups, own.shape[0] // layer.groups, own.shape[1], -1)
+    if layer.transposed:
+        grouped = grouped.transpose(1, 2)
     if conv == "flatten":
-        return tensor.reshape(1, tensor.shape[0], -1)
-    return tensor.reshape(*tensor.shape[:2], -1).permute(2, 0, 1)
+        return grouped.flatten(2)
+    return grouped.permute(0, 3, 1, 2).flatten(0, 1)
 
 
 def layer_views(weights: Weights) -> list[Layer | Exclusion]:
@@ -82,19 +102,28 @@ def layer_views(weights: Weights) -> list[Layer | Exclusion]:
         if kind is None:
             views.append(Exclusion(tensor=info.name, depth=depth, reason=reason))
             continue
-        layer = info.name.removesuffix(".weight")
-        layer = info.name if layer in weights else layer  # a parameter may be called like a module
-        views.append(
-            Layer(
-                layer=layer,
-                tensor=info.name,
-                depth=depth,
-                kind=kind,
-                shape=info.shape,
-                remark=RAW_REMARK if info.name.endswith(RAW) else "",
+        base = info.name.removesuffix(".weight")
+        base = info.name if base in weights else base  # a parameter may be called like a module
+        inside = parts(info, weights.infos)
+        remark = RAW_REMARK if info.name.endswith(RAW) else ""
+        if info.name.endswith(FUSED) and not inside:
+            remark = FUSED_REMARK
+        whole: list[Part | None] = [None]
+        for part in inside or whole:
+            views.append(
+                Layer(
+                    layer=f"{base}.{part.suffix}" if part else base,
+                    tensor=info.name,
+                    depth=depth,
+                    kind=kind,
+                    shape=part.shape(info.shape) if part else info.shape,
+                    part=part,
+                    groups=info.groups,
+                    transposed=(info.module or "").startswith("ConvTranspose"),
+                    remark=remark,
+                )
             )
-        )
-        depth += 1
+            depth += 1
     return views
 
 
@@ -129,6 +158,8 @@ def _kind(info: TensorInfo) -> tuple[str | None, str]:
     if dimensions == 2:
         embedding = "Embedding" in info.module if info.module else "embed" in info.name.lower()
         return ("embedding" if embedding else "linear"), ""
+    if is_packed_experts(info):
+        return "linear", ""
     if dimensions not in CONVOLUTIONS:
         return None, f"{dimensions}-D tensor: not a linear, embedding or convolution weight"
     shape = "×".join(map(str, info.shape))

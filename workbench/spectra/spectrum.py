@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -182,7 +181,7 @@ def spectrum(
 
 def _workers(layers: Sequence[Layer]) -> int:
     """Layers at a time: as many as torch uses threads, but one where a layer is so large that memory counts."""
-    largest = max(prod(layer.shape) for layer in layers)
+    largest = max(layer.elements for layer in layers)
     return min(torch.get_num_threads(), MOST_WORKERS) if largest <= SMALL_ELEMENTS else 1
 
 

@@ -91,17 +91,17 @@ def _small_sample(eigenvalues: Float[Tensor, " n"]) -> PowerLaw:
 
 def failed_row(layer: Layer) -> dict[str, Any]:
     """The columns of a layer that could not be analysed: its shape and status, and no number."""
-    rows, cols = layer.shape[:2]
+    count, rows, cols = layer.extent()
     small, large = min(rows, cols), max(rows, cols)
     empty: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     empty |= dict.fromkeys(("num_evals", "num_pl_spikes", "matrix_rank", "rank_loss", "weak_rank_loss"), 0)
-    shape = {"longname": layer.layer, "M": small, "N": large, "Q": large / small, "rf": math.prod(layer.shape[2:])}
+    shape = {"longname": layer.layer, "M": small, "N": large, "Q": large / small, "rf": count}
     return empty | shape | {"status": "failed", "warning": ""}
 
 
 def compatible_row(layer: Layer, slices: Float[Tensor, "slices small"], fit: PowerLaw) -> dict[str, Any]:
     """One layer's columns under WeightWatcher's names (its `spectral_norm` is λmax, its `norm` Σλ)."""
-    rows, cols = layer.shape[:2]
+    _, rows, cols = layer.extent()
     long_side, eigenvalues = max(rows, cols), slices.flatten().sort().values
     largest, total = float(eigenvalues[-1]), float(eigenvalues.sum())
     rank = int((eigenvalues > zero_threshold(eigenvalues, long_side)).sum())

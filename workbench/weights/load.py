@@ -86,13 +86,18 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
     )
 
 
+def _groups(module: nn.Module) -> int:
+    groups = getattr(module, "groups", 1)
+    return groups if isinstance(groups, int) else 1
+
+
 def _open_module(module: nn.Module) -> Opened:
     tensors = module.state_dict()
     if lazy := next((name for name, tensor in tensors.items() if is_lazy(tensor)), None):
         reason = "an uninitialised lazy parameter: run the module once, so that it knows its shapes"
         raise CheckpointError(f"{type(module).__name__} in memory", lazy, reason)
     owners = {
-        f"{path}.{name}" if path else name: (type(owner).__name__, buffer)
+        f"{path}.{name}" if path else name: (type(owner).__name__, buffer, _groups(owner))
         for path, owner in module.named_modules(remove_duplicate=False)
         for named, buffer in ((owner.named_parameters, False), (owner.named_buffers, True))
         for name, _ in named(recurse=False, remove_duplicate=False)

@@ -109,13 +109,13 @@ def mapping_infos(
 
 
 def tensor_infos(
-    tensors: Iterable[tuple[str, Tensor]], owners: Mapping[str, tuple[str, bool]] | None = None
+    tensors: Iterable[tuple[str, Tensor]], owners: Mapping[str, tuple[str, bool, int]] | None = None
 ) -> list[TensorInfo]:
     """Infos of tensors in memory, names of one storage tied to the first of them.
 
     Args:
         tensors: name and tensor.
-        owners: name → class of the owning module and whether it is a buffer there.
+        owners: name → class of the owning module, whether it is a buffer there, and the module's groups.
     """
     first: dict[tuple[Any, ...], str] = {}
     infos = []
@@ -125,7 +125,7 @@ def tensor_infos(
         if layout == torch.strided and tensor.numel() and tensor.device.type != "meta":
             place = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
             tied = first.setdefault(place, name)
-        module, buffer = (owners or {}).get(name, (None, False))
+        module, buffer, groups = (owners or {}).get(name, (None, False, 1))
         infos.append(
             TensorInfo(
                 name=name,
@@ -135,6 +135,7 @@ def tensor_infos(
                 tied_to=None if tied == name else tied,
                 module=module,
                 buffer=buffer,
+                groups=groups,
                 layout=layout,
             )
         )

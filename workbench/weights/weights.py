@@ -27,6 +27,7 @@ class TensorInfo:
         tied_to: the first name of the same storage, if this one is another name of it.
         module: class name of the module that owns the tensor, if the source is a module.
         buffer: True if that module calls it a buffer and not a parameter.
+        groups: groups of the module, if it is a convolution.
         layout: torch's memory layout; sparse and nested tensors have others than strided.
     """
 
@@ -37,6 +38,7 @@ class TensorInfo:
     tied_to: str | None = None
     module: str | None = None
     buffer: bool = False
+    groups: int = 1
     layout: torch.layout = torch.strided
 
     @property
