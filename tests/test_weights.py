@@ -512,7 +512,6 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         folder("a.pt", "b.ckpt", "c.th"),
         r"a directory with 3 weight files \(a.pt, b.ckpt, c.th\)",
     ),
-    "hub": (lambda _: "hf://org/name", "hub ids are not supported yet; download the files"),
 }
 
 

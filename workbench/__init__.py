@@ -26,6 +26,7 @@ from workbench.figures import FigureSpec, figure
 from workbench.layers import Layer, LayerTable, layers
 from workbench.progress import Progress
 from workbench.results import Result
+from workbench.runtime import EvaluationError, Evaluator, evaluator
 from workbench.spectra import Spectrum, spectrum
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
@@ -36,6 +37,8 @@ __all__ = [
     "Cancelled",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "EvaluationError",
+    "Evaluator",
     "FigureError",
     "FigureSpec",
     "Layer",
@@ -50,6 +53,7 @@ __all__ = [
     "Spectrum",
     "Weights",
     "WorkbenchError",
+    "evaluator",
     "figure",
     "layers",
     "load",

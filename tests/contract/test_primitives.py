@@ -63,6 +63,18 @@ def save_oracle() -> None:
     assert all(read[name].dtype == one.dtype and torch.equal(read[name], one) for name, one in tensors.items())
 
 
+def evaluator_oracle() -> None:
+    """The loss over batches of unequal size is torch's own of all data at once."""
+    random = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(10, 4, generator=random), torch.randint(0, 3, (10,), generator=random)
+    module = torch.nn.Linear(4, 3)
+    found = wb.evaluator(module, list(zip(inputs.split(4), labels.split(4), strict=True)), "cross_entropy")()
+    with torch.no_grad():
+        outputs = module(inputs)
+    assert found["loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(outputs, labels)), rel=1e-6)
+    assert found["accuracy"] == pytest.approx(float((outputs.argmax(1) == labels).double().mean()))
+
+
 def figure_oracle() -> None:
     """What is drawn are the table's own numbers."""
     spectrum = wb.spectrum(
@@ -104,9 +116,14 @@ PRIMITIVES = {
         ("sizes",),
     ),
     "load": Primitive(
-        load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names: {n: n for n in names}
+        load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
     "save": Primitive(save_oracle, "workbench.weights.save._dtype", lambda _: lambda info, dtype: torch.float16),
+    "evaluator": Primitive(
+        evaluator_oracle,
+        "workbench.runtime.evaluator.METRICS",
+        lambda _: {"accuracy": lambda outputs, targets: outputs.mean()},
+    ),
     "figure": Primitive(
         figure_oracle,
         "workbench.figures.figure.KINDS",
@@ -120,6 +137,7 @@ OTHERS = {
         "ArgumentError Cancelled CheckpointError CheckpointNotFoundError FigureError LayerError LayerNotFoundError"
     ).split(),
     *("ResultError SourceTypeError WorkbenchError").split(),
+    *("Evaluator EvaluationError").split(),
     *("FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }
 

@@ -20,5 +20,5 @@ def resolved_device(device: str) -> torch.device:
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ArgumentError(f"device={device!r}: torch sees no CUDA device here; use device='auto' or 'cpu'.")
     if resolved.type not in ("cpu", "cuda"):
-        raise ArgumentError(f"device={device!r}: spectra need float64 on 'cpu' or 'cuda'.")
+        raise ArgumentError(f"device={device!r}: expected 'auto', 'cpu' or 'cuda', the devices with float64.")
     return resolved

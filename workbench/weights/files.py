@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from workbench.errors import CheckpointError, CheckpointNotFoundError, nearest
+from workbench.weights.hub import HUB, hub_file
+from workbench.weights.naming import LIGHTNING, LIGHTNING_PREFIX
 from workbench.weights.opened import Opened, while_unchanged
 from workbench.weights.safetensors_file import open_safetensors
 from workbench.weights.sharded import INDEX_ENDINGS, open_sharded
@@ -20,10 +22,13 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
 LEGACY_NOTE = "a legacy torch pickle cannot be mapped: the whole file ({:.1f} MB) is in memory"
 
 
-def open_mapping(content: Mapping[Any, Any], source: str, sizes: set[int] | None = None) -> Opened:
+def open_mapping(
+    content: Mapping[Any, Any], source: str, sizes: set[int] | None = None, *, ema: bool = False
+) -> Opened:
     """Opens a checkpoint dictionary."""
-    infos, tensors, notes = mapping_infos(content, source, sizes)
-    return Opened(infos=infos, read=reader(tensors, source), notes=notes, shared=True)
+    infos, tensors, notes = mapping_infos(content, source, sizes, ema=ema)
+    prefixes = (LIGHTNING_PREFIX,) if LIGHTNING in content else ()
+    return Opened(infos=infos, read=reader(tensors, source), notes=notes, shared=True, prefixes=prefixes)
 
 
 def reader(tensors: Mapping[str, Tensor], source: str) -> Callable[[TensorInfo], Tensor]:
@@ -38,7 +43,7 @@ def reader(tensors: Mapping[str, Tensor], source: str) -> Callable[[TensorInfo],
     return read
 
 
-def open_file(path: Path) -> Opened:
+def open_file(path: Path, *, ema: bool = False) -> Opened:
     """Opens one file, or the files that an index names.
 
     Raises:
@@ -52,6 +57,10 @@ def open_file(path: Path) -> Opened:
             head = file.read(9)
     except OSError as error:
         raise CheckpointError(str(path), None, f"cannot be read: {error.strerror}") from error
+    if ema and (path.name.endswith(INDEX_ENDINGS) or head[8:9] == b"{"):
+        raise CheckpointError(
+            str(path), None, "ema=True, but only torch files keep a moving average beside the weights"
+        )
     if path.name.endswith(INDEX_ENDINGS):
         return open_sharded(path, open_file)
     if size == 0:
@@ -62,12 +71,12 @@ def open_file(path: Path) -> Opened:
         sizes = record_sizes(path)
         if sizes is None:
             raise CheckpointError(str(path), None, "a zip archive, but not one that torch.save wrote (no data.pkl)")
-        opened = open_mapping(torch_content(path, legacy=False), str(path), sizes)
+        opened = open_mapping(torch_content(path, legacy=False), str(path), sizes, ema=ema)
         return replace(opened, read=while_unchanged(path, opened.read))
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         return open_safetensors(path)
     if head[:1] == b"\x80":
-        opened = open_mapping(torch_content(path, legacy=True), str(path))
+        opened = open_mapping(torch_content(path, legacy=True), str(path), ema=ema)
         return replace(opened, notes=[*opened.notes, LEGACY_NOTE.format(size / 1e6)])
     raise CheckpointError(
         str(path),
@@ -84,8 +93,8 @@ def weight_file(source: str | os.PathLike[str]) -> Path:
         CheckpointError: the directory holds several, or cannot be read.
     """
     text = os.fspath(source)
-    if text.startswith("hf://"):
-        raise CheckpointError(text, None, "hub ids are not supported yet; download the files and give their directory")
+    if text.startswith(HUB):
+        return hub_file(text)
     if not text:
         raise CheckpointNotFoundError("''", None, "an empty path; '.' is the current folder")
     try:

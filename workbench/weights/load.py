@@ -3,22 +3,30 @@
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from workbench.errors import CheckpointError, SourceTypeError
+from workbench.errors import ArgumentError, CheckpointError, SourceTypeError
+from workbench.weights.adapter import is_adapter, merged_adapter
 from workbench.weights.files import open_file, open_mapping, reader, weight_file
+from workbench.weights.hub import HUB
 from workbench.weights.naming import without_prefixes
 from workbench.weights.opened import Opened
 from workbench.weights.torch_file import tensor_infos
 from workbench.weights.weights import Weights
 
+QUANTISED = {
+    "GPTQ or AWQ": (".qweight", ".qzeros"),
+    "bitsandbytes": (".absmax", ".quant_map", ".SCB", ".weight_format"),
+}
+
 ModelLike: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | nn.Module | Weights
 
 
-def load(source: ModelLike) -> Weights:
+def load(source: ModelLike, *, base: ModelLike | None = None, ema: bool = False) -> Weights:
     """Opens a checkpoint as a lazy, read-only mapping from names to tensors.
 
     Nestings (`state_dict`, `model_state_dict`, `model`) are entered and wrapper prefixes (`module.`,
@@ -27,7 +35,11 @@ def load(source: ModelLike) -> Weights:
 
     Args:
         source: a safetensors or torch file, a directory with one of them or with shards and their index, the index
-            itself, a mapping of tensors, an `nn.Module`, or Weights (returned as they are).
+            itself, `hf://org/name[@revision]`, a mapping of tensors, an `nn.Module`, or Weights (returned as they
+            are).
+        base: the model that a PEFT LoRA adapter changes; `source` is then the adapter's folder, and the weights are
+            W + (α/r)·BA, computed as they are read.
+        ema: take the exponential moving average that a training script kept beside the weights.
 
     Returns:
         Weights: names and shapes at once, each tensor when it is asked for.
@@ -50,22 +62,32 @@ def load(source: ModelLike) -> Weights:
         >>> weights["fc.weight"].sum().item(), weights.renames
         (6.0, {'fc.weight': 'module.fc.weight'})
     """
+    folder = Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
+    if folder is not None and is_adapter(folder):
+        if base is None:
+            reason = "a PEFT adapter changes a base model: pass it, as in wb.load(adapter, base=model)"
+            raise CheckpointError(str(folder), None, reason)
+        return merged_adapter(folder, load(base))
+    if base is not None:
+        raise ArgumentError(f"base= goes with a PEFT adapter's folder (adapter_config.json); {source!r:.80} is none.")
     if isinstance(source, Weights):
         return source
     if isinstance(source, nn.Module):
         return _unwrapped(_open_module(source), f"{type(source).__name__} in memory")
     if isinstance(source, Mapping):
-        return _unwrapped(open_mapping(source, "a mapping in memory"), "a mapping in memory")
+        return _unwrapped(open_mapping(source, "a mapping in memory", ema=ema), "a mapping in memory")
     if isinstance(source, str | os.PathLike):
         path = weight_file(source)
-        return _unwrapped(open_file(path), str(path))
+        text = os.fspath(source)
+        return _unwrapped(open_file(path, ema=ema), text if text.startswith(HUB) else str(path))
     raise SourceTypeError(
         f"a model is a path, a directory, a mapping of tensors or an nn.Module; got {type(source).__name__}."
     )
 
 
 def _unwrapped(opened: Opened, source: str) -> Weights:
-    stored = without_prefixes(info.name for info in opened.infos)
+    _refuse_quantised(source, [info.name for info in opened.infos])
+    stored = without_prefixes([info.name for info in opened.infos], opened.prefixes)
     names = {original: name for name, original in stored.items()}
     infos = [
         replace(info, name=names[info.name], tied_to=names[info.tied_to] if info.tied_to else None)
@@ -84,6 +106,14 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
         metadata=opened.metadata,
         borrow=opened.borrow,
     )
+
+
+def _refuse_quantised(source: str, names: list[str]) -> None:
+    """Quantised storage is no weights: its integers mean nothing without scales that only its own code knows."""
+    for form, endings in QUANTISED.items():
+        if name := next((name for name in names if name.endswith(endings)), None):
+            reason = f"{form} storage: open the checkpoint that was quantised, or dequantise it and save that"
+            raise CheckpointError(source, name, reason)
 
 
 def _groups(module: nn.Module) -> int:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 PREFIXES = ("module.", "_orig_mod.")  # torch's DataParallel/DistributedDataParallel, torch.compile
 NESTINGS = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights
+AVERAGES = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema")  # and their moving average
+LIGHTNING, LIGHTNING_PREFIX = "pytorch-lightning_version", "model."
 
 
 def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -22,10 +24,11 @@ def natural_key(name: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part)
 
 
-def without_prefixes(names: Iterable[str]) -> dict[str, str]:
+def without_prefixes(names: Iterable[str], more: Iterable[str] = ()) -> dict[str, str]:
     """Names without the wrapper prefixes that all of them share, mapped to the names as stored.
 
     Only a prefix that every name carries is a wrapper's; a submodule that happens to be called `module` stays.
+    `more` are prefixes that count as wrappers' in this source, such as Lightning's `model.`.
 
     Example:
         >>> without_prefixes(["module.fc.weight", "module.fc.bias"])
@@ -33,7 +36,9 @@ def without_prefixes(names: Iterable[str]) -> dict[str, str]:
     """
     stored = {name: name for name in names}
     while stored:
-        shared = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in stored)), None)
+        shared = next(
+            (prefix for prefix in (*PREFIXES, *more) if all(name.startswith(prefix) for name in stored)), None
+        )
         if shared is None:
             break
         stored = {name.removeprefix(shared): original for name, original in stored.items()}
@@ -50,7 +55,7 @@ def _without_compiled_submodules(name: str, names: Iterable[str]) -> str:
     return ".".join(parts)
 
 
-def unnested(content: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str], list[str]]:
+def unnested(content: Mapping[Any, Any], *, ema: bool = False) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """The tensors of a checkpoint dictionary, looking into `state_dict` and its like.
 
     Returns:
@@ -62,7 +67,8 @@ def unnested(content: Mapping[Any, Any]) -> tuple[dict[str, Tensor], list[str], 
     path: list[str] = []
     skipped: list[str] = []
     entered = frozenset({id(content)})
-    while nested := next((key for key in NESTINGS if _holds_tensors(content.get(key), entered)), None):
+    nestings = (*AVERAGES, *NESTINGS) if ema else NESTINGS
+    while nested := next((key for key in nestings if _holds_tensors(content.get(key), entered)), None):
         skipped += [".".join([*path, str(key)]) for key in content if key != nested]
         path.append(nested)
         content = content[nested]

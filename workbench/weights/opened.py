@@ -28,6 +28,7 @@ class Opened:
         ordered: whether the order is the source's own.
         shared: whether reading hands out the source's own memory, and not a copy.
         metadata: what the file says of itself, as text.
+        prefixes: prefixes that count as wrappers' in this source.
         borrow: reads into memory that the thread's next borrowing overwrites; None where `read` is as cheap.
     """
 
@@ -37,6 +38,7 @@ class Opened:
     ordered: bool = True
     shared: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    prefixes: Sequence[str] = ()
     borrow: Callable[[TensorInfo], Tensor] | None = None
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import CheckpointError
-from workbench.weights.naming import unnested
+from workbench.weights.naming import AVERAGES, unnested
 from workbench.weights.weights import TensorInfo
 
 RESAVE = (
@@ -68,7 +68,7 @@ def record_sizes(path: Path) -> set[int] | None:
 
 
 def mapping_infos(
-    content: Mapping[Any, Any], source: str, sizes: set[int] | None = None
+    content: Mapping[Any, Any], source: str, sizes: set[int] | None = None, *, ema: bool = False
 ) -> tuple[list[TensorInfo], dict[str, Tensor], list[str]]:
     """Infos, tensors by stored name and notes of a checkpoint dictionary.
 
@@ -77,12 +77,13 @@ def mapping_infos(
         source: its name, for messages.
         sizes: of the records that it was mapped from. Mapping believes the pickle's sizes; a damaged pickle would
             read its neighbours' bytes.
+        ema: take the exponential moving average of the weights that is kept beside them.
 
     Raises:
         CheckpointError: it holds no tensor, or a tensor whose storage is no record.
     """
     try:
-        tensors, path, skipped = unnested(content)
+        tensors, path, skipped = unnested(content, ema=ema)
     except KeyError as error:
         raise CheckpointError(
             source, str(error.args[0]), "two keys of the dictionary read like this as text"
@@ -101,7 +102,12 @@ def mapping_infos(
         ):
             reason = f"damaged: its storage of {tensor.untyped_storage().nbytes()} bytes is no record of the archive"
             raise CheckpointError(source, name, reason)
+    averages = [name for name in skipped if name.rpartition(".")[2] in AVERAGES]
+    if ema and not any(key in AVERAGES for key in path):
+        raise CheckpointError(source, None, f"ema=True, but it keeps no moving average (none of {', '.join(AVERAGES)})")
     notes = [f"tensors found under {'.'.join(path)!r}"] if path else []
+    if averages:
+        notes.append(f"a moving average of the weights is kept under {averages[0]!r}: wb.load(…, ema=True) takes it")
     if skipped:
         listed = ", ".join(skipped[:5]) + (f" and {len(skipped) - 5} more" if len(skipped) > 5 else "")
         notes.append(f"left out, not tensors of the model: {listed}")
