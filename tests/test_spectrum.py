@@ -566,8 +566,8 @@ ARGUMENTS = {
     "compat='weightwatcher', conv='flatten'": "conv='flatten'. Drop compat to use other rules.",
     "compat='weightwatcher', xmin=2": "got xmin=2.0",
     "device='gpu'": "device='gpu': expected 'auto', 'cpu', 'cuda' or 'cuda:0'.",
-    "device='meta'": "device='meta': spectra need float64 on 'cpu' or 'cuda'.",
-    "device='mps'": "device='mps': spectra need float64 on 'cpu' or 'cuda'.",
+    "device='meta'": "device='meta': expected 'auto', 'cpu' or 'cuda', the devices with float64.",
+    "device='mps'": "device='mps': expected 'auto', 'cpu' or 'cuda', the devices with float64.",
 }
 if not torch.cuda.is_available():
     ARGUMENTS["device='cuda'"] = "device='cuda': torch sees no CUDA device here; use device='auto' or 'cpu'."

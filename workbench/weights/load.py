@@ -62,7 +62,7 @@ def load(source: ModelLike, *, base: ModelLike | None = None, ema: bool = False)
         >>> weights["fc.weight"].sum().item(), weights.renames
         (6.0, {'fc.weight': 'module.fc.weight'})
     """
-    folder = Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
+    folder = Path(os.path.expanduser(source)) if isinstance(source, str | os.PathLike) else None  # noqa: PTH111 - leaves an unknown user as it is
     if folder is not None and is_adapter(folder):
         if base is None:
             reason = "a PEFT adapter changes a base model: pass it, as in wb.load(adapter, base=model)"
