@@ -1,5 +1,6 @@
 # make lab   opens JupyterLab on the tour          make bench      speed against peers, as ratios
 # make test  lints, types and runs every test      make reproduce  rebuilds the shipped checkpoints
+# make fuzz  damages thousands of files
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +11,7 @@ WORKERS ?= 2
 # several torch processes on few cores wait for each other's threads far longer than they compute
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: lab test lint types unit notebooks browser bench reproduce clean
+.PHONY: lab test lint types unit notebooks browser fuzz bench reproduce clean
 
 lab: $(VENV)/.lab
 	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_FLAGS) notebooks/start.ipynb
@@ -33,6 +34,10 @@ notebooks: $(VENV)/.test
 
 browser: $(VENV)/.test
 	$(BIN)/python -m pytest tests/browser -m browser -q -rs
+
+# thousands of damaged files instead of hundreds, drawn anew every time
+fuzz: $(VENV)/.test
+	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_weights.py tests/test_results.py -q -k "damaged or loses_no_bit" --hypothesis-profile=explore
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py

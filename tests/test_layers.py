@@ -407,3 +407,18 @@ def test_a_transposed_convolution_is_seen_outputs_first(groups: int, conv: str) 
     spectrum = wb.spectrum(module, conv=conv)  # type: ignore[arg-type]
     torch.testing.assert_close(spectrum.eigenvalues["weight"], pooled, rtol=1e-9, atol=1e-12)
     assert spectrum.row("weight")["rows"] == 6 // groups
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_transformer_and_its_bare_file_have_the_same_layers(minilm: Path) -> None:
+    from transformers import BertConfig, BertModel
+
+    module = BertModel(BertConfig.from_pretrained(minilm))
+    module.load_state_dict({name: tensor for name, tensor in wb.load(minilm).items() if "position_ids" not in name})
+    columns = ["layer", "tensor", "kind", "shape", "rows", "cols", "matrices", "elements", "bytes", "dtype"]
+    code, file = (
+        wb.layers(model).frame().query("verdict == 'analysed'")[columns].sort_values("layer", ignore_index=True)
+        for model in (module, minilm)
+    )
+    assert len(code) == 40 and code.equals(file)
+    assert wb.load(module).ordered and not wb.load(minilm).ordered
