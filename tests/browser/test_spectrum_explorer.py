@@ -113,6 +113,11 @@ def test_an_error_is_shown_and_recovered_from(tour: Any) -> None:
     explorer.get_by_role("button", name="Run").click()
     expect(explorer.get_by_role("alert")).to_contain_text("Did you mean 'encoder.*'")
     tour.shot("4-error")
+    alert = explorer.get_by_role("alert")
+    assert alert.evaluate("element => element.scrollWidth <= element.clientWidth"), "the message is cut off"
+    inputs = explorer.get_by_role("button", name="Run").locator("xpath=../..").bounding_box()
+    box = alert.bounding_box()
+    assert box and inputs and box["x"] + box["width"] <= inputs["x"] + inputs["width"] + 1
     layers.fill("encoder.layer.0.*")
     layers.press("Enter")
     explorer.get_by_role("button", name="Run").click()

@@ -79,7 +79,11 @@ class Explorer(ipw.VBox):
         self.rows = LayerRows(self.TITLE)
         self.plots = self.make_plots()
         self.code_box = ipw.Textarea(
-            description="Code", disabled=True, rows=9, layout=ipw.Layout(width="100%"), style={"description_width": "0"}
+            description="Code",
+            disabled=True,
+            rows=13,
+            layout=ipw.Layout(width="100%"),
+            style={"description_width": "0"},
         )
         self.code_box.add_class("wb-code")
         self.export_panel = ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})

@@ -20,6 +20,7 @@ CSS = """<style>
 .wb-explorer table.dataTable, .wb-explorer .dt-container { color: var(--wb-ink); }
 .wb-explorer .wb-status { color: var(--wb-quiet); min-height: 1.4em; line-height: 1.35; }
 .wb-explorer .wb-error { color: var(--wb-error); font-weight: 600; white-space: pre-wrap; line-height: 1.35; }
+.wb-explorer .widget-html-content { min-width: 0; overflow-wrap: anywhere; }
 .wb-explorer .wb-plot-name { color: var(--wb-quiet); font-size: 12px; }
 .wb-explorer .wb-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 .wb-explorer .wb-code textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; opacity: 1; }

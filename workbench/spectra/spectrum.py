@@ -13,7 +13,7 @@ from workbench.errors import ArgumentError, Cancelled, LayerError
 from workbench.layers import Conv, Exclusion, Layer, Selection, layer_views, matrices, selected
 from workbench.linalg import gram_eigenvalues, resolved_device
 from workbench.progress import Outcome, ProgressCallback, map_units
-from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
 from workbench.spectra import weightwatcher
 from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
@@ -158,7 +158,7 @@ def spectrum(
     place = resolved_device(device)
     weights = load(model)
     views = layer_views(weights)
-    chosen = selected(views, layers, weights.source)
+    chosen = selected(views, layers, short_source(weights.source))
 
     def unit(layer: Layer) -> LayerSpectrum:
         return layer_spectrum(layer, weights.borrowed(layer.tensor), xmin=xmin, conv=conv, compat=compat, device=place)
