@@ -73,6 +73,8 @@ def test_the_moving_average_is_named_and_taken_on_request(tmp_path: Path) -> Non
     assert smooth["fc.weight"].sum() == 0 and list(smooth) == ["fc.weight"]
     with pytest.raises(wb.CheckpointError, match="ema=True, but it keeps no moving average"):
         wb.load({"state_dict": tensors}, ema=True)
+    with pytest.raises(wb.ArgumentError, match="ema=True goes with a checkpoint"):
+        wb.load(torch.nn.Linear(2, 2), ema=True)
     wb.save(tensors, tmp_path / "net.safetensors")
     with pytest.raises(wb.CheckpointError, match="ema=True, but only torch files"):
         wb.load(tmp_path / "net.safetensors", ema=True)

@@ -346,8 +346,12 @@ def test_fused_projections_are_their_q_k_and_v() -> None:
         torch.testing.assert_close(spectrum.eigenvalues[f"c_attn.{name}"], eigenvalues(part), rtol=1e-9, atol=1e-12)
 
 
-def test_packed_experts_are_a_layer_each() -> None:
+def test_packed_experts_are_a_layer_each(tmp_path: Path) -> None:
     model = Attention()
+    from_file = wb.spectrum(wb.save(model, tmp_path / "net.safetensors"))  # parts of one tensor share one reading
+    whole = wb.spectrum(model)
+    assert all(torch.equal(from_file.eigenvalues[layer], one) for layer, one in whole.eigenvalues.items())
+    assert "2 of 2 tensors are weight matrices" in wb.layers(model).facts()
     spectrum = wb.spectrum(model, layers="experts.*")
     assert list(spectrum.eigenvalues) == ["experts.0", "experts.1", "experts.2"]
     for number, expert in enumerate(model.experts.detach()):

@@ -780,6 +780,10 @@ def test_compiled_parts_of_a_net_have_the_names_of_the_net() -> None:
     weights = wb.load({name: torch.ones(2, 2) for name in names})
     assert list(weights) == ["0.weight", "0.bias", "1.weight"]
     assert weights.renames["0.weight"] == "0._orig_mod.weight"
+    assert "'_orig_mod.' of compiled submodules removed from 2 names" in weights.notes
+    assert not any("prefix" in note for note in weights.notes)
+    wrapped = wb.load({f"module.{name}": torch.ones(2, 2) for name in names})
+    assert list(wrapped) == list(weights) and "prefix 'module.' removed from every name" in wrapped.notes
 
 
 @pytest.mark.parametrize("path", ["", "~no_such_user_here/x", "x" * 300, "nul\0.pt"])

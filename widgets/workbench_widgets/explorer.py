@@ -300,6 +300,7 @@ class Explorer(ipw.VBox):
 
     def _on_done(self, result: wb.Result | None, error: BaseException | None) -> None:
         with self._lock:
+            self._job.release()
             if self._closed:
                 return
             try:

@@ -32,7 +32,7 @@ class Job:
 
     @property
     def running(self) -> bool:
-        """Whether a computation is under way; False from the moment that `on_done` is called."""
+        """Whether a computation is under way; False once `release` was called."""
         return self._busy
 
     @property
@@ -67,14 +67,17 @@ class Job:
         thread.join(timeout)
         return not thread.is_alive()
 
+    def release(self) -> None:
+        """Lets the next computation start; `on_done` calls it, under the lock that guards its own state."""
+        with self._lock:
+            self._busy = False
+
     def _work(self, function: Callable[[Callable[[wb.Progress], None]], Any]) -> None:
         result, failed = None, None
         try:
             result = function(self._progress)
         except BaseException as error:  # a thread's last chance: nobody else would hear of it
             result, failed = getattr(error, "partial", None), error
-        with self._lock:
-            self._busy = False
         self._on_done(result, failed)
 
     def _progress(self, progress: wb.Progress) -> None:

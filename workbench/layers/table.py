@@ -34,8 +34,9 @@ class LayerTable(LayerResult):
         table = self.tables["layers"]
         analysed = [verdict == "analysed" for verdict in table["verdict"]]
         inside = sum(n for n, yes in zip(table["elements"], analysed, strict=True) if yes)
+        seen = {tensor for tensor, yes in zip(table["tensor"], analysed, strict=True) if yes}
         return (
-            f"{self.title}: {sum(analysed)} of {len(analysed)} tensors are weight matrices, "
+            f"{self.title}: {len(seen)} of {len(set(table['tensor']))} tensors are weight matrices, "
             f"with {inside:,} of {sum(table['elements']):,} elements"
         )
 

@@ -24,7 +24,7 @@ METRICS = (
     "num_eigenvalues rank alpha alpha_error ks_distance xmin tail_size alpha_weighted log_alpha_norm stable_rank "
     "entropy lambda_max frobenius_squared"
 ).split()
-SMALL_ELEMENTS = 1 << 24  # 64 MB of float32: layers up to this size are analysed several at a time
+SMALL_ELEMENTS = 1 << 24  # 64 MB of float32: tensors up to this size are analysed several at a time
 MOST_WORKERS = 8
 
 
@@ -126,7 +126,7 @@ def spectrum(
         Cancelled: the callback asked for it; `.partial` is the Spectrum of the layers that were done.
 
     Cost: N·M² + 4/3·M³ flops a matrix in float64, and O(n²) for the search. One tensor in memory at a time, or one
-    for each of torch's threads (8 at most) where no layer exceeds 64 MB.
+    for each of torch's threads (8 at most) where no tensor exceeds 64 MB.
 
     Source: Martin & Mahoney, "Implicit self-regularization in deep neural networks" (2021); Clauset, Shalizi &
     Newman (2009) for the fit. Ours: float64 Gram matrices, a relative zero threshold ε·N·λmax, verdicts.
@@ -172,16 +172,16 @@ def spectrum(
         return _spectrum(weights, views, outcomes, conv, compat, meta)
 
     try:
-        workers = _workers(chosen) if place.type == "cpu" else 1
+        workers = _workers(weights, chosen) if place.type == "cpu" else 1
         return result(map_units(unit, chosen, name=lambda layer: layer.layer, progress=progress, workers=workers))
     except Cancelled as stop:
         stop.partial = result(stop.partial)
         raise
 
 
-def _workers(layers: Sequence[Layer]) -> int:
-    """Layers at a time: as many as torch uses threads, but one where a layer is so large that memory counts."""
-    largest = max(layer.elements for layer in layers)
+def _workers(weights: Weights, layers: Sequence[Layer]) -> int:
+    """Layers at a time: as many as torch uses threads, but one where a tensor is so large that memory counts."""
+    largest = max(weights.infos[layer.tensor].elements for layer in layers)
     return min(torch.get_num_threads(), MOST_WORKERS) if largest <= SMALL_ELEMENTS else 1
 
 

@@ -13,10 +13,10 @@ from workbench.errors import ArgumentError, CheckpointError, SourceTypeError
 from workbench.weights.adapter import is_adapter, merged_adapter
 from workbench.weights.files import open_file, open_mapping, reader, weight_file
 from workbench.weights.hub import HUB
-from workbench.weights.naming import without_prefixes
+from workbench.weights.naming import PREFIXES, without_prefixes
 from workbench.weights.opened import Opened
 from workbench.weights.torch_file import tensor_infos
-from workbench.weights.weights import Weights
+from workbench.weights.weights import TensorInfo, Weights
 
 QUANTISED = {
     "GPTQ or AWQ": (".qweight", ".qzeros"),
@@ -48,6 +48,7 @@ def load(source: ModelLike, *, base: ModelLike | None = None, ema: bool = False)
         CheckpointNotFoundError: nothing is there, or a directory without weights.
         CheckpointError: the file is truncated, damaged, hostile or of a kind that is not supported.
         SourceTypeError: `source` is none of the above.
+        ArgumentError: `base` without an adapter, or `ema` with what keeps no moving average.
 
     Cost: the header. A legacy torch pickle costs its file size in memory, and says so in `.notes`.
 
@@ -67,9 +68,11 @@ def load(source: ModelLike, *, base: ModelLike | None = None, ema: bool = False)
         if base is None:
             reason = "a PEFT adapter changes a base model: pass it, as in wb.load(adapter, base=model)"
             raise CheckpointError(str(folder), None, reason)
-        return merged_adapter(folder, load(base))
+        return merged_adapter(folder, load(base, ema=ema))
     if base is not None:
         raise ArgumentError(f"base= goes with a PEFT adapter's folder (adapter_config.json); {source!r:.80} is none.")
+    if ema and isinstance(source, Weights | nn.Module):
+        raise ArgumentError(f"ema=True goes with a checkpoint of a training script; {type(source).__name__} is none.")
     if isinstance(source, Weights):
         return source
     if isinstance(source, nn.Module):
@@ -94,8 +97,11 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
         for info in opened.infos
     ]
     notes = list(opened.notes)
-    if infos and infos[0].name != infos[0].stored:
-        notes.append(f"prefix {infos[0].stored.removesuffix(infos[0].name)!r} removed from every name")
+    prefix = _shared_prefix(infos[0], (*PREFIXES, *opened.prefixes)) if infos else ""
+    if prefix:
+        notes.append(f"prefix {prefix!r} removed from every name")
+    if inner := sum(info.stored.removeprefix(prefix) != info.name for info in infos if not info.tied_to):
+        notes.append(f"'_orig_mod.' of compiled submodules removed from {inner} names")
     return Weights(
         infos,
         opened.read,
@@ -106,6 +112,17 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
         metadata=opened.metadata,
         borrow=opened.borrow,
     )
+
+
+def _shared_prefix(info: TensorInfo, prefixes: tuple[str, ...]) -> str:
+    """The wrapper prefixes in front of a stored name, which `without_prefixes` removed; empty if there were none."""
+    rest = info.stored
+    while info.name not in (rest, rest.replace("._orig_mod.", ".")):
+        shared = next((prefix for prefix in prefixes if rest.startswith(prefix)), None)
+        if shared is None:
+            break
+        rest = rest.removeprefix(shared)
+    return info.stored.removesuffix(rest)
 
 
 def _refuse_quantised(source: str, names: list[str]) -> None:

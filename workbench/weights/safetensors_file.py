@@ -80,7 +80,13 @@ def open_safetensors(path: Path) -> Opened:
         if getattr(lent, "memory", None) is None or lent.memory.numel() < end - begin:
             lent.memory = None  # gone before the larger one comes
             lent.memory = torch.empty(end - begin, dtype=torch.uint8, device="cpu")
-        return fill(info, lent.memory)
+            lent.name = None
+        if lent.name != info.stored:  # the parts of one tensor, as experts, are borrowed one after the other
+            lent.name = None
+            fill(info, lent.memory)
+            lent.name = info.stored
+        memory: Tensor = lent.memory
+        return memory[: end - begin].view(info.dtype).reshape(info.shape)
 
     infos, ordered = arranged(
         [
