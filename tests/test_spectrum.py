@@ -533,7 +533,7 @@ def test_meta_tells_where_the_numbers_come_from(tmp_path: Path) -> None:
     assert meta["fingerprint"] == wb.load(tmp_path).fingerprint
     assert list(meta["fingerprints"]) == ["fc.weight"]
     assert meta["parameters"] == {"layers": ["fc"], "xmin": "median", "conv": "flatten", "compat": None}
-    options = set(inspect.signature(wb.spectrum).parameters) - {"model", "progress"}
+    options = set(inspect.signature(wb.spectrum).parameters) - {"model", "progress", "cache"}
     assert options - set(meta) == set(meta["parameters"]), "every parameter that could change a number"
     assert (meta["seed"], meta["dtype"], meta["device"]) == (None, "float64", "cpu")
     assert meta["versions"] == {"workbench": wb.__version__, "torch": torch.__version__}

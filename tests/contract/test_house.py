@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 WIDGETS = sorted((ROOT / "widgets").rglob("*.py"))
 
 ROWS = [  # DESIGN: each row imports only rows above it; the subjects never import each other
-    {"errors", "progress", "seeds", "results", "stored", "version"},
+    {"errors", "progress", "seeds", "results", "stored", "cache", "version"},
     {"weights"},
     {"layers"},
     {"linalg"},

@@ -1,14 +1,16 @@
 """`wb.spectrum`: eigenvalue spectra of every weight matrix, with the power law of their tails."""
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from workbench.cache import Cache, Entry
 from workbench.errors import ArgumentError, Cancelled, LayerError
 from workbench.layers import Conv, Exclusion, Layer, Selection, layer_views, matrices, selected
 from workbench.linalg import gram_eigenvalues, resolved_device
@@ -90,6 +92,16 @@ class LayerSpectrum:
     fingerprint: str
     weightwatcher: dict[str, Any] | None
 
+    def entry(self) -> Entry:
+        """As a cache keeps it."""
+        values = {"row": self.row, "fingerprint": self.fingerprint, "weightwatcher": self.weightwatcher}
+        return Entry(values, {"eigenvalues": self.eigenvalues})
+
+    @classmethod
+    def of(cls, entry: Entry) -> "LayerSpectrum":
+        """From what a cache kept."""
+        return cls(**entry.values, eigenvalues=entry.tensors["eigenvalues"])
+
 
 def spectrum(
     model: ModelLike,
@@ -99,6 +111,7 @@ def spectrum(
     conv: Conv = "slices",
     compat: Literal["weightwatcher"] | None = None,
     device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Spectrum:
     """Eigenvalues λ = σ² of every weight matrix and the power law p(λ) ∝ λ^−α of their tails.
@@ -113,6 +126,8 @@ def spectrum(
         compat: `weightwatcher` applies the rules of WeightWatcher 0.7.7 (slices scaled by √½, zero below 1e-5,
             its small-sample fit) and adds the table `weightwatcher` under its own names.
         device: `auto`, `cpu` or `cuda`.
+        cache: a folder that keeps finished layers by content fingerprint and parameters; a layer found there is read
+            and not computed. `.meta["cache"]` counts both.
         progress: called before each layer with a Progress; it may raise `wb.Cancelled`.
 
     Returns:
@@ -156,17 +171,30 @@ def spectrum(
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
     place = resolved_device(device)
+    kept = None if cache is None else Cache(cache)
     weights = load(model)
     views = layer_views(weights)
     chosen = selected(views, layers, short_source(weights.source))
 
     def unit(layer: Layer) -> LayerSpectrum:
-        return layer_spectrum(layer, weights.borrowed(layer.tensor), xmin=xmin, conv=conv, compat=compat, device=place)
+        tensor = weights.borrowed(layer.tensor)
+        fingerprint = content_fingerprint(tensor)
+
+        def compute() -> LayerSpectrum:
+            return layer_spectrum(layer, tensor, fingerprint, xmin=xmin, conv=conv, compat=compat, device=place)
+
+        if kept is None:
+            return compute()
+        rules = {"xmin": xmin, "conv": conv, "compat": compat, "device": str(place)}
+        key = {"function": "wb.spectrum", "layer": asdict(layer), "fingerprint": fingerprint, **rules}
+        return LayerSpectrum.of(kept.through(key, lambda: compute().entry()))
 
     def result(outcomes: Sequence[Outcome[Layer, LayerSpectrum]]) -> Spectrum:
         names = [layer.layer for layer in chosen] if layers is not None else None
         meta = weights.provenance("wb.spectrum", layers=names, xmin=xmin, conv=conv, compat=compat)
         meta |= {"seed": None, "dtype": "float64", "device": str(place), "seconds": time.perf_counter() - begin}
+        if kept is not None:
+            meta["cache"] = kept.facts()
         if len(outcomes) < len(chosen):
             meta["cancelled"] = {"done": len(outcomes), "total": len(chosen)}
         return _spectrum(weights, views, outcomes, conv, compat, meta)
@@ -188,6 +216,7 @@ def _workers(weights: Weights, layers: Sequence[Layer]) -> int:
 def layer_spectrum(
     layer: Layer,
     tensor: Tensor,
+    fingerprint: str,
     *,
     xmin: Xmin,
     conv: Conv,
@@ -195,7 +224,6 @@ def layer_spectrum(
     device: torch.device,
 ) -> LayerSpectrum:
     """One layer's eigenvalues, metrics and verdict: the unit of work of `spectrum`, with arguments checked there."""
-    fingerprint = content_fingerprint(tensor)
     count, rows, cols = layer.extent(conv)
     slices = gram_eigenvalues(matrices(layer, tensor.to(device), conv))
     if compat and layer.kind.startswith("conv"):
