@@ -15,11 +15,13 @@ from matplotlib.patches import StepPatch
 from pypdf import PdfReader
 
 import workbench as wb
-from workbench.figures import Axis, Bars, FigureSpec, Line, Panel, Points, Rule
+from workbench.figures import Axis, Bars, FigureSpec, Heat, Line, Panel, Points, Rule
 from workbench.figures.plotly_renderer import outline
 from workbench.figures.spec import limits
 from workbench.figures.spectra import log_density
 from workbench.figures.style import ROLES, color
+
+CONTENTS = wb.contents({"fc.weight": torch.tensor([[0.0, 1.0, 5.0], [math.nan, 2.0, 3.0]]), "fc.bias": torch.ones(2)})
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,11 @@ def specs(spectrum: wb.Spectrum) -> list[FigureSpec]:
         wb.figure(spectrum, "alpha", layer="wide"),
         wb.figure(spectrum, "esd", layer="heavy"),
         wb.figure(wb.layers(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Conv2d(4, 5, 3)))),
+        *(wb.figure(CONTENTS, kind, layer="fc") for kind in ("rms", "histogram", "heatmap")),
     ]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(7))
 def test_plotly_and_matplotlib_draw_the_same(spectrum: wb.Spectrum, number: int) -> None:
     spec = specs(spectrum)[number]
     screen, paper = spec.to_plotly(), spec.to_matplotlib()
@@ -54,8 +57,8 @@ def test_plotly_and_matplotlib_draw_the_same(spectrum: wb.Spectrum, number: int)
         (screen.layout.yaxis, axes.get_ylim(), panel.y),
     ):
         shown = [10**end for end in axis.range] if axis.type == "log" else axis.range
-        np.testing.assert_allclose(shown, ours.limits, rtol=1e-12)
-        np.testing.assert_allclose(drawn, ours.limits, rtol=1e-12)
+        np.testing.assert_allclose(shown, ours.ends, rtol=1e-12)
+        np.testing.assert_allclose(drawn, ours.ends, rtol=1e-12)
     assert axes.get_xscale() == panel.x.scale and axes.get_yscale() == panel.y.scale
 
     stairs = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
@@ -68,6 +71,15 @@ def test_plotly_and_matplotlib_draw_the_same(spectrum: wb.Spectrum, number: int)
             np.testing.assert_array_equal(patch.get_data().values, mark.heights)
             np.testing.assert_array_equal(patch.get_data().edges, mark.edges)
             np.testing.assert_array_equal((trace.x, trace.y), outline(mark, panel.y.limits[0]))
+        elif isinstance(mark, Heat):
+            (mesh,) = axes.collections
+            np.testing.assert_array_equal(mesh.get_array().filled(np.nan), mark.values)
+            np.testing.assert_array_equal(mesh.get_coordinates()[0, :, 0], mark.x)
+            np.testing.assert_array_equal(mesh.get_coordinates()[:, 0, 1], mark.y)
+            assert (tuple(trace.x), tuple(trace.y)) == (mark.x, mark.y)
+            np.testing.assert_array_equal(trace.z, mark.values)
+            assert mesh.get_clim() == (trace.zmin, trace.zmax) == mark.limits
+            assert paper.axes[1].get_ylabel() == trace.colorbar.title.text == mark.label
         elif isinstance(mark, Rule):
             data = lines.pop(0).get_xdata() if mark.axis == "x" else None
             across = trace.x if mark.axis == "x" else trace.y

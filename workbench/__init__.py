@@ -23,7 +23,7 @@ from workbench.errors import (
     WorkbenchError,
 )
 from workbench.figures import FigureSpec, figure
-from workbench.layers import Layer, LayerTable, layers
+from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
@@ -37,6 +37,7 @@ __all__ = [
     "Cancelled",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Contents",
     "EvaluationError",
     "Evaluator",
     "FigureError",
@@ -53,6 +54,7 @@ __all__ = [
     "Spectrum",
     "Weights",
     "WorkbenchError",
+    "contents",
     "evaluator",
     "figure",
     "layers",

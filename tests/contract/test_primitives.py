@@ -1,5 +1,6 @@
 """Every public name is known here; every primitive has an oracle that a stated mutation of it breaks."""
 
+import importlib
 import inspect
 import tempfile
 from collections.abc import Callable
@@ -44,6 +45,16 @@ def layers_oracle() -> None:
     rows = wb.layers(module).frame()
     assert rows["elements"].sum() == sum(tensor.numel() for tensor in module.state_dict().values())
     assert set(rows["tensor"]) == set(module.state_dict())
+
+
+def contents_oracle() -> None:
+    """Numpy counts, averages and bins the same elements."""
+    tensor = torch.randn(1500, 1000, generator=torch.Generator().manual_seed(0)).relu()
+    found = wb.contents({"fc.weight": tensor})
+    row, every = found.row("fc"), tensor.double().numpy()
+    assert (row["zeros"], row["nan"], row["infinite"]) == (int((every == 0).sum()), 0, 0)
+    np.testing.assert_allclose([row["mean"], row["std"]], [every.mean(), every.std()], rtol=1e-12)
+    np.testing.assert_array_equal(found.counts["fc"], np.histogram(every, 100)[0])
 
 
 def load_oracle() -> None:
@@ -115,6 +126,12 @@ PRIMITIVES = {
         lambda original: lambda weights: [view for view in original(weights) if isinstance(view, wb.Layer)],
         ("sizes",),
     ),
+    "contents": Primitive(
+        contents_oracle,
+        "workbench.layers.contents._tiles",
+        lambda original: lambda *arguments: list(original(*arguments))[:1],  # the first tile for all of them
+        ("rms", "histogram", "heatmap"),
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
@@ -138,7 +155,7 @@ OTHERS = {
     ).split(),
     *("ResultError SourceTypeError WorkbenchError").split(),
     *("Evaluator EvaluationError").split(),
-    *("FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
+    *("Contents FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }
 
 
@@ -160,7 +177,7 @@ def test_oracle_holds_and_its_mutant_fails(name: str, monkeypatch: pytest.Monkey
     primitive = PRIMITIVES[name]
     primitive.oracle()
     module, _, attribute = primitive.target.rpartition(".")
-    owner = __import__(module, fromlist=[attribute])
+    owner = importlib.import_module(module)
     monkeypatch.setattr(owner, attribute, primitive.mutant(getattr(owner, attribute)))
     with pytest.raises((AssertionError, wb.WorkbenchError)):
         primitive.oracle()

@@ -4,10 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from workbench.errors import FigureError, nearest
+from workbench.figures.contents import heat_map, histogram, magnitudes
 from workbench.figures.layers import sizes
 from workbench.figures.spec import FigureSpec
 from workbench.figures.spectra import alpha_over_depth, eigenvalue_density
-from workbench.layers import LayerTable
+from workbench.layers import Contents, LayerTable
 from workbench.results import Result
 from workbench.spectra import Spectrum
 
@@ -16,6 +17,7 @@ Drawing = Callable[[Any, str | None], FigureSpec]
 KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Spectrum: {"alpha": alpha_over_depth, "esd": eigenvalue_density},
     LayerTable: {"sizes": sizes},
+    Contents: {"rms": magnitudes, "histogram": histogram, "heatmap": heat_map},
 }
 
 
@@ -25,8 +27,9 @@ def figure(result: Result, kind: str | None = None, *, layer: str | None = None)
     Args:
         result: what an analysis returned.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
-            density and fit). LayerTable: `sizes`.
-        layer: the layer that `esd` shows, and that the others ring.
+            density and fit). LayerTable: `sizes`. Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`.
+        layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
+            others ring.
 
     Returns:
         A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.

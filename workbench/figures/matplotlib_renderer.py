@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from workbench.figures.spec import Bars, FigureSpec, Line, Mark, Panel, Points, Rule
-from workbench.figures.style import ROLES, color
+from workbench.figures.spec import Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule
+from workbench.figures.style import HEAT, ROLES, color
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SCREEN_DPI = 192
@@ -46,7 +46,9 @@ def drawn(spec: FigureSpec, inches: float) -> Figure:
         figure.suptitle(spec.title, fontsize=8)
         for axes, panel in zip(figure.subplots(1, len(spec.panels), squeeze=False)[0], spec.panels, strict=True):
             _draw_panel(axes, panel)
-        if labels := {mark.label for panel in spec.panels for mark in panel.marks if mark.label}:
+        if labels := {
+            mark.label for panel in spec.panels for mark in panel.marks if mark.label and not isinstance(mark, Heat)
+        }:
             figure.legend(loc="outside lower center", ncols=len(labels))
         return figure
 
@@ -76,13 +78,18 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_title(panel.title, fontsize=7)
     for mark in panel.marks:
         _draw_mark(axes, panel, mark)
-    axes.set_xlim(*panel.x.limits)
-    axes.set_ylim(*panel.y.limits)
+    axes.set_xlim(*panel.x.ends)
+    axes.set_ylim(*panel.y.ends)
 
 
 def _draw_mark(axes: Axes, panel: Panel, mark: Mark) -> None:
     label = mark.label or "_nolegend_"
     match mark:
+        case Heat():
+            low, high = mark.limits
+            # cells as a picture inside vector files: thousands of small rectangles show seams
+            mesh = axes.pcolormesh(mark.x, mark.y, mark.values, cmap=HEAT, vmin=low, vmax=high, rasterized=True)
+            axes.figure.colorbar(mesh, ax=axes, label=mark.label)
         case Line():
             axes.plot(mark.x, mark.y, color=color(mark.role), label=label, zorder=3)
         case Points():

@@ -6,8 +6,8 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.figures.spec import Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule
-from workbench.figures.style import ROLES, color
+from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule
+from workbench.figures.style import HEAT, ROLES, color
 
 
 def drawn(spec: FigureSpec) -> go.Figure:
@@ -19,7 +19,7 @@ def drawn(spec: FigureSpec) -> go.Figure:
         figure.update_xaxes(_axis(panel.x), row=1, col=number)
         figure.update_yaxes(_axis(panel.y), row=1, col=number)
         for mark in panel.marks:
-            figure.add_trace(go.Scatter(_trace(panel, mark)), row=1, col=number)
+            figure.add_trace(_trace(panel, mark), row=1, col=number)
     subtitle = {"text": subtitles[0] if alone else "", "font": {"size": 11}}
     figure.update_layout(
         title={"text": spec.title, "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
@@ -44,10 +44,10 @@ def drawn(spec: FigureSpec) -> go.Figure:
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
-    span = [math.log10(value) for value in axis.limits] if axis.scale == "log" else list(axis.limits)
+    span = [math.log10(value) for value in axis.ends] if axis.scale == "log" else list(axis.ends)
     powers = (
         {"dtick": 1, "exponentformat": "power", "tickfont": {"size": 10}}
-        if axis.scale == "log" and span[1] - span[0] > 2
+        if axis.scale == "log" and abs(span[1] - span[0]) > 2
         else {}
     )
     grid = {
@@ -69,7 +69,21 @@ def _axis(axis: Axis) -> dict[str, Any]:
 
 
 def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
-    shown = {"name": mark.label, "showlegend": bool(mark.label)}
+    if isinstance(mark, Heat):
+        return {
+            "type": "heatmap",
+            "name": mark.label,
+            "x": mark.x,
+            "y": mark.y,
+            "z": mark.values,
+            "zmin": mark.limits[0],
+            "zmax": mark.limits[1],
+            "colorscale": HEAT,
+            "colorbar": {"title": {"text": mark.label, "side": "right"}, "thickness": 12, "outlinewidth": 0},
+            "hovertemplate": "%{x}, %{y}: %{z:.4g}<extra></extra>",
+            "hoverongaps": False,
+        }
+    shown = {"type": "scatter", "name": mark.label, "showlegend": bool(mark.label)}
     match mark:
         case Line():
             return shown | {

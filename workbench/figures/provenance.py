@@ -1,6 +1,7 @@
 """What a figure says of where its numbers come from."""
 
-from workbench.results import Result, short_source
+from workbench.errors import FigureError
+from workbench.results import LayerResult, Result, short_source
 
 
 def story(result: Result) -> dict[str, str]:
@@ -18,3 +19,17 @@ def story(result: Result) -> dict[str, str]:
 def depth_label(result: Result) -> str:
     """What the axis of depth is called: an order guessed from names says so."""
     return "depth" if result.meta["ordered"] else "depth (natural order of names)"
+
+
+def one_layer(result: LayerResult, kind: str, layer: str | None) -> str:
+    """The layer that a figure of one layer shows: the one that was named, or the only one there is.
+
+    Raises:
+        FigureError: none was named, and there are several, or none.
+    """
+    names = result.tables[result.TABLES[0]]["layer"]
+    if layer is not None or len(names) == 1:
+        return names[0] if layer is None else layer
+    if not names:
+        raise FigureError(f"this {type(result).__name__} has no layers: the run was cancelled before the first.")
+    raise FigureError(f"the figure {kind!r} shows one layer: say which, as in layer={names[0]!r} (also {names[1:3]}).")

@@ -65,22 +65,50 @@ class Rule:
     label: str = ""
 
 
-Mark: TypeAlias = Line | Points | Bars | Rule
+@dataclass(frozen=True, kw_only=True)
+class Heat:
+    """A grid of values in colour: row i stands between the y edges i and i + 1; NaN is an empty cell.
+
+    Attributes:
+        x: edges along x.
+        y: edges along y.
+        values: rows of values, one row shorter than y, each one value shorter than x.
+        limits: the values at the two ends of the colours.
+        label: what the values are, beside the colours.
+    """
+
+    x: Floats
+    y: Floats
+    values: tuple[Floats, ...]
+    limits: tuple[float, float]
+    label: str = ""
+
+
+Mark: TypeAlias = Line | Points | Bars | Rule | Heat
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """An axis with its label, unit, scale and limits; limits are always told, never guessed by a renderer."""
+    """An axis with its label, unit, scale and limits; limits are always told, never guessed by a renderer.
+
+    A descending axis begins at its far end, as the rows of a matrix are counted from the top.
+    """
 
     label: str
     limits: tuple[float, float]
     scale: Scale = "linear"
     unit: str = ""
+    descending: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.limits
         if not (math.isfinite(low) and math.isfinite(high) and low < high) or (self.scale == "log" and low <= 0):
             raise FigureError(f"axis {self.label!r} ({self.scale}) has the limits {self.limits}")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The limits as the axis is walked, from its origin on."""
+        return self.limits[::-1] if self.descending else self.limits
 
     @property
     def title(self) -> str:
@@ -99,6 +127,11 @@ class Panel:
 
     def __post_init__(self) -> None:
         for mark in self.marks:
+            if isinstance(mark, Heat):
+                rows, cols = len(mark.y) - 1, len(mark.x) - 1
+                if len(mark.values) != rows or any(len(row) != cols for row in mark.values):
+                    raise FigureError(f"Heat {mark.label!r} has edges of {rows}×{cols} cells and other values")
+                continue
             if mark.role not in ROLES and mark.role not in DASHES:
                 raise FigureError(f"role {mark.role!r} is not one of {sorted({*ROLES, *DASHES})}")
             if isinstance(mark, Line | Points) and len(mark.x) != len(mark.y):
@@ -179,10 +212,13 @@ class FigureSpec:
         return target
 
     def csv(self) -> str:
-        """The data drawn, a line per point: panel, mark, label, id, x, y, error (bars: left edge, height, width)."""
+        """The data drawn, a line per point: panel, mark, label, id, x, y, error, value.
+
+        Bars: left edge, height, width in place of the error. Heat: the cell's first edges, and its value.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["panel", "mark", "label", "id", "x", "y", "error"])
+        writer.writerow(["panel", "mark", "label", "id", "x", "y", "error", "value"])
         for number, panel in enumerate(self.panels):
             for mark in panel.marks:
                 for row in _csv_rows(mark):
@@ -238,10 +274,17 @@ def limits(values: Iterable[float], scale: Scale = "linear", pad: float = 0.05) 
 def _csv_rows(mark: Mark) -> Iterable[list[Any]]:
     if isinstance(mark, Rule):
         x, y = (mark.value, "") if mark.axis == "x" else ("", mark.value)
-        return [[mark.label, "", x, y, ""]]
+        return [[mark.label, "", x, y, "", ""]]
+    if isinstance(mark, Heat):
+        cells = (
+            (x, y, value)
+            for y, row in zip(mark.y, mark.values, strict=False)
+            for x, value in zip(mark.x, row, strict=False)
+        )
+        return [[mark.label, "", x, y, "", value] for x, y, value in cells]
     if isinstance(mark, Bars):
         bars = zip(mark.edges, mark.edges[1:], mark.heights, strict=False)
-        return [[mark.label, "", left, height, right - left] for left, right, height in bars]
+        return [[mark.label, "", left, height, right - left, ""] for left, right, height in bars]
     ids = getattr(mark, "ids", ()) or [""] * len(mark.x)
     errors = getattr(mark, "error", ()) or [""] * len(mark.x)
-    return [[mark.label, *row] for row in zip(ids, mark.x, mark.y, errors, strict=True)]
+    return [[mark.label, *row, ""] for row in zip(ids, mark.x, mark.y, errors, strict=True)]

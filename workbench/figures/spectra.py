@@ -5,7 +5,7 @@ import math
 import torch
 
 from workbench.errors import FigureError
-from workbench.figures.provenance import depth_label, story
+from workbench.figures.provenance import depth_label, one_layer, story
 from workbench.figures.spec import OTHER_ROLE, Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule, limits, ordered
 from workbench.spectra import Spectrum
 
@@ -60,11 +60,7 @@ def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
 
 def eigenvalue_density(spectrum: Spectrum, layer: str | None) -> FigureSpec:
     """One layer's eigenvalue density on log–log axes, its fitted tail, and where the tail begins."""
-    if layer is None:
-        first = spectrum.tables["layers"]["layer"][:3]
-        if not first:
-            raise FigureError("this spectrum has no layers: the run was cancelled before the first.")
-        raise FigureError(f"the figure 'esd' shows one layer: say which, as in layer={first[0]!r} (also {first[1:]}).")
+    layer = one_layer(spectrum, "esd", layer)
     row = spectrum.row(layer)
     values = spectrum.eigenvalues.get(layer, torch.empty(0, dtype=torch.float64, device="cpu"))
     values = values[len(values) - row["rank"] :]

@@ -22,6 +22,7 @@ ROLES = {
     "muted": Look("#7F7F7F", "x", "x"),
     "accent": Look("#D55E00", "circle-open", "o"),
 }
+HEAT = "cividis"  # even steps of lightness, told apart in all common forms of colour blindness
 DASHES = {"fit": "#D55E00", "reference": "#7F7F7F"}  # lines: the fit is solid, a reference is dashed
 
 WIDTHS = {  # inches; from the venues' style files

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.layers.views import Exclusion, Layer, layer_list
 
-Selection: TypeAlias = str | Sequence[str] | Callable[[Layer], bool] | None
+Selection: TypeAlias = str | Sequence[str] | Callable[[Any], bool] | None
+View = TypeVar("View", Layer, Layer | Exclusion)
 
 
 def selected(views: Sequence[Layer | Exclusion], layers: Selection, source: str) -> list[Layer]:
@@ -15,7 +16,7 @@ def selected(views: Sequence[Layer | Exclusion], layers: Selection, source: str)
 
     Args:
         views: what `layer_views` gave.
-        layers: None for all; a name or glob, or several (`"encoder.layer.0.*"`; a layer id or a tensor's name);
+        layers: None for all; a name or glob, or several (`"encoder.layer.0.*"`), of layer ids or tensors' names;
             or a predicate of a Layer.
         source: the model's name, for messages.
 
@@ -24,10 +25,23 @@ def selected(views: Sequence[Layer | Exclusion], layers: Selection, source: str)
             tensor that is there but excluded is named with its reason.
     """
     known = layer_list(views)
+    if layers is None and not known:
+        raise LayerNotFoundError(f"{source} has no weight matrices; wb.layers(model) lists every tensor's reason.")
+    return _matching(known, views, layers, source)
+
+
+def selected_views(views: Sequence[Layer | Exclusion], layers: Selection, source: str) -> list[Layer | Exclusion]:
+    """The same among all tensors, biases and buffers too; a predicate is given Layers and Exclusions.
+
+    Raises:
+        LayerNotFoundError: a name or glob, or the predicate, matches nothing; nearest names are offered.
+    """
+    return _matching(views, views, layers, source)
+
+
+def _matching(known: Sequence[View], views: Sequence[Layer | Exclusion], layers: Selection, source: str) -> list[View]:
     if layers is None:
-        if not known:
-            raise LayerNotFoundError(f"{source} has no weight matrices; wb.layers(model) lists every tensor's reason.")
-        return known
+        return list(known)
     if callable(layers):
         chosen = [layer for layer in known if layers(layer)]
         if not chosen:
@@ -40,25 +54,24 @@ def selected(views: Sequence[Layer | Exclusion], layers: Selection, source: str)
         )
     if not patterns:
         raise LayerNotFoundError("an empty list of layers selects nothing; use layers=None for all.")
-    chosen = []
+    names: set[str] = set()
     for pattern in patterns:
-        matching = [layer for layer in known if pattern in (layer.layer, layer.tensor)] or [
-            layer for layer in known if fnmatchcase(layer.layer, pattern)
-        ]
+        matching = {view.layer for view in known if pattern in (view.layer, view.tensor)} or {
+            view.layer for view in known if fnmatchcase(view.layer, pattern) or fnmatchcase(view.tensor, pattern)
+        }
         if not matching:
-            raise LayerNotFoundError(_why_not(pattern, views, source))
-        chosen += matching
-    names = {layer.layer for layer in chosen}
-    return [layer for layer in known if layer.layer in names]
+            raise LayerNotFoundError(_why_not(pattern, known, views, source))
+        names |= matching
+    return [view for view in known if view.layer in names]
 
 
-def _why_not(pattern: str, views: Sequence[Layer | Exclusion], source: str) -> str:
+def _why_not(pattern: str, known: Sequence[Layer | Exclusion], views: Sequence[Layer | Exclusion], source: str) -> str:
     for view in views:
         if isinstance(view, Exclusion) and any(
             fnmatchcase(name, pattern) for name in (view.tensor, view.tensor.removesuffix(".weight"))
         ):
             return f"{view.tensor} is in {source} but excluded: {view.reason}."
-    names = [view.layer for view in layer_list(views)]
+    names = [view.layer for view in known]
     if any(sign in pattern for sign in "*?["):
         parts = [name.split(".") for name in names]
         names = sorted({".".join(part[:end]) + ".*" for part in parts for end in range(1, len(part))})

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -63,11 +63,31 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Exclusion:
-    """A tensor that is not seen as a matrix, and why."""
+    """A tensor that is not seen as a matrix, and why.
+
+    Attributes:
+        tensor: the tensor's name, which is its layer id too.
+        depth: number of matrix layers before it.
+        shape: its shape.
+        reason: why it is no matrix.
+    """
 
     tensor: str
     depth: int
+    shape: tuple[int, ...]
     reason: str
+    kind: ClassVar[str] = ""  # as layers have one, so that a predicate need not ask first
+    part: ClassVar[None] = None
+
+    @property
+    def layer(self) -> str:
+        """The layer id."""
+        return self.tensor
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
 
 
 def matrices(layer: Layer, tensor: Tensor, conv: Conv = "slices") -> Float[Tensor, "matrices rows cols"]:
@@ -100,7 +120,7 @@ def layer_views(weights: Weights) -> list[Layer | Exclusion]:
     for info in weights.infos.values():
         kind, reason = _kind(info)
         if kind is None:
-            views.append(Exclusion(tensor=info.name, depth=depth, reason=reason))
+            views.append(Exclusion(tensor=info.name, depth=depth, shape=info.shape, reason=reason))
             continue
         base = info.name.removesuffix(".weight")
         base = info.name if base in weights else base  # a parameter may be called like a module
