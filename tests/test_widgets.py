@@ -323,7 +323,7 @@ def test_every_control_has_a_name_and_status_is_text(explorer: wb.ui.SpectrumExp
 
 def test_arguments_set_the_controls_and_bad_ones_are_refused(checkpoint: str) -> None:
     explorer = Explorer(checkpoint, layers=["fc1", "fc2"], xmin=25.0, conv="flatten", theme="dark")
-    assert Explorer(checkpoint, xmin=1e-15).call().arguments["xmin"] == 1e-15
+    assert Explorer(checkpoint, xmin=1e-15).call().keywords["xmin"] == 1e-15
     assert dict(explorer.call().arguments) == {"layers": ["fc1", "fc2"], "xmin": 25.0, "conv": "flatten"}
     assert "wb-dark" in explorer._dom_classes
     with pytest.raises(wb.ArgumentError, match="auto.*light.*dark"):

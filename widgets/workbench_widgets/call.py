@@ -3,7 +3,7 @@
 import pprint
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import workbench as wb
@@ -15,33 +15,52 @@ class Call:
 
     Attributes:
         function: the public function.
-        model: its first argument.
-        arguments: the keyword arguments that differ from their defaults.
+        positional: its positional arguments; one may be a Call itself, which is run and shown before.
+        keywords: the keyword arguments that differ from their defaults.
+        name: the variable that holds what it returns; by default the function's name.
     """
 
-    function: Callable[..., wb.Result]
-    model: Any
-    arguments: Mapping[str, Any]
+    function: Callable[..., Any]
+    positional: tuple[Any, ...]
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
 
-    def run(self, progress: Callable[[wb.Progress], None]) -> wb.Result:
-        """The result of the call."""
-        return self.function(self.model, **self.arguments, progress=progress)
+    @property
+    def variable(self) -> str:
+        """The variable that holds what it returns."""
+        return self.name or self.function.__name__
+
+    def run(self, progress: Callable[[wb.Progress], None] | None = None) -> Any:
+        """What the call returns; the calls among its arguments are run without progress."""
+        arguments = (one.run() if isinstance(one, Call) else one for one in self.positional)
+        reports = {} if progress is None else {"progress": progress}
+        return self.function(*arguments, **self.keywords, **reports)
 
     def code(self) -> str:
-        """The call as a line of Python that assigns the result to the function's name."""
-        name = self.function.__name__
-        if isinstance(self.model, str):
-            model, remark = repr(self.model), ""
-        else:
-            found = _variable(self.model)
-            model = found or "model"
-            remark = "" if found else f"# model: the {type(self.model).__name__} that the explorer was given\n"
-        parts = [model, *(f"{key}={pprint.pformat(value, width=100)}" for key, value in self.arguments.items())]
-        line = f"{name} = wb.{name}({', '.join(parts)})"
+        """The call as Python that assigns what it returns to its variable."""
+        lines = [one.code() for one in self.positional if isinstance(one, Call)]
+        parts = []
+        for name, value in [*(("", one) for one in self.positional), *self.keywords.items()]:
+            text, remark = _told(value, name or "model")
+            parts.append(f"{name}={text}" if name else text)
+            lines += remark
+        head = f"{self.variable} = wb.{self.function.__name__}"
+        line = f"{head}({', '.join(parts)})"
         if len(line) > 100:
             inner = textwrap.indent(",\n".join(parts) + ",", "    ")
-            line = f"{name} = wb.{name}(\n{inner}\n)"
-        return remark + line
+            line = f"{head}(\n{inner}\n)"
+        return "\n".join([*lines, line])
+
+
+def _told(value: Any, name: str) -> tuple[str, list[str]]:
+    """How an argument is written, and what must be said of it; an object that is not at hand is called `name`."""
+    if isinstance(value, Call):
+        return value.variable, []
+    if value is None or isinstance(value, str | int | float | list | tuple):
+        return pprint.pformat(value, width=100), []
+    if found := _variable(value):
+        return found, []
+    return name, [f"# {name}: the {type(value).__name__} that the explorer was given"]
 
 
 def _variable(value: Any) -> str | None:

@@ -1,6 +1,5 @@
 """The base of all explorers: inputs left, plots right, a table, and the call that does the same without a screen."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ import traitlets
 
 import workbench as wb
 from workbench_widgets.call import Call
+from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
 from workbench_widgets.job import Job
 from workbench_widgets.plot import Plot
@@ -45,6 +45,7 @@ class Explorer(ipw.VBox):
     """
 
     TITLE: ClassVar[str] = ""
+    LEFT: ClassVar[str] = "300px"  # width of the inputs
 
     result = traitlets.Instance(wb.Result, allow_none=True)
     selection = traitlets.Tuple()
@@ -56,20 +57,12 @@ class Explorer(ipw.VBox):
         one_of("theme", theme, ("auto", "light", "dark"))
         self._lock = threading.RLock()
         self._job = Job(self._on_progress, self._on_done)
-        source = os.fspath(source) if isinstance(source, os.PathLike) else source
-        self._given = None if source is None or isinstance(source, str) else source
         self._item = ""
         self._started: Call | None = None
         self._shown: tuple[Call, wb.Result] | None = None
         self._closed = False
         wide = {"description_width": "96px"}
-        self.source = ipw.Text(
-            source if isinstance(source, str) else "",
-            description="Checkpoint",
-            placeholder="path of a file or folder" if self._given is None else f"{type(source).__name__} in memory",
-            continuous_update=False,
-            style=wide,
-        )
+        self.source = CheckpointField(source, "Checkpoint", wide)
         self.run_button = ipw.Button(description="Run", button_style="primary", icon="play", tooltip="compute")
         self.cancel_button = ipw.Button(
             description="Cancel", icon="stop", disabled=True, tooltip="stop, keep what is done"
@@ -94,13 +87,14 @@ class Explorer(ipw.VBox):
             self.add_class(f"wb-{theme}")
         self.run_button.on_click(self._guarded(self.start))
         self.cancel_button.on_click(self._guarded(self.cancel))
-        self.source.observe(self._guarded(self._on_source), "value")
+        for field in self.sources():
+            field.observe(self._guarded(self._on_source), "value")
         for control in controls:
             control.observe(self._guarded(self._on_controls), "value")
         traitlets.link((self.rows, "selection"), (self, "selection"))
         self.observe(self._guarded(self._on_selection), "selection")
         self.observe(self._guarded(self._on_result), "result")
-        if source is not None:
+        if self.source.filled:
             self.open_checkpoint()
         else:
             self._say("type the path of a checkpoint")
@@ -108,9 +102,13 @@ class Explorer(ipw.VBox):
 
     # what a subclass says
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.ValueWidget]:
-        """The controls, top to bottom."""
+    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+        """The controls, top to bottom: widgets with a trait `value`."""
         raise NotImplementedError
+
+    def make_panels(self) -> dict[str, ipw.DOMWidget]:
+        """Panels beside Code and Export, by title."""
+        return {}
 
     def make_plots(self) -> dict[str, Plot]:
         """The plots by name, left to right; made before the inputs."""
@@ -120,7 +118,7 @@ class Explorer(ipw.VBox):
         """The call that the controls stand for."""
         raise NotImplementedError
 
-    def show_model(self, table: wb.LayerTable | None) -> None:
+    def show_model(self, weights: wb.Weights | None) -> None:
         """Shows a checkpoint that was opened and not yet analysed; None if it did not open."""
         raise NotImplementedError
 
@@ -136,20 +134,23 @@ class Explorer(ipw.VBox):
         """Lines of Python that draw the plots of the result shown."""
         return []
 
+    def after_run(self) -> None:
+        """Called when a run has ended and another may begin."""
+
+    def sources(self) -> list[CheckpointField]:
+        """The fields that say which checkpoint is looked at."""
+        return [self.source]
+
     # what a user calls
 
     @property
     def model(self) -> Any:
-        """What the next run analyses: the object that was given, or the path in the field.
+        """What the next run analyses: the object that was given, the path in the field, or a call that makes it.
 
         Raises:
-            wb.ArgumentError: there is neither.
+            wb.ArgumentError: there is none.
         """
-        if self.source.value.strip():
-            return self.source.value.strip()
-        if self._given is None:
-            raise wb.ArgumentError("no checkpoint yet: type the path of a file or folder, or pass a model.")
-        return self._given
+        return self.source.model
 
     def code(self) -> str:
         """The exact call, as Python that runs in a fresh kernel."""
@@ -158,7 +159,7 @@ class Explorer(ipw.VBox):
             remark = [f"# the result shown was given to the explorer: {self.result.title}"]
         elif self.result is not None and self._shown is not None and self._shown[0] != call:
             remark = ["# the settings have changed since the result shown: press Run"]
-        frame = f"frame = {call.function.__name__}.frame()"
+        frame = f"frame = {call.variable}.frame()"
         figures = self.figure_code() if self.result is not None and not remark else []
         return "\n".join([*remark, "import workbench as wb", "", call.code(), frame, *figures])
 
@@ -167,15 +168,17 @@ class Explorer(ipw.VBox):
         self.result, self.error, self._shown = None, None, None
         self.selection = ()
         try:
-            table = wb.layers(self.model)
+            model = self.model
+            weights = wb.load(model.run() if isinstance(model, Call) else model)
+            facts = wb.layers(weights).facts()
         except Exception as error:
             self._forget("no checkpoint")
             self.show_model(None)
             self._fail(error)
             return
         self._forget("press Run")
-        self.show_model(table)
-        self._say(table.facts())
+        self._say(facts)
+        self.show_model(weights)
 
     def start(self) -> None:
         """Starts a run beside the kernel's main thread.
@@ -229,7 +232,9 @@ class Explorer(ipw.VBox):
             self._closed = True
             self._job.cancel()
             self.unobserve_all()
-            self.result, self.error, self._given, self._shown, self._started = None, None, None, None, None
+            self.result, self.error, self._shown, self._started = None, None, None, None
+            for field in self.sources():
+                field.release()
             for part in parts(self):
                 part.close()
         super().close()
@@ -239,18 +244,19 @@ class Explorer(ipw.VBox):
 
     # how it works
 
-    def _arranged(self, controls: list[ipw.ValueWidget]) -> list[ipw.Widget]:
+    def _arranged(self, controls: list[ipw.DOMWidget]) -> list[ipw.Widget]:
         for control in [self.source, *controls]:
             control.layout.width = "calc(100% - 4px)"
         buttons = ipw.HBox([self.run_button, self.cancel_button])
         left = ipw.VBox(
             [self.source, *controls, buttons, self.bar, self.status_line],
-            layout=ipw.Layout(flex="0 0 300px", min_width="0"),
+            layout=ipw.Layout(flex=f"0 0 {self.LEFT}", min_width="0"),
         )
         for plot in self.plots.values():
             plot.layout.flex, plot.layout.min_width, plot.layout.overflow = "1 1 0", "0", "hidden"
         right = ipw.HBox(list(self.plots.values()), layout=ipw.Layout(flex="1 1 auto", min_width="0"))
-        more = ipw.Accordion([self.code_box, self.export_panel], titles=("Code", "Export"))
+        panels = {**self.make_panels(), "Code": self.code_box, "Export": self.export_panel}
+        more = ipw.Accordion(list(panels.values()), titles=tuple(panels))
         return [style_sheet(), ipw.HBox([left, right]), self.rows, more]
 
     def _guarded(self, action: Callable[[], Any]) -> Callable[..., None]:
@@ -317,9 +323,12 @@ class Explorer(ipw.VBox):
                 self._fail(shown)
             finally:
                 self._set_running(False)
+        self._attempt(self.after_run)
 
     def _set_running(self, running: bool) -> None:
-        self.run_button.disabled = self.source.disabled = running
+        self.run_button.disabled = running
+        for field in self.sources():
+            field.disabled = running
         self.cancel_button.disabled = not running
         self.bar.value = 0 if running else self.bar.value
         self.running = running

@@ -56,7 +56,7 @@ class SpectrumExplorer(Explorer):
         """α over depth on the left, the selected layer on the right."""
         return {ALPHA: Plot(ALPHA, self._picked), ESD: Plot(ESD)}
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.ValueWidget]:
+    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
         """Layers, the rule for the tail, convolutions, compatibility, and the layer that is looked at."""
         layers, xmin, conv, compat = self._initial
         number = isinstance(xmin, int | float) and not isinstance(xmin, bool) and 0 < xmin < math.inf
@@ -107,20 +107,20 @@ class SpectrumExplorer(Explorer):
         patterns = [part.strip() for part in self.layers.value.split(",") if part.strip()]
         arguments: dict[str, Any] = {"layers": patterns} if patterns else {}
         if self.compat.value:
-            return Call(wb.spectrum, self.model, arguments | {"compat": "weightwatcher"})
+            return Call(wb.spectrum, (self.model,), arguments | {"compat": "weightwatcher"})
         if self.xmin.value != "search":
             arguments["xmin"] = self.xmin_number.value if self.xmin.value == "number" else self.xmin.value
         if self.conv.value != "slices":
             arguments["conv"] = self.conv.value
-        return Call(wb.spectrum, self.model, arguments)
+        return Call(wb.spectrum, (self.model,), arguments)
 
-    def show_model(self, table: wb.LayerTable | None) -> None:
+    def show_model(self, weights: wb.Weights | None) -> None:
         """The layers that would be analysed, from the header alone."""
         columns = ["layer", "kind", "shape", "rows", "cols", "matrices", "elements", "dtype", "depth"]
-        if table is None:
+        if weights is None:
             self._list(pd.DataFrame(columns=columns))
         else:
-            self._list(table.frame().query("verdict == 'analysed'")[columns])
+            self._list(wb.layers(weights).frame().query("verdict == 'analysed'")[columns])
 
     def show_result(self, result: wb.Result) -> None:
         """Numbers in the table, α over depth in the plot; the layer with the smallest α is looked at first."""
