@@ -216,7 +216,7 @@ def test_wrong_arguments_are_refused(raised: Any) -> None:
 
 def test_facts_and_figures() -> None:
     found = wb.contents({"fc.weight": torch.tensor([[0.0, 1.0], [math.nan, 2.0]]), "fc.bias": torch.zeros(2)})
-    assert "2 tensors (1 not finite, 1 constant), 1 elements NaN and 0 infinite of 6" in found.facts()
+    assert "2 tensors (1 not finite, 1 constant), 1 NaN and 0 infinite of 6 elements" in found.facts()
     (bars,) = wb.figure(found, "histogram", layer="fc").panels[0].marks
     assert np.nansum(bars.heights) == 3
     panel = wb.figure(found, "heatmap", layer="fc").panels[0]

@@ -107,18 +107,18 @@ def test_code_names_a_model_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cancel_in_mid_run_keeps_what_is_done_and_runs_again(minilm: Path) -> None:
     explorer = Explorer(str(minilm))
-    explorer.run_button.click()
-    while explorer.running and explorer.bar.value < 3:
+    explorer.controls.run.click()
+    while explorer.running and explorer.controls.bar.value < 3:
         time.sleep(0.001)
     begin = time.perf_counter()
-    explorer.cancel_button.click()
+    explorer.controls.cancel.click()
     assert time.perf_counter() - begin < 0.5 and explorer.status.startswith("stopping after ")
     assert explorer.wait(30)
     assert isinstance(explorer.error, wb.Cancelled) and explorer.error.partial is explorer.result
     partial = explorer.result.frame()
     assert 3 <= len(partial) < 40 and f"CANCELLED after {len(partial)} of 40 layers" in explorer.status
     assert list(shown_frame(explorer)["layer"]) == list(partial["layer"])
-    assert not explorer.run_button.disabled and explorer.cancel_button.disabled
+    assert not explorer.controls.run.disabled and explorer.controls.cancel.disabled
     full = explorer.run().frame()
     assert len(full) == 40 and explorer.error is None
     pd.testing.assert_frame_equal(full.head(len(partial)), partial)
@@ -127,21 +127,21 @@ def test_cancel_in_mid_run_keeps_what_is_done_and_runs_again(minilm: Path) -> No
 
 def test_errors_are_shown_where_they_happen_and_pass(explorer: wb.ui.SpectrumExplorer, checkpoint: str) -> None:
     explorer.layers.value = "fc9"
-    explorer.run_button.click()
+    explorer.controls.run.click()
     explorer.wait()
     assert "fc9" in explorer.status and "Did you mean" in explorer.status
-    assert 'role="alert"' in explorer.status_line.value and isinstance(explorer.error, wb.LayerNotFoundError)
+    assert 'role="alert"' in explorer.controls.line.value and isinstance(explorer.error, wb.LayerNotFoundError)
     with pytest.raises(KeyError):
         explorer.run()
     explorer.layers.value = ""
     explorer.run()
-    assert explorer.error is None and 'role="alert"' not in explorer.status_line.value
+    assert explorer.error is None and 'role="alert"' not in explorer.controls.line.value
 
     explorer.source.value = checkpoint + ".txt"
     assert "no such file" in explorer.status and "Did you mean 'net.safetensors'" in explorer.status
     assert explorer.result is None and len(shown_frame(explorer)) == 0 and explorer.plots[ALPHA].spec is None
     explorer.source.value = ""
-    explorer.run_button.click()
+    explorer.controls.run.click()
     assert "no checkpoint yet" in explorer.status
     explorer.source.value = checkpoint
     assert len(shown_frame(explorer)) == 3
@@ -153,7 +153,7 @@ def test_an_unexpected_error_in_the_worker_is_not_lost(
     monkeypatch.setattr(explorer, "show_result", lambda _: 1 / 0)
     explorer.start()
     assert explorer.wait(30)
-    assert explorer.status.startswith("ZeroDivisionError") and not explorer.run_button.disabled
+    assert explorer.status.startswith("ZeroDivisionError") and not explorer.controls.run.disabled
 
 
 def test_one_selection_everywhere(explorer: wb.ui.SpectrumExplorer) -> None:
@@ -317,14 +317,14 @@ def test_every_control_has_a_name_and_status_is_text(explorer: wb.ui.SpectrumExp
     ]
     controls = [widget for widget in controls if not isinstance(widget, ipw.IntProgress | ipw.FloatProgress)]
     assert len(controls) >= 12 and all(widget.description for widget in controls)
-    assert 'role="status"' in explorer.status_line.value
+    assert 'role="status"' in explorer.controls.line.value
     assert all("aria-label" in plot._caption.value or "role" in plot._caption.value for plot in explorer.plots.values())
 
 
 def test_arguments_set_the_controls_and_bad_ones_are_refused(checkpoint: str) -> None:
     explorer = Explorer(checkpoint, layers=["fc1", "fc2"], xmin=25.0, conv="flatten", theme="dark")
     assert Explorer(checkpoint, xmin=1e-15).call().keywords["xmin"] == 1e-15
-    assert dict(explorer.call().arguments) == {"layers": ["fc1", "fc2"], "xmin": 25.0, "conv": "flatten"}
+    assert dict(explorer.call().keywords) == {"layers": ["fc1", "fc2"], "xmin": 25.0, "conv": "flatten"}
     assert "wb-dark" in explorer._dom_classes
     with pytest.raises(wb.ArgumentError, match="auto.*light.*dark"):
         Explorer(checkpoint, theme="blue")

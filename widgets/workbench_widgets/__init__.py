@@ -3,8 +3,9 @@
 Reached as `wb.ui`. Every explorer has `.result`, `.selection`, `.error`, `.code()` and a headless `.run()`.
 """
 
+from workbench_widgets.browser import CheckpointBrowser
 from workbench_widgets.call import Call
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.spectrum import SpectrumExplorer
 
-__all__ = ["Call", "Explorer", "SpectrumExplorer"]
+__all__ = ["Call", "CheckpointBrowser", "Explorer", "SpectrumExplorer"]

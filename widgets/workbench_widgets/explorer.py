@@ -13,7 +13,8 @@ from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
 from workbench_widgets.job import Job
 from workbench_widgets.plot import Plot
-from workbench_widgets.style import Theme, status_html, style_sheet
+from workbench_widgets.runbar import RunBar
+from workbench_widgets.style import Theme, style_sheet
 from workbench_widgets.table import LayerRows
 
 
@@ -46,6 +47,7 @@ class Explorer(ipw.VBox):
 
     TITLE: ClassVar[str] = ""
     LEFT: ClassVar[str] = "300px"  # width of the inputs
+    FLOW: ClassVar[str] = "row"  # the plots: side by side, or "column"
 
     result = traitlets.Instance(wb.Result, allow_none=True)
     selection = traitlets.Tuple()
@@ -63,12 +65,7 @@ class Explorer(ipw.VBox):
         self._closed = False
         wide = {"description_width": "96px"}
         self.source = CheckpointField(source, "Checkpoint", wide)
-        self.run_button = ipw.Button(description="Run", button_style="primary", icon="play", tooltip="compute")
-        self.cancel_button = ipw.Button(
-            description="Cancel", icon="stop", disabled=True, tooltip="stop, keep what is done"
-        )
-        self.bar = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="100%", height="8px"))
-        self.status_line = ipw.HTML()
+        self.controls = RunBar()
         self.rows = LayerRows(self.TITLE)
         self.plots = self.make_plots()
         self.code_box = ipw.Textarea(
@@ -85,8 +82,8 @@ class Explorer(ipw.VBox):
         self.add_class("wb-explorer")
         if theme != "auto":
             self.add_class(f"wb-{theme}")
-        self.run_button.on_click(self._guarded(self.start))
-        self.cancel_button.on_click(self._guarded(self.cancel))
+        self.controls.run.on_click(self._guarded(self.start))
+        self.controls.cancel.on_click(self._guarded(self.cancel))
         for field in self.sources():
             field.observe(self._guarded(self._on_source), "value")
         for control in controls:
@@ -134,6 +131,10 @@ class Explorer(ipw.VBox):
         """Lines of Python that draw the plots of the result shown."""
         return []
 
+    def shows(self, shown: Call, call: Call) -> bool:
+        """Whether the result of `shown` is what the controls stand for now, though they stand for `call`."""
+        return shown == call
+
     def after_run(self) -> None:
         """Called when a run has ended and another may begin."""
 
@@ -157,8 +158,11 @@ class Explorer(ipw.VBox):
         call, remark = self.call(), []
         if self.result is not None and (self._shown is None or self._shown[1] is not self.result):
             remark = [f"# the result shown was given to the explorer: {self.result.title}"]
-        elif self.result is not None and self._shown is not None and self._shown[0] != call:
-            remark = ["# the settings have changed since the result shown: press Run"]
+        elif self.result is not None and self._shown is not None:
+            if self.shows(self._shown[0], call):
+                call = self._shown[0]
+            else:
+                remark = ["# the settings have changed since the result shown: press Run"]
         frame = f"frame = {call.variable}.frame()"
         figures = self.figure_code() if self.result is not None and not remark else []
         return "\n".join([*remark, "import workbench as wb", "", call.code(), frame, *figures])
@@ -198,7 +202,7 @@ class Explorer(ipw.VBox):
         with self._lock:
             if self._job.running:
                 self._job.cancel()
-                self.cancel_button.disabled = True
+                self.controls.cancel.disabled = True
                 self._say(f"stopping after {self._item}" if self._item else "stopping")
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -247,16 +251,16 @@ class Explorer(ipw.VBox):
     def _arranged(self, controls: list[ipw.DOMWidget]) -> list[ipw.Widget]:
         for control in [self.source, *controls]:
             control.layout.width = "calc(100% - 4px)"
-        buttons = ipw.HBox([self.run_button, self.cancel_button])
         left = ipw.VBox(
-            [self.source, *controls, buttons, self.bar, self.status_line],
-            layout=ipw.Layout(flex=f"0 0 {self.LEFT}", min_width="0"),
+            [self.source, *controls, self.controls], layout=ipw.Layout(flex=f"0 0 {self.LEFT}", min_width="0")
         )
         for plot in self.plots.values():
             plot.layout.flex, plot.layout.min_width, plot.layout.overflow = "1 1 0", "0", "hidden"
-        right = ipw.HBox(list(self.plots.values()), layout=ipw.Layout(flex="1 1 auto", min_width="0"))
-        panels = {**self.make_panels(), "Code": self.code_box, "Export": self.export_panel}
-        more = ipw.Accordion(list(panels.values()), titles=tuple(panels))
+        room = ipw.Layout(flex="1 1 auto", min_width="0", display="flex", flex_flow=self.FLOW)
+        right = ipw.Box(list(self.plots.values()), layout=room)
+        own = self.make_panels()
+        panels = {**own, "Code": self.code_box, "Export": self.export_panel}
+        more = ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if own else None)
         return [style_sheet(), ipw.HBox([left, right]), self.rows, more]
 
     def _guarded(self, action: Callable[[], Any]) -> Callable[..., None]:
@@ -300,7 +304,7 @@ class Explorer(ipw.VBox):
     def _on_progress(self, progress: wb.Progress) -> None:
         with self._lock:
             self._item = progress.item
-            self.bar.max, self.bar.value = progress.total, progress.done
+            self.controls.at(progress)
             if progress.item and not self._job.stopping:
                 self._say(f"{progress.done} of {progress.total} done, at {progress.item}")
 
@@ -326,19 +330,17 @@ class Explorer(ipw.VBox):
         self._attempt(self.after_run)
 
     def _set_running(self, running: bool) -> None:
-        self.run_button.disabled = running
+        self.controls.running(running)
         for field in self.sources():
             field.disabled = running
-        self.cancel_button.disabled = not running
-        self.bar.value = 0 if running else self.bar.value
         self.running = running
 
     def _fail(self, error: BaseException) -> None:
         self.error = error
         known = isinstance(error, wb.WorkbenchError)
         self.status = str(error) if known else f"{type(error).__name__}: {error}"
-        self.status_line.value = status_html(self.status, error=True)
+        self.controls.say(self.status, error=True)
 
     def _say(self, text: str) -> None:
         self.status = text
-        self.status_line.value = status_html(text)
+        self.controls.say(text)

@@ -70,5 +70,6 @@ class Plot(ipw.VBox):
 
 def _blank(height: int) -> dict[str, Any]:
     hidden, nothing = {"visible": False}, "rgba(0,0,0,0)"
-    clear = {"template": "none", "autosize": True, "paper_bgcolor": nothing, "plot_bgcolor": nothing}
+    # sized anew when something is drawn: plotly measures its room only when autosize is switched on
+    clear = {"template": "none", "autosize": False, "paper_bgcolor": nothing, "plot_bgcolor": nothing}
     return clear | {"height": height, "xaxis": hidden, "yaxis": hidden}

@@ -22,6 +22,13 @@ CSS = """<style>
 .wb-explorer .wb-error { color: var(--wb-error); font-weight: 600; white-space: pre-wrap; line-height: 1.35; }
 .wb-explorer .widget-html-content { min-width: 0; overflow-wrap: anywhere; }
 .wb-explorer .wb-plot-name { color: var(--wb-quiet); font-size: 12px; }
+.wb-explorer .wb-about { max-height: 320px; overflow: auto; font-size: 12px; line-height: 1.5; }
+.wb-explorer .wb-about h4 { margin: 8px 0 2px 0; font-size: 12px; }
+.wb-explorer .wb-about ul { margin: 0; padding-left: 18px; }
+.wb-explorer .wb-about table { border-collapse: collapse; }
+.wb-explorer .wb-about th, .wb-explorer .wb-about td { text-align: left; padding: 0 14px 0 0; vertical-align: top;
+  overflow-wrap: anywhere; }
+.wb-explorer .wb-about td:first-child { min-width: 9em; }
 .wb-explorer .wb-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 .wb-explorer .wb-code textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; opacity: 1; }
 </style>"""

@@ -9,7 +9,7 @@ import traitlets
 from itables.widget import ITable
 
 OPTIONS: dict[str, Any] = {
-    "select": "single",
+    "select": "os",  # a click selects one row, a click with Ctrl one more
     "paging": False,
     "scrollY": "320px",
     "scrollX": True,
@@ -53,9 +53,8 @@ class LayerRows(ipw.VBox):
         return [self._ids.index(layer) for layer in self.selection if layer in self._ids]
 
     def _row_selected(self, change: Any) -> None:
-        chosen = tuple(self._ids[row] for row in change.new if row < len(self._ids))
-        if chosen != self.selection:
-            self.selection = chosen
+        if list(change.new) != self._rows():  # else it is an echo: selected layers without a row here stay selected
+            self.selection = tuple(self._ids[row] for row in change.new if row < len(self._ids))
 
     def _id_selected(self, _: Any) -> None:
         if self._table.selected_rows != self._rows():

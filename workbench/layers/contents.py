@@ -69,11 +69,12 @@ class Contents(LayerResult):
         """Tensors and verdicts, what is not finite, and whether the run was stopped."""
         table = self.tables["layers"]
         verdicts = table["verdict"]
-        counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
+        words = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
+        many = "1 tensor" if len(verdicts) == 1 else f"{len(verdicts)} tensors"
         stopped = self.meta.get("cancelled")
         return (
-            f"{self.title}: {len(verdicts)} tensors{f' ({counts})' if counts else ''}, "
-            f"{sum(table['nan'])} elements NaN and {sum(table['infinite'])} infinite of {sum(table['elements']):,}"
+            f"{self.title}: {many}{f' ({words})' if words else ''}, "
+            f"{sum(table['nan']):,} NaN and {sum(table['infinite']):,} infinite of {sum(table['elements']):,} elements"
             + (f"; CANCELLED after {stopped['done']} of {stopped['total']} tensors" if stopped else "")
         )
 

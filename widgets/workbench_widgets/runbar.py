@@ -1,0 +1,37 @@
+"""Run and Cancel, a bar, and a line that says what is going on."""
+
+import ipywidgets as ipw
+
+import workbench as wb
+from workbench_widgets.style import status_html
+
+
+class RunBar(ipw.VBox):
+    """The buttons of a run, its progress, and its status as text.
+
+    Attributes:
+        run: the button that starts.
+        cancel: the button that stops.
+        bar: units done of all.
+        line: what was said last.
+    """
+
+    def __init__(self) -> None:
+        self.run = ipw.Button(description="Run", button_style="primary", icon="play", tooltip="compute")
+        self.cancel = ipw.Button(description="Cancel", icon="stop", disabled=True, tooltip="stop, keep what is done")
+        self.bar = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="100%", height="8px"))
+        self.line = ipw.HTML()
+        super().__init__([ipw.HBox([self.run, self.cancel]), self.bar, self.line])
+
+    def running(self, running: bool) -> None:
+        """Enables the button that makes sense; a run begins with an empty bar."""
+        self.run.disabled, self.cancel.disabled = running, not running
+        self.bar.value = 0 if running else self.bar.value
+
+    def at(self, progress: wb.Progress) -> None:
+        """Moves the bar."""
+        self.bar.max, self.bar.value = progress.total, progress.done
+
+    def say(self, text: str, *, error: bool = False) -> None:
+        """Shows a line of text."""
+        self.line.value = status_html(text, error=error)

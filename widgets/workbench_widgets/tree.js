@@ -1,0 +1,171 @@
+// A tree of tensors after the ARIA pattern: only unfolded rows are in the page.
+const MOST = 400; // children of one node drawn at a time
+const [PATH, LABEL, PARENT, ABOUT, SIZE, LEAF] = [0, 1, 2, 3, 4, 5];
+
+function render({ model, el }) {
+  const box = document.createElement("div");
+  box.className = "wb-tree";
+  const search = document.createElement("input");
+  search.type = "search";
+  search.placeholder = "Filter tensors by name";
+  search.setAttribute("aria-label", "Filter tensors by name");
+  const list = document.createElement("div");
+  list.className = "wb-tree-rows";
+  list.setAttribute("role", "tree");
+  list.setAttribute("aria-label", "Tensors of the checkpoint");
+  list.setAttribute("aria-multiselectable", "true");
+  box.append(search, list);
+  el.append(box);
+
+  let rows = [], children = [], place = new Map(), unfolded = new Set(), shown = new Map(), focus = 0;
+
+  function rebuild() {
+    rows = model.get("rows");
+    children = rows.map(() => []);
+    place = new Map(rows.map((row, index) => [row[PATH], index]));
+    rows.forEach((row, index) => { if (row[PARENT] >= 0) children[row[PARENT]].push(index); });
+    unfolded = new Set();
+    shown = new Map();
+    focus = 0;
+    search.value = "";
+    let node = 0; // a chain of only children hides nothing: unfold it
+    while (rows.length && children[node].length) {
+      unfolded.add(node);
+      if (children[node].length > 1) break;
+      node = children[node][0];
+    }
+    draw();
+  }
+
+  function reveal(path) {
+    let node = place.get(path);
+    if (node === undefined) return;
+    focus = node;
+    while ((node = rows[node][PARENT]) >= 0) unfolded.add(node);
+  }
+
+  function visible() {
+    const words = search.value.trim().toLowerCase();
+    const found = [];
+    if (words) {
+      rows.forEach((row, index) => {
+        if (row[LEAF] && row[PATH].toLowerCase().includes(words)) found.push([index, 0, row[PATH]]);
+      });
+      return found;
+    }
+    const walk = (node, level) => {
+      found.push([node, level, rows[node][LABEL]]);
+      if (!unfolded.has(node)) return;
+      const most = shown.get(node) ?? MOST;
+      children[node].slice(0, most).forEach(child => walk(child, level + 1));
+      if (children[node].length > most) found.push([node, level + 1, null]);
+    };
+    if (rows.length) walk(0, 0);
+    return found;
+  }
+
+  function span(kind, text) {
+    const part = document.createElement("span");
+    part.className = `wb-tree-${kind}`;
+    part.textContent = text;
+    return part;
+  }
+
+  function more(text, action) {
+    const line = document.createElement("div");
+    line.className = "wb-tree-more";
+    line.textContent = text;
+    line.onclick = action;
+    return line;
+  }
+
+  function draw(refocus = false) {
+    const chosen = new Set(model.get("value")), marks = model.get("marks");
+    const found = visible();
+    if (!found.some(([node, , name]) => node === focus && name !== null)) focus = found[0]?.[0] ?? 0;
+    const lines = found.slice(0, 4 * MOST).map(([node, level, name]) => {
+      if (name === null) {
+        const rest = children[node].length - (shown.get(node) ?? MOST);
+        return more(`show ${Math.min(MOST, rest)} of ${rest} more`, () => {
+          shown.set(node, (shown.get(node) ?? MOST) + MOST);
+          draw();
+        });
+      }
+      const [path, , , about, size] = rows[node];
+      const line = document.createElement("div");
+      line.className = "wb-tree-row";
+      line.dataset.path = path;
+      line.title = `${path || rows[0][LABEL]}: ${about}, ${size}`;
+      line.setAttribute("role", "treeitem");
+      line.setAttribute("aria-level", level + 1);
+      line.setAttribute("aria-selected", chosen.has(path));
+      line.tabIndex = node === focus ? 0 : -1;
+      line.style.paddingLeft = `${2 + 14 * level}px`;
+      const folds = children[node].length && !search.value.trim();
+      if (folds) line.setAttribute("aria-expanded", unfolded.has(node));
+      const fold = span("fold", folds ? (unfolded.has(node) ? "▾" : "▸") : "");
+      fold.onclick = event => { event.stopPropagation(); toggle(node); };
+      line.append(fold, span("name", name));
+      if (marks[path]) line.append(span("mark", marks[path]));
+      line.append(span("about", about), span("size", size));
+      line.onclick = event => choose(node, event.ctrlKey || event.metaKey);
+      line.ondblclick = () => toggle(node);
+      return line;
+    });
+    if (found.length > 4 * MOST) lines.push(more(`… ${found.length - 4 * MOST} more: narrow the filter`, () => {}));
+    if (!found.length && rows.length) lines.push(more("no tensor has this in its name", () => {}));
+    list.replaceChildren(...lines);
+    if (refocus) list.querySelector("[tabindex='0']")?.focus();
+  }
+
+  function toggle(node) {
+    if (!children[node].length) return;
+    unfolded.has(node) ? unfolded.delete(node) : unfolded.add(node);
+    draw(true);
+  }
+
+  function choose(node, many) {
+    focus = node;
+    const path = rows[node][PATH], value = model.get("value");
+    const others = value.filter(other => other !== path);
+    model.set("value", many ? (others.length < value.length ? others : [...value, path]) : [path]);
+    model.save_changes();
+    draw(true);
+  }
+
+  list.onkeydown = event => {
+    const items = visible().filter(([, , name]) => name !== null).map(([node]) => node);
+    const at = items.indexOf(focus), folds = children[focus]?.length;
+    const to = node => { if (node !== undefined) { focus = node; draw(true); } };
+    const keys = {
+      ArrowDown: () => to(items[at + 1]),
+      ArrowUp: () => to(items[at - 1]),
+      Home: () => to(items[0]),
+      End: () => to(items[items.length - 1]),
+      ArrowRight: () => { if (folds) unfolded.has(focus) ? to(children[focus][0]) : toggle(focus); },
+      ArrowLeft: () => { folds && unfolded.has(focus) ? toggle(focus) : to(rows[focus][PARENT] >= 0 ? rows[focus][PARENT] : undefined); },
+      Enter: () => choose(focus, event.ctrlKey || event.metaKey),
+      " ": () => choose(focus, event.ctrlKey || event.metaKey),
+    };
+    if (!keys[event.key]) return;
+    event.preventDefault();
+    event.stopPropagation(); // JupyterLab has shortcuts of its own on these keys
+    keys[event.key]();
+  };
+  search.onkeydown = event => event.stopPropagation();
+  search.oninput = () => draw();
+
+  model.on("change:rows", rebuild);
+  model.on("change:marks", () => draw());
+  model.on("change:value", () => {
+    const value = model.get("value");
+    if (value.length === 1 && value[0] !== rows[focus]?.[PATH]) {
+      reveal(value[0]);
+      draw();
+      list.querySelector("[aria-selected='true']")?.scrollIntoView({ block: "nearest" });
+    } else draw();
+  });
+  rebuild();
+}
+
+export default { render };

@@ -1,0 +1,132 @@
+"""The tree of a checkpoint's tensors, from the header alone."""
+
+import glob
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+import workbench as wb
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@dataclass
+class Node:
+    """A module or a tensor in the tree.
+
+    Attributes:
+        path: the tensor's name, or the part of it that the tensors below share.
+        label: the last part of the path.
+        parent: place of the parent in the list of nodes; −1 for the root.
+        layer: the layer id, if it is one tensor or one part.
+        layers: ids of the layers in it.
+        bytes: bytes in it as stored, tied tensors counted once.
+        tensors: tensors in it.
+        tensor: what the header tells of the tensor, if it is one.
+        patterns: what `layers=` selects it with.
+    """
+
+    path: str
+    label: str
+    parent: int
+    layer: str = ""
+    layers: list[str] = field(default_factory=list)
+    bytes: int = 0
+    tensors: int = 0
+    tensor: str = ""
+    patterns: list[str] = field(default_factory=list)
+
+
+def tree_nodes(table: wb.LayerTable, title: str) -> list[Node]:
+    """The nodes in the checkpoint's own order, each after its parent; the first is the checkpoint itself.
+
+    Args:
+        table: what `wb.layers` says; parts of one tensor become its children.
+        title: what the root is called.
+    """
+    cells = table.tables["layers"]
+    nodes, places = [Node("", title, -1)], dict[tuple[str, ...], int]()
+    rows_of = Counter(cells["tensor"])
+    seen: set[str] = set()
+    for row, layer in enumerate(cells["layer"]):
+        tensor, size = cells["tensor"][row], cells["bytes"][row]
+        part = rows_of[tensor] > 1
+        keys = [*tensor.split("."), layer.rsplit(".", 1)[1]] if part else tensor.split(".")
+        counted = 0 if tensor in seen else 1
+        seen.add(tensor)
+        above = [0]
+        for end in range(1, len(keys) + 1):
+            key = tuple(keys[:end])
+            if key not in places:
+                places[key] = len(nodes)
+                nodes.append(Node(".".join(key), keys[end - 1], above[-1]))
+            above.append(places[key])
+        told = " ".join([cells["shape"][row], cells["dtype"][row]])
+        if part:
+            whole = nodes[above[-2]]
+            whole.tensor, whole.patterns = f"{cells['dtype'][row]} in parts", [tensor]
+        leaf = nodes[above[-1]]
+        leaf.layer, leaf.tensor, leaf.patterns = layer, told, [layer]
+        for place in above:
+            nodes[place].layers.append(layer)
+            nodes[place].bytes += size
+            nodes[place].tensors += counted
+    for node in nodes[1:]:
+        if not node.tensor:
+            node.patterns = [f"{glob.escape(node.path)}.*"]
+    return nodes
+
+
+def size_text(count: int) -> str:
+    """Bytes as people say them, in powers of 1000."""
+    size, unit = float(count), 0
+    while size >= 999.5 and unit < len(UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.3g} {UNITS[unit]}"
+
+
+class TensorTree(anywidget.AnyWidget):
+    """A tree that draws only what is unfolded, so that tens of thousands of tensors cost no more than a hundred.
+
+    Attributes:
+        value: paths of the selected nodes; `""` is the checkpoint itself.
+        marks: path → a word shown beside a node.
+    """
+
+    _esm = Path(__file__).with_name("tree.js")
+    _css = Path(__file__).with_name("tree.css")
+
+    rows = traitlets.List().tag(sync=True)
+    value = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    marks = traitlets.Dict().tag(sync=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nodes: list[Node] = []
+        self._places: dict[str, Node] = {}
+        self._paths: dict[str, str] = {}
+
+    def show(self, nodes: list[Node]) -> None:
+        """Shows other nodes; nothing is selected or marked then."""
+        self.nodes, self._places = nodes, {node.path: node for node in nodes}
+        self._paths = {node.layer: node.path for node in nodes if node.layer}
+        with self.hold_sync():
+            self.value, self.marks = [], {}
+            self.rows = [_row(node) for node in nodes]
+
+    def selected(self) -> list[Node]:
+        """The selected nodes."""
+        return [self._places[path] for path in self.value if path in self._places]
+
+    def path_of(self, layer: str) -> str | None:
+        """The path of the node that is a layer."""
+        return self._paths.get(layer)
+
+
+def _row(node: Node) -> list[Any]:
+    many = f"{node.tensors:,} tensors" if node.tensors != 1 else "1 tensor"
+    return [node.path, node.label, node.parent, node.tensor or many, size_text(node.bytes), bool(node.tensor)]
