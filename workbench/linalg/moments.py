@@ -1,5 +1,7 @@
 """Count, mean and covariance of samples that are walked once."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -32,7 +34,7 @@ class Moments:
     CPU, and one block of max(8 MB, width²) whatever the number of samples. Elements of a tensor through a (n, 1) view
     pass at the speed of memory.
 
-    Source: Chan, Golub & LeVeque, "Algorithms for computing the sample variance" (1983), the pairwise update; Ours:
+    Source: Chan, Golub & LeVeque, "Algorithms for computing the sample variance" (1983), the pairwise update. Ours:
     each block is centred on the mean so far before its own mean is taken.
 
     Misreads: the population covariance, S/n and not S/(n−1). A feature that was NaN or infinite anywhere is not finite
@@ -92,7 +94,8 @@ class Moments:
     def _join(self, count: int, step: Tensor) -> None:
         """Makes room for `count` samples whose mean is `step` away and whose scatter is in the sum already."""
         total = self.count + count
-        self._scatter.addr_(step, step, alpha=self.count * count / total)
+        scaled = step * math.sqrt(self.count * count / total)  # not addr_(alpha=…), which rounds asymmetrically
+        self._scatter.addr_(scaled, scaled)
         self._mean += step * (count / total)
         self.count = total
 
