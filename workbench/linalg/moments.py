@@ -1,7 +1,5 @@
 """Count, mean and covariance of samples that are walked once."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -94,8 +92,7 @@ class Moments:
     def _join(self, count: int, step: Tensor) -> None:
         """Makes room for `count` samples whose mean is `step` away and whose scatter is in the sum already."""
         total = self.count + count
-        scaled = step * math.sqrt(self.count * count / total)  # not addr_(alpha=…), which rounds asymmetrically
-        self._scatter.addr_(scaled, scaled)
+        self._scatter.add_(torch.outer(step, step), alpha=self.count * count / total)  # addr_ would not be symmetric
         self._mean += step * (count / total)
         self.count = total
 
