@@ -156,6 +156,20 @@ def test_a_padded_batch_gives_what_its_sequences_alone_give(dtype: torch.dtype, 
     assert_are(found["embedding"], embedded)
 
 
+def test_the_mask_is_for_steps_and_not_for_channels() -> None:
+    class Channels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = filled(nn.Conv1d(3, 3, 1))
+
+        def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+            return self.conv(x)  # type: ignore[no-any-return]
+
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])  # as many channels as steps
+    found = activation_moments(Channels(), [{"x": random_tensor(2, 3, 3), "attention_mask": mask}])["conv"]
+    assert (found.samples, found.left_out) == (6, 0)
+
+
 class Shared(nn.Module):
     """One module under two names that runs twice, and an addition in place."""
 
@@ -324,6 +338,13 @@ def test_modules_asked_for_by_their_paths_are_refused(name: str) -> None:
     ):
         activation_moments(module, ODD, ["good", name])
     assert state(module) == before
+
+
+@pytest.mark.parametrize("layers", ["good", ["good"]])
+def test_a_wide_output_is_counted_where_its_path_is_given(layers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench.runtime.activations.WIDEST", 4)
+    assert "5 features" in activation_moments(Odd(), ODD).skipped["good"]
+    assert activation_moments(Odd(), ODD, layers)["good"].moments.width == 5
 
 
 def test_a_module_asked_for_by_its_path_must_run() -> None:
