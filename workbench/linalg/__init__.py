@@ -2,5 +2,6 @@
 
 from workbench.linalg.device import resolved_device
 from workbench.linalg.gram import gram, gram_eigenvalues
+from workbench.linalg.moments import Moments
 
-__all__ = ["gram", "gram_eigenvalues", "resolved_device"]
+__all__ = ["Moments", "gram", "gram_eigenvalues", "resolved_device"]

@@ -1,5 +1,7 @@
 """Eigenvalues of WᵀW through float64 Gram matrices, in blocks of rows."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -25,19 +27,28 @@ def gram(matrix: Float[Tensor, "rows cols"]) -> Float[Tensor, "small small"]:
     Cost: N·M² flops for N = max(rows, cols), M = min(rows, cols) (twice that on CUDA); memory M² + one block.
     """
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
-    length, width = tall.shape
+    width = tall.shape[1]
+    total = torch.zeros(width, width, dtype=torch.float64, device=matrix.device)
+    for block in row_blocks(tall):
+        add_gram(total, block.to(torch.float64))
+    return total
+
+
+def row_blocks(matrix: Float[Tensor, "rows cols"]) -> Iterator[Tensor]:
+    """Views of consecutive rows, of about BLOCK_ELEMENTS elements and at least as many rows as columns."""
+    length, width = matrix.shape
     step = max(BLOCK_ELEMENTS // max(width, 1), min(width, length), 1)
-    blocks = (tall[begin : begin + step].to(torch.float64) for begin in range(0, length, step))
-    if matrix.device.type == "cpu":
-        total = np.zeros((width, width))
+    yield from (matrix[begin : begin + step] for begin in range(0, length, step))
+
+
+def add_gram(total: Float[Tensor, "width width"], block: Float[Tensor, "rows width"]) -> None:
+    """Adds BᵀB to `total`, in place; both float64 and on one device."""
+    if block.device.type == "cpu":
+        rows, sums = block.numpy(), total.numpy()
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and overflow are found in the sum, and named
-            for block in blocks:
-                total += block.numpy().T @ block.numpy()
-        return torch.from_numpy(total)
-    summed = torch.zeros(width, width, dtype=torch.float64, device=matrix.device)
-    for block in blocks:
-        summed.addmm_(block.T, block)
-    return summed
+            sums += rows.T @ rows
+    else:
+        total.addmm_(block.T, block)
 
 
 def gram_eigenvalues(matrices: Float[Tensor, "matrices rows cols"]) -> Float[Tensor, "matrices small"]:

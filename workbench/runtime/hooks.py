@@ -1,12 +1,14 @@
 """Outputs of submodules, caught while they pass."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from workbench.errors import LayerNotFoundError, nearest
+from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.runtime.batches import first_tensor
 
 
@@ -16,7 +18,7 @@ def captured(module: nn.Module, names: str | Iterable[str], *, copy: bool = True
 
     Args:
         module: the network; its own hooks stay, and the ones added here go, also after an error.
-        names: paths as in `module.named_modules()`; the empty path is the module itself.
+        names: paths as in `module.named_modules()`, or globs of them; the empty path is the module itself.
         copy: keep a copy, because a later operation in place (ReLU(inplace=True)) would change what was caught.
             False keeps the tensor itself, to differentiate by it.
 
@@ -32,7 +34,8 @@ def captured(module: nn.Module, names: str | Iterable[str], *, copy: bool = True
     Source: torch's forward hooks.
 
     Misreads: a submodule that runs several times in one pass shows its last output only. Functions
-    (torch.relu, an addition) are no submodules. A network of attention may skip submodules on its fast path.
+    (torch.relu, an addition) are no submodules. torch's fast path of attention, which skips submodules, is off
+    meanwhile; `nn.MultiheadAttention` still never runs its own `out_proj`.
 
     Example:
         >>> import torch
@@ -42,28 +45,63 @@ def captured(module: nn.Module, names: str | Iterable[str], *, copy: bool = True
         >>> outputs["0"].tolist(), outputs["1"].tolist()
         ([-1.0, 2.0], [0.0, 2.0])
     """
+    outputs: dict[str, Tensor] = {}
+
+    def keep(name: str, output: Any) -> None:
+        tensor = first_tensor(output)
+        outputs[name] = tensor.clone() if copy else tensor
+
+    with hooked(submodules(module, names), keep):
+        yield outputs
+
+
+def submodules(module: nn.Module, names: str | Iterable[str]) -> dict[str, nn.Module]:
+    """Path → submodule of all that paths and globs name, in the order of `module.named_modules()`.
+
+    A module under several paths is found by each of them.
+
+    Raises:
+        ArgumentError: a name is no text.
+        LayerNotFoundError: a name is unknown or a glob matches nothing, or there are no names.
+    """
     known = dict(module.named_modules(remove_duplicate=False))
-    wanted = [names] if isinstance(names, str) else list(names)
-    for name in wanted:
-        if name not in known:
+    chosen: set[str] = set()
+    for name in [names] if isinstance(names, str) else names:
+        if not isinstance(name, str):
+            raise ArgumentError(f"a submodule is named {name!r}: expected a path or a glob, as text.")
+        matching = [name] if name in known else [path for path in known if fnmatchcase(path, name)]
+        if not matching:
             raise LayerNotFoundError(
                 f"{type(module).__name__} has no submodule {name!r}: expected a path of named_modules()."
                 + nearest(name, known)
             )
-    outputs: dict[str, Tensor] = {}
+        chosen.update(matching)
+    if not chosen:
+        raise LayerNotFoundError("an empty list of names selects no submodule.")
+    return {path: part for path, part in known.items() if path in chosen}
 
-    def keeper(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
-            tensor = first_tensor(output)
-            outputs[name] = tensor.clone() if copy else tensor
 
-        return keep
+@contextmanager
+def hooked(parts: Mapping[str, nn.Module], heard: Callable[[str, Any], None]) -> Iterator[None]:
+    """Calls `heard(name, output)` right after each call of each part, before anything can change the output in place.
 
+    torch's fast path of attention is off meanwhile, as it runs no submodules. The hooks go also after an error.
+    """
+
+    def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hear(_: nn.Module, __: Any, output: Any) -> None:
+            heard(name, output)
+
+        return hear
+
+    fast_path = torch.backends.mha.get_fastpath_enabled()
     handles = []
     try:
-        for name in wanted:
-            handles.append(known[name].register_forward_hook(keeper(name)))
-        yield outputs
+        torch.backends.mha.set_fastpath_enabled(False)
+        for name, part in parts.items():
+            handles.append(part.register_forward_hook(hook(name)))
+        yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
