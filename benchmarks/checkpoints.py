@@ -87,7 +87,49 @@ def memory_over() -> Measurement:
     return Measurement(ours=(over,), unit="MB", note=note)
 
 
+BROWSE = f"""
+import json, sys, time
+from pathlib import Path
+import workbench as wb
+
+size, many = 4096 * 4096 * 2, 300
+entry = {{"dtype": "BF16", "shape": [4096, 4096]}}
+header = {{f"layers.{{n}}.weight": entry | {{"data_offsets": [n * size, (n + 1) * size]}} for n in range(many)}}
+text = json.dumps(header).encode()
+with Path(sys.argv[1]).open("wb") as file:
+    file.write(len(text).to_bytes(8, "little") + text)
+    file.truncate(8 + len(text) + many * size)
+wb.ui.CheckpointBrowser({{}}).close()
+opened, clicked = [], []
+for _ in range({REPETITIONS}):
+    begin = time.perf_counter()
+    browser = wb.ui.CheckpointBrowser(sys.argv[1])
+    opened.append(time.perf_counter() - begin)
+    browser.tree.value = ["layers.7.weight"]
+    browser.wait()
+    clicked.append(time.perf_counter() - begin - opened[-1])
+    browser.close()
+print(json.dumps({{"opened": opened, "clicked": clicked}}))
+"""
+
+
+def browsing(what: str, note: str) -> Callable[[], Measurement]:
+    """Seconds of the kernel's share in showing a checkpoint of 10 GB, after imports."""
+
+    def measure() -> Measurement:
+        with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+            command = [sys.executable, "-c", BROWSE, file.name]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return Measurement(ours=tuple(json.loads(done.stdout)[what]), note=note)
+
+    return measure
+
+
 ROWS = [
+    Row(
+        "browser-open", Bound(judged="ours", at_most=1.0), browsing("opened", "CheckpointBrowser of 10 GB, until shown")
+    ),
+    Row("browser-click", None, browsing("clicked", "a click on one of its tensors of 34 MB, until drawn")),
     Row("checkpoint-open", Bound(judged="ours", at_most=0.3), seconds("opened", None, "wb.layers: names and shapes")),
     Row(
         "checkpoint-read",

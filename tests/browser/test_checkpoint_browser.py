@@ -1,40 +1,156 @@
 """The checkpoint browser as a user meets it: what the page shows equals what the library computes."""
 
+import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import nbformat
+import pandas as pd
 import pytest
-from playwright.sync_api import expect
+import torch
+from playwright.sync_api import Locator, expect
+
+import workbench as wb
+from browser.pages import assert_drawn, drawn, rows
 
 pytestmark = pytest.mark.browser
 
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+
 
 @pytest.fixture
-def browser_page(lab: Any) -> Any:
-    """The checkpoints notebook, all cells run, its browser in view."""
-    lab.open("notebooks/checkpoints.ipynb")
+def model(minilm: Path, tmp_path: Path) -> Path:
+    """MiniLM as a training script left it: wrapped, and with three broken numbers."""
+    state = {f"module.{name}": tensor for name, tensor in wb.load(minilm).items()}
+    state["module.encoder.layer.1.output.dense.weight"][5, 7:10] = torch.tensor([float("nan"), float("inf"), 0.0])
+    path = tmp_path / "trained.pt"
+    torch.save({"state_dict": state, "epoch": 3}, path)
+    return path
+
+
+@pytest.fixture
+def shown(lab: Any, model: Path) -> Any:
+    """A notebook of one cell with the browser on that checkpoint."""
+    (lab.folder / "trained.pt").symlink_to(model)
+    cell = 'import workbench as wb\nbrowser = wb.ui.CheckpointBrowser("trained.pt")\nbrowser'
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata={"kernelspec": KERNEL}),
+        lab.folder / "browse.ipynb",
+    )
+    lab.open("browse.ipynb")
     lab.run_all()
-    lab.page.locator(".wb-explorer").evaluate("element => element.scrollIntoView({ block: 'start' })")
+    expect(lab.page.get_by_role("treeitem").first).to_be_visible()
     return lab
 
 
-def test_look(browser_page: Any) -> None:
-    page, explorer = browser_page.page, browser_page.page.locator(".wb-explorer")
-    page.wait_for_timeout(1000)
-    browser_page.shot("b1-after-run-all")
-    print(
-        page.evaluate(
-            "() => Array.from(document.querySelectorAll('.wb-explorer .js-plotly-plot')).map(p => [p._fullLayout.width, p.clientWidth, p.parentElement.clientWidth, p.parentElement.parentElement.clientWidth])"
-        )
-    )
-    tree = explorer.get_by_role("tree")
-    item = tree.get_by_role("treeitem")
-    print(item.all_text_contents())
-    item.nth(1).click()
+def item(explorer: Locator, path: str) -> Locator:
+    return explorer.locator(f'[role="treeitem"][data-path="{path}"]')
+
+
+def unfold(explorer: Locator, path: str) -> None:
+    parts = path.split(".")
+    for end in range(1, len(parts)):
+        node = item(explorer, ".".join(parts[:end]))
+        if node.get_attribute("aria-expanded") == "false":
+            node.locator(".wb-tree-fold").click()
+
+
+def test_tree_click_and_statistics(shown: Any, model: Path) -> None:
+    page, explorer = shown.page, shown.page.locator(".wb-explorer")
+    weights, table = wb.load(model), wb.layers(model).frame()
+    root = explorer.get_by_role("treeitem").first
+    expect(root).to_contain_text(f"{len(weights)} tensors")
+    assert [node.get_attribute("data-path") for node in explorer.get_by_role("treeitem").all()] == [
+        "",
+        *dict.fromkeys(name.split(".")[0] for name in weights),
+    ]
+    about = explorer.locator(".wb-about")
+    for note in weights.notes:
+        expect(about).to_contain_text(note)
+    assert any("prefix 'module.' removed" in note for note in weights.notes)
+    expect(about).to_contain_text("module.encoder.layer.0.attention.output.dense.weight")
+
+    name = "encoder.layer.1.output.dense.weight"
+    unfold(explorer, name)
+    row = table.set_index("tensor").loc[name]
+    expect(item(explorer, name)).to_contain_text(f"{row['shape']} {row['dtype']}")
+    expect(item(explorer, name)).to_contain_text("2.36 MB")
+    item(explorer, name).click()
+    expect(explorer.locator(".wb-status")).to_contain_text("1 tensor (1 not finite), 1 NaN and 1 infinite of 589,824")
+    expect(item(explorer, name).locator(".wb-tree-mark")).to_have_text("NaN ∞")
+    expected = wb.contents(model, layers=name)
+    cells = rows(explorer).first.locator("td").all_text_contents()
+    heads = explorer.locator(".dt-scroll-head th").all_text_contents()
+    said = dict(zip(heads, cells, strict=True))
+    for column in ("zeros", "nan", "infinite", "elements"):
+        assert int(said[column]) == expected.row("encoder.layer.1.output.dense")[column]
+    for column in ("mean", "std", "rms", "minimum", "maximum"):
+        assert said[column] == f"{expected.row('encoder.layer.1.output.dense')[column]:.4g}"
+    expect(explorer.locator(".gtitle")).to_have_count(2)
+    page.wait_for_timeout(500)
+    layer = "encoder.layer.1.output.dense"
+    assert_drawn(drawn(page, 0), wb.figure(expected, "histogram", layer=layer))
+    assert_drawn(drawn(page, 1), wb.figure(expected, "heatmap", layer=layer))
+    shown.shot("browser-1-tensor")
+    assert not shown.problems
+
+
+def test_module_from_the_keyboard_and_code(shown: Any, model: Path, fresh_kernel: Callable[[str, Path], str]) -> None:
+    page, explorer = shown.page, shown.page.locator(".wb-explorer")
+    item(explorer, "").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    expect(item(explorer, "encoder")).to_be_focused()
     page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(item(explorer, "encoder.layer.0")).to_be_focused()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")
-    page.wait_for_timeout(1500)
-    print(page.evaluate("() => Array.from(document.querySelectorAll('.wb-explorer .js-plotly-plot')).map(p => [p._fullLayout.width, p.clientWidth])"))
-    browser_page.shot("b2-clicked")
-    print(item.all_text_contents())
-    assert not browser_page.problems
+    expect(item(explorer, "encoder.layer.1")).to_have_attribute("aria-selected", "true")
+    expect(explorer.get_by_text("16 tensors, 7.1 MB: press Run to look into them").first).to_be_visible()
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".wb-status")).to_contain_text("16 tensors (15 finite, 1 not finite)")
+    expect(rows(explorer)).to_have_count(16)
+    page.wait_for_timeout(500)
+    expected = wb.contents(model, layers="encoder.layer.1.*")
+    assert_drawn(drawn(page, 0), wb.figure(expected, "rms"))
+    shown.shot("browser-2-module")
+
+    explorer.get_by_text("Code", exact=True).first.click()
+    code = explorer.locator(".wb-code textarea")
+    expect(code).to_be_visible()
+    printed = fresh_kernel(code.input_value() + "\nprint(frame.to_json(double_precision=15))", shown.folder)
+    again = pd.read_json(io.StringIO(printed), dtype=False)
+    pd.testing.assert_frame_equal(again, expected.frame(), check_dtype=False, rtol=1e-12)
+
+    rows(explorer).nth(2).click()  # a row selects its tensor in the tree and draws it without a new run
+    layer = expected.frame()["layer"][2]
+    expect(explorer.locator(".gtitle", has_text=layer).first).to_be_visible()
+    expect(explorer.locator('[role="treeitem"][aria-selected="true"]')).to_have_count(1)
+    expect(code).to_have_value(code.input_value())
+    assert "layers=['encoder.layer.1.*']" in code.input_value() and f"layer={layer!r}" in code.input_value()
+    assert not shown.problems
+
+
+def test_filter_and_an_error(shown: Any) -> None:
+    page, explorer = shown.page, shown.page.locator(".wb-explorer")
+    explorer.get_by_label("Filter tensors by name").fill("1.attention.self.QUERY")
+    expect(explorer.get_by_role("treeitem")).to_have_count(2)
+    item(explorer, "encoder.layer.1.attention.self.query.bias").click()
+    expect(explorer.locator(".gtitle", has_text="query.bias").first).to_be_visible()
+    shown.shot("browser-3-filter")
+    source = explorer.get_by_role("textbox", name="Checkpoint")
+    source.fill("traind.pt")
+    source.press("Enter")
+    expect(explorer.get_by_role("alert")).to_contain_text("no such file or directory. Did you mean 'trained.pt'?")
+    expect(explorer.get_by_role("treeitem")).to_have_count(0)
+    shown.shot("browser-4-error")
+    source.fill("trained.pt")
+    source.press("Enter")
+    expect(explorer.get_by_role("alert")).to_have_count(0)
+    expect(explorer.get_by_role("treeitem").first).to_be_visible()
+    page.wait_for_timeout(200)
+    assert not shown.problems

@@ -5,22 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import expect
 from pypdf import PdfReader
 
 import workbench as wb
+from browser.pages import assert_drawn, drawn, rows
 
 pytestmark = pytest.mark.browser
-
-PLOT = """index => {
-  const plot = document.querySelectorAll('.wb-explorer .js-plotly-plot')[index];
-  return { title: plot._fullLayout.title.text, subtitle: plot._fullLayout.title.subtitle.text,
-    traces: plot._fullData.map(t => ({ name: t.name, x: Array.from(t.x), y: Array.from(t.y), fill: t.fill,
-                                       ids: Array.from(t.customdata || []) })) };
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +28,6 @@ def tour(lab: Any) -> Any:
     lab.run_all()
     lab.page.locator(".wb-explorer").evaluate("element => element.scrollIntoView({ block: 'start' })")
     return lab
-
-
-def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
-    """The page's traces are the library's marks, number by number."""
-    expected = spec.to_plotly()
-    assert plot["title"] == spec.title and (plot["subtitle"] or "") == spec.panels[0].title
-    for drawn, trace in zip(plot["traces"], expected.data, strict=True):
-        assert (drawn["name"], drawn["fill"]) == (trace.name, trace.fill or "none")
-        np.testing.assert_allclose(np.array(drawn["x"], float), np.array(trace.x, float), rtol=1e-9)
-        np.testing.assert_allclose(np.array(drawn["y"], float), np.array(trace.y, float), rtol=1e-9)
-        assert drawn["ids"] == list(trace.customdata if trace.customdata is not None else ())
-
-
-def rows(explorer: Locator) -> Locator:
-    return explorer.locator(".dt-scroll-body tbody tr")
 
 
 def test_tour_sort_click_and_read(tour: Any, spectrum: wb.Spectrum) -> None:
@@ -68,9 +46,9 @@ def test_tour_sort_click_and_read(tour: Any, spectrum: wb.Spectrum) -> None:
     rows(explorer).first.click()
     expect(explorer.locator(".gtitle", has_text=steepest)).to_be_visible()
     page.wait_for_timeout(300)
-    assert_drawn(page.evaluate(PLOT, 0), wb.figure(spectrum, "alpha", layer=steepest))
-    assert_drawn(page.evaluate(PLOT, 1), wb.figure(spectrum, "esd", layer=steepest))
-    assert f"α = {spectrum.row(steepest)['alpha']:.3f}" in page.evaluate(PLOT, 1)["subtitle"]
+    assert_drawn(drawn(page, 0), wb.figure(spectrum, "alpha", layer=steepest))
+    assert_drawn(drawn(page, 1), wb.figure(spectrum, "esd", layer=steepest))
+    assert f"α = {spectrum.row(steepest)['alpha']:.3f}" in drawn(page, 1)["subtitle"]
     tour.shot("2-sorted-and-clicked")
 
     # the other way round: a click on a point of α over depth selects its row

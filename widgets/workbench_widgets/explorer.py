@@ -255,7 +255,8 @@ class Explorer(ipw.VBox):
             [self.source, *controls, self.controls], layout=ipw.Layout(flex=f"0 0 {self.LEFT}", min_width="0")
         )
         for plot in self.plots.values():
-            plot.layout.flex, plot.layout.min_width, plot.layout.overflow = "1 1 0", "0", "hidden"
+            plot.layout.flex = "1 1 0" if self.FLOW == "row" else "0 0 auto"
+            plot.layout.min_width, plot.layout.overflow = "0", "hidden"
         room = ipw.Layout(flex="1 1 auto", min_width="0", display="flex", flex_flow=self.FLOW)
         right = ipw.Box(list(self.plots.values()), layout=room)
         own = self.make_panels()
