@@ -72,4 +72,5 @@ def _blank(height: int) -> dict[str, Any]:
     hidden, nothing = {"visible": False}, "rgba(0,0,0,0)"
     # sized anew when something is drawn: plotly measures its room only when autosize is switched on
     clear = {"template": "none", "autosize": False, "paper_bgcolor": nothing, "plot_bgcolor": nothing}
-    return clear | {"height": height, "xaxis": hidden, "yaxis": hidden}
+    untitled = {"title": {"text": "", "subtitle": {"text": ""}}}
+    return clear | untitled | {"height": height, "xaxis": hidden, "yaxis": hidden}
