@@ -223,6 +223,9 @@ wb.ui.CheckpointBrowser({}).close()  # modules that are imported on first use ar
 before = read()
 browser = wb.ui.CheckpointBrowser(sys.argv[1])
 opened = read() - before
+for plot in browser.plots.values():
+    plot.prepare()  # reads plotly's source
+before = read() - opened
 browser.tree.value = ["layers.7.weight"]
 browser.wait()
 clicked = read() - before - opened

@@ -182,7 +182,7 @@ def test_one_selection_everywhere(explorer: wb.ui.SpectrumExplorer) -> None:
 def test_a_plot_shows_the_last_figure_and_nothing_of_those_before(explorer: wb.ui.SpectrumExplorer) -> None:
     result = explorer.run()
     plot = Plot("a plot")
-    model = plot._widget
+    model = plot.prepare()
     for kind, layer in [("alpha", None), ("esd", "fc1"), ("alpha", "fc2"), ("esd", "conv")]:
         spec = wb.figure(result, kind, layer=layer)
         plot.show(spec)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 SHOTS = Path(os.environ.get("WORKBENCH_SCREENSHOTS", Path(__file__).with_name("screenshots")))
@@ -38,6 +38,7 @@ READY = """() => {
   return !!(context?.isReady && context.session?.kernel?.status === 'idle'
             && context.session.kernel.connectionStatus === 'connected');
 }"""
+expect.set_options(timeout=20_000)  # machines that test are busy
 
 
 @dataclass

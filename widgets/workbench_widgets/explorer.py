@@ -17,6 +17,8 @@ from workbench_widgets.runbar import RunBar
 from workbench_widgets.style import Theme, style_sheet
 from workbench_widgets.table import LayerRows
 
+PAINTED = 0.3  # seconds after which an explorer that is displayed has been painted
+
 
 def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
     """Refuses a value of an explorer's argument that its control does not offer."""
@@ -246,6 +248,12 @@ class Explorer(ipw.VBox):
     def __repr__(self) -> str:
         return f"{type(self).__name__}: {self.status}"
 
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        later = threading.Timer(PAINTED, self._prepare)  # the page paints first and loads plotly then
+        later.daemon = True
+        later.start()
+        return super()._repr_mimebundle_(**options)
+
     # how it works
 
     def _arranged(self, controls: list[ipw.DOMWidget]) -> list[ipw.Widget]:
@@ -277,6 +285,11 @@ class Explorer(ipw.VBox):
             action()
         except Exception as error:
             self._fail(error)
+
+    def _prepare(self) -> None:
+        for plot in self.plots.values():
+            if not self._closed:
+                plot.prepare()
 
     def _forget(self, why: str) -> None:
         for plot in self.plots.values():

@@ -1,5 +1,6 @@
 """A plot that shows one FigureSpec after another in the same widget."""
 
+import threading
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -11,7 +12,7 @@ import workbench as wb
 
 
 class Plot(ipw.VBox):
-    """One FigureWidget, reused: making a new one would send plotly's whole source to the browser again.
+    """One FigureWidget, reused: making one sends plotly's whole source to the browser, so it waits until it is needed.
 
     Args:
         name: what it shows, for people who do not see it.
@@ -21,29 +22,39 @@ class Plot(ipw.VBox):
 
     def __init__(self, name: str, on_pick: Callable[[str], None] | None = None, height: int = 380) -> None:
         self.spec: wb.FigureSpec | None = None
-        self._name, self._on_pick = name, on_pick
-        self._widget = FigureWidget(layout=_blank(height))
-        self._widget._config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
-        self._height = height
+        self._name, self._on_pick, self._height = name, on_pick, height
+        self._widget: FigureWidget | None = None
+        self._making = threading.Lock()
         self._caption = ipw.HTML()
-        super().__init__([self._caption, self._widget])
+        super().__init__([self._caption], layout=ipw.Layout(min_height=f"{height + 28}px"))
         self.add_class("wb-plot")
         self.clear("nothing to show yet")
 
     def clear(self, why: str) -> None:
         """Empties the plot and says why."""
         self.spec = None
-        with self._widget.batch_update():
-            self._widget.data = ()
-            self._widget.layout = _blank(self._height)
+        if self._widget is not None:
+            with self._widget.batch_update():
+                self._widget.data = ()
+                self._widget.layout = _blank(self._height)
         self._caption.value = f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
+
+    def prepare(self) -> FigureWidget:
+        """Makes the widget, if it is not there yet; any thread may."""
+        with self._making:
+            if self._widget is None:
+                widget = FigureWidget(layout=_blank(self._height))
+                widget._config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
+                self.children = [self._caption, widget]
+                self._widget = widget
+            return self._widget
 
     def show(self, spec: wb.FigureSpec) -> None:
         """Draws a figure."""
         self.spec = spec
         figure = spec.to_plotly()
         traces = [trace.to_plotly_json() for trace in figure.data]
-        widget = self._widget
+        widget = self.prepare()
         shared = min(len(widget.data), len(traces))
         with widget.batch_update():
             if len(widget.data) > shared:
