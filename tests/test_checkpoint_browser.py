@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from traitlets import TraitError
 
 import workbench as wb
 from workbench_widgets.browser import HEAT, HISTOGRAM
@@ -81,6 +82,8 @@ def test_a_tensor_called_like_a_module_has_both() -> None:
     nodes = tree_nodes(wb.layers({"a": torch.ones(2), "a.b": torch.ones(3, 3), "c[0].w": torch.ones(2, 2)}), "x")
     found = {node.path: (node.layer, node.bytes, node.parent) for node in nodes}
     assert found["a"] == ("a", 44, 0) and found["a.b"] == ("a.b", 36, 1)
+    own = next(node for node in nodes if node.path == "a")
+    assert own.patterns == ["a", "a.*"] and own.layers == ["a", "a.b"]
     module = next(node for node in nodes if node.path == "c[0]")
     assert list(wb.contents({"c[0].w": torch.ones(2, 2), "c0.w": torch.ones(1)}, layers=module.patterns).row("c[0].w"))
 
@@ -138,6 +141,76 @@ def test_a_click_during_a_run_is_followed_when_it_ends(minilm: Path) -> None:
     assert browser.wait(30) and not browser.running
     assert browser.plots[HEAT].spec.title == "embeddings.word_embeddings"
     browser.close()
+
+
+def test_a_result_of_another_checkpoint_is_never_shown(minilm: Path, checkpoint: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    state = {f"l{n}.weight": torch.randn(500, 500) for n in range(20)}
+    torch.save({"model": state, "model_ema": {name: one + 100 for name, one in state.items()}}, path)
+    browser = Browser(str(path))
+    browser.start()
+    browser.ema.value = True
+    assert browser.wait(30) and browser.result is None and not browser.tree.marks
+    browser.tree.value = ["l0.weight"]
+    browser.wait(30)
+    assert browser.result.row("l0")["mean"] == pytest.approx(100, abs=0.1) and browser.error is None
+    browser.close()
+    browser = Browser(str(minilm))
+    browser.start()
+    browser.source.value = checkpoint
+    browser.tree.value = ["head.weight"]
+    for _ in range(500):
+        if browser.wait(30) and browser.result is not None:
+            break
+        time.sleep(0.01)
+    assert list(browser.result.frame()["layer"]) == ["head"] and browser.tree.marks == {"head.weight": "NaN"}
+    browser.close()
+
+
+def test_select_and_run_without_a_screen(browser: wb.ui.CheckpointBrowser) -> None:
+    for path in ("head.weight", "body.0.weight", "body.10.weight"):
+        browser.tree.value = [path]
+    assert list(browser.run().frame()["layer"]) == ["body.10"]
+
+
+def test_what_is_not_in_the_checkpoint_reads_nothing(browser: wb.ui.CheckpointBrowser) -> None:
+    browser.selection = ("typo",)
+    assert not browser.running and browser.result is None
+    assert "'typo' is not in this checkpoint" in browser.plots[HEAT]._caption.value.replace("&#x27;", "'")
+    browser.tree.value = ["typo"]
+    with pytest.raises(wb.ArgumentError, match="the tree has no 'typo'"):
+        browser.run()
+    browser.selection = ("head", "body.0.bias")
+    assert (
+        browser.tree.value == ["head.weight", "body.0.bias"]
+        and "2 tensors, 400 B" in browser.plots[HEAT]._caption.value
+    )
+    assert sorted(browser.run().frame()["layer"]) == ["body.0.bias", "head"]
+
+
+def test_a_mended_tensor_loses_its_mark(checkpoint: str) -> None:
+    browser = Browser(checkpoint)
+    browser.run()
+    save_file({name: one.nan_to_num() for name, one in wb.load(checkpoint).items()}, checkpoint)
+    browser.run()
+    assert browser.tree.marks == {}
+    browser.close()
+
+
+def test_a_part_is_read_with_its_tensor_so_a_click_counts_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workbench_widgets.browser.AT_ONCE", 1000)
+    browser = Browser({"mlp.experts.w": torch.ones(8, 8, 8), "fc.weight": torch.ones(8, 8)})
+    browser.tree.value = ["mlp.experts.w.3"]
+    assert not browser.running and "press Run" in browser.plots[HEAT]._caption.value
+    assert browser.run().row("mlp.experts.w.3")["elements"] == 64
+    browser.tree.value = ["fc.weight"]
+    assert browser.wait(10) and browser.result.row("fc")["elements"] == 64
+    browser.close()
+
+
+def test_a_result_of_another_kind_is_refused(browser: wb.ui.CheckpointBrowser, checkpoint: str) -> None:
+    with pytest.raises(TraitError, match="expected a Contents"):
+        browser.result = wb.spectrum(checkpoint, layers="body.*")
 
 
 def test_several_tensors_are_selected_with_ctrl(browser: wb.ui.CheckpointBrowser, checkpoint: str) -> None:

@@ -334,3 +334,16 @@ def test_arguments_set_the_controls_and_bad_ones_are_refused(checkpoint: str) ->
     for bad in [*wrong_layers, *wrong_rules, *others]:
         with pytest.raises(wb.ArgumentError):
             Explorer(checkpoint, **bad)
+
+
+@pytest.mark.parametrize("kind", [wb.ui.SpectrumExplorer, wb.ui.CheckpointBrowser])
+def test_a_closed_explorer_is_freed(kind: type[wb.ui.Explorer], checkpoint: str) -> None:
+    explorer = kind(checkpoint)
+    explorer.run()
+    explorer.selection = ("fc1",)
+    explorer._prepare()
+    explorer.close()
+    gone = weakref.ref(explorer)
+    del explorer
+    gc.collect()
+    assert gone() is None

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import ipywidgets as ipw
 import pandas as pd
+import traitlets
 
 import workbench as wb
 from workbench_widgets.about import about_html
@@ -42,12 +43,14 @@ class CheckpointBrowser(Explorer):
         0.75
     """
 
+    result = traitlets.Instance(wb.Contents, allow_none=True)
+
     TITLE: ClassVar[str] = "What is inside: the tensors that were looked into"
     LEFT: ClassVar[str] = "500px"
     FLOW: ClassVar[str] = "column"
 
     def __init__(self, source: Any = None, *, base: Any = None, ema: bool = False, theme: Theme = "auto") -> None:
-        self._initial = (base, ema)
+        self._initial, self._looking = (base, ema), False
         super().__init__(source, theme=theme)
 
     def make_plots(self) -> dict[str, Plot]:
@@ -61,7 +64,6 @@ class CheckpointBrowser(Explorer):
             raise wb.ArgumentError(f"ema={ema!r}: expected True or False.")
         self.base = CheckpointField(base, "Base model", style, "only for a PEFT adapter: the model that it changes")
         self.ema = ipw.Checkbox(ema, description="moving average (EMA) instead of the weights", indent=False)
-        self.ema.observe(self._guarded(self._on_source), "value")
         self.tree = TensorTree()
         self.tree.observe(self._guarded(self._chosen), "value")
         return [self.base, self.ema, self.tree]
@@ -71,9 +73,9 @@ class CheckpointBrowser(Explorer):
         self.about = ipw.HTML()
         return {"About the checkpoint": self.about}
 
-    def sources(self) -> list[CheckpointField]:
-        """The checkpoint and the base of an adapter."""
-        return [self.source, self.base]
+    def sources(self) -> list[ipw.ValueWidget]:
+        """The checkpoint, the base of an adapter, and the choice of the moving average."""
+        return [self.source, self.base, self.ema]
 
     @property
     def model(self) -> Any:
@@ -88,19 +90,21 @@ class CheckpointBrowser(Explorer):
 
     def call(self) -> Call:
         """`wb.contents` of what is selected in the tree; of everything if nothing or the root is."""
+        if unknown := self.tree.unknown():
+            raise wb.ArgumentError(f"the tree has no {unknown[0]!r}: expected a tensor's name, or the start of some.")
         nodes = self.tree.selected()
         patterns = [pattern for node in nodes for pattern in node.patterns]
         keywords = {"layers": patterns} if patterns and all(node.path for node in nodes) else {}
         return Call(wb.contents, (self.model,), keywords)
 
-    def show_model(self, weights: wb.Weights | None) -> None:
+    def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """The tree, notes, renames and metadata, from the header alone."""
         self.rows.show(pd.DataFrame(columns=SHOWN))
-        if weights is None:
+        if model is None:
             self.tree.show([])
             self.about.value = ""
             return
-        table = wb.layers(weights)
+        weights, table = model
         self.tree.show(tree_nodes(table, table.title.removeprefix("LayerTable of ")))
         self.about.value = about_html(weights)
         for plot in self.plots.values():
@@ -112,14 +116,19 @@ class CheckpointBrowser(Explorer):
         self.rows.show(frame[SHOWN])
         marks = dict(self.tree.marks)
         for layer, nan, infinite in zip(frame["layer"], frame["nan"], frame["infinite"], strict=True):
-            if (nan or infinite) and (path := self.tree.path_of(layer)):
-                marks[path] = " ".join(word for count, word in ((nan, "NaN"), (infinite, "∞")) if count)
+            if node := self.tree.node_of(layer):
+                words = " ".join(word for count, word in ((nan, "NaN"), (infinite, "∞")) if count)
+                marks = {path: mark for path, mark in marks.items() if path != node.path}
+                marks |= {node.path: words} if words else {}
         self.tree.marks = marks
 
     def show_selection(self, layers: tuple[str, ...]) -> None:
         """One tensor: its histogram and map. Several: magnitudes over depth, if they were looked into."""
-        if len(layers) == 1 and (path := self.tree.path_of(layers[0])) and self._layers_of_tree() != layers:
-            self.tree.value = [path]
+        nodes = [self.tree.node_of(layer) for layer in layers]
+        if None in nodes:
+            return self._forget(f"{layers[nodes.index(None)]!r} is not in this checkpoint")
+        if set(layers) != set(self._layers_of_tree()):
+            self.tree.value = [node.path for node in nodes if node]
         seen = set(self.result.tables["layers"]["layer"]) if self.result is not None else set[str]()
         if len(layers) == 1 and layers[0] in seen:
             self._draw({HISTOGRAM: ("histogram", layers[0]), HEAT: ("heatmap", layers[0])})
@@ -129,11 +138,11 @@ class CheckpointBrowser(Explorer):
         elif not layers:
             self._forget("select a tensor in the tree")
         else:
-            nodes = self.tree.selected()
-            size = sum(node.bytes for node in nodes)
+            size = sum(node.bytes for node in nodes if node)
             self._forget(f"{len(layers):,} tensors, {size_text(size)}: press Run to look into them")
-            if len(layers) == 1:
-                self._look(size)
+            if nodes[1:] == [] and nodes[0] and nodes[0].read <= AT_ONCE and not self.running:
+                self._looking = True
+                self.start()
 
     def figure_code(self) -> list[str]:
         """The plots, as `wb.figure` draws them for print."""
@@ -152,13 +161,29 @@ class CheckpointBrowser(Explorer):
 
     def after_run(self) -> None:
         """Looks into a tensor that was selected while a run was under way."""
-        if not self._closed and self._started != self.call():
+        self._looking = False
+        if not self._closed and (self._started != self.call() or self._started_for != self._opened):
             self.show_selection(self.selection)
 
-    def _look(self, size: int) -> None:
-        """Reads the selected tensor, unless a run is under way or it is so large that one should ask for it."""
-        if size <= AT_ONCE and not self.running:
-            self.start()
+    def run(self) -> wb.Result:
+        """Looks into what is selected, or into everything, and waits; a look that a click began is waited for first.
+
+        Returns:
+            The Contents.
+
+        Raises:
+            wb.Cancelled: the run was cancelled; its `.partial` is in `.result`.
+            wb.WorkbenchError: whatever `wb.contents` raises.
+        """
+        while self._looking and self._started != self.call():
+            self.wait()
+        return super().run()
+
+    def close(self) -> None:
+        """Lets go of the base model too."""
+        if (base := getattr(self, "base", None)) is not None:  # it may have failed to be made
+            base.release()
+        super().close()
 
     def _draw(self, figures: Mapping[str, tuple[str, str | None]]) -> None:
         for name, (kind, layer) in figures.items():

@@ -2,7 +2,7 @@
 
 import pprint
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,12 @@ class Call:
             inner = textwrap.indent(",\n".join(parts) + ",", "    ")
             line = f"{head}(\n{inner}\n)"
         return "\n".join([*lines, line])
+
+
+def script(call: Call, remark: str, figures: Iterable[str]) -> str:
+    """Python that makes a call, its frame and figures; a remark stands before it."""
+    frame = f"frame = {call.variable}.frame()"
+    return "\n".join([*([f"# {remark}"] if remark else []), "import workbench as wb", "", call.code(), frame, *figures])
 
 
 def _told(value: Any, name: str) -> tuple[str, list[str]]:

@@ -1,17 +1,18 @@
 """The base of all explorers: inputs left, plots right, a table, and the call that does the same without a screen."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
-from workbench_widgets.call import Call
+from workbench_widgets.call import Call, script
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
 from workbench_widgets.job import Job
+from workbench_widgets.layout import beside, parts
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
 from workbench_widgets.style import Theme, style_sheet
@@ -24,16 +25,6 @@ def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
     """Refuses a value of an explorer's argument that its control does not offer."""
     if value not in known:
         raise wb.ArgumentError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}.")
-
-
-def parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
-    """All widgets inside a widget, layouts and styles included, the innermost first."""
-    for child in getattr(widget, "children", ()):
-        yield from parts(child)
-        yield child
-    for own in ("layout", "style"):
-        if isinstance(getattr(widget, own, None), ipw.Widget):
-            yield getattr(widget, own)
 
 
 class Explorer(ipw.VBox):
@@ -64,6 +55,7 @@ class Explorer(ipw.VBox):
         self._item = ""
         self._started: Call | None = None
         self._shown: tuple[Call, wb.Result] | None = None
+        self._opened = self._started_for = 0  # counts checkpoints, so that no result is shown for another's
         self._closed = False
         wide = {"description_width": "96px"}
         self.source = CheckpointField(source, "Checkpoint", wide)
@@ -80,7 +72,13 @@ class Explorer(ipw.VBox):
         self.code_box.add_class("wb-code")
         self.export_panel = ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})
         controls = self.make_inputs(wide)
-        super().__init__(self._arranged(controls))
+        own = self.make_panels()
+        panels = {**own, "Code": self.code_box, "Export": self.export_panel}
+        more = ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if own else None)
+        inputs = [self.source, *controls, self.controls]
+        super().__init__(
+            [style_sheet(), beside(inputs, list(self.plots.values()), self.LEFT, self.FLOW), self.rows, more]
+        )
         self.add_class("wb-explorer")
         if theme != "auto":
             self.add_class(f"wb-{theme}")
@@ -117,7 +115,7 @@ class Explorer(ipw.VBox):
         """The call that the controls stand for."""
         raise NotImplementedError
 
-    def show_model(self, weights: wb.Weights | None) -> None:
+    def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """Shows a checkpoint that was opened and not yet analysed; None if it did not open."""
         raise NotImplementedError
 
@@ -140,8 +138,8 @@ class Explorer(ipw.VBox):
     def after_run(self) -> None:
         """Called when a run has ended and another may begin."""
 
-    def sources(self) -> list[CheckpointField]:
-        """The fields that say which checkpoint is looked at."""
+    def sources(self) -> list[ipw.ValueWidget]:
+        """The controls that say which checkpoint is looked at."""
         return [self.source]
 
     # what a user calls
@@ -157,34 +155,38 @@ class Explorer(ipw.VBox):
 
     def code(self) -> str:
         """The exact call, as Python that runs in a fresh kernel."""
-        call, remark = self.call(), []
+        call, remark, figures = self.call(), "", list[str]()
         if self.result is not None and (self._shown is None or self._shown[1] is not self.result):
-            remark = [f"# the result shown was given to the explorer: {self.result.title}"]
+            remark = f"the result shown was given to the explorer: {self.result.title}"
         elif self.result is not None and self._shown is not None:
             if self.shows(self._shown[0], call):
-                call = self._shown[0]
+                call, figures = self._shown[0], self.figure_code()
             else:
-                remark = ["# the settings have changed since the result shown: press Run"]
-        frame = f"frame = {call.variable}.frame()"
-        figures = self.figure_code() if self.result is not None and not remark else []
-        return "\n".join([*remark, "import workbench as wb", "", call.code(), frame, *figures])
+                remark = "the settings have changed since the result shown: press Run"
+        return script(call, remark, figures)
 
     def open_checkpoint(self) -> None:
-        """Opens the checkpoint and lists its layers; a checkpoint that does not open is an inline error."""
+        """Opens the checkpoint and lists its layers; a checkpoint that does not open is an inline error.
+
+        A run under way is cancelled, and its result dropped.
+        """
+        with self._lock:
+            self._opened += 1
+            self._job.cancel()
         self.result, self.error, self._shown = None, None, None
         self.selection = ()
         try:
             model = self.model
             weights = wb.load(model.run() if isinstance(model, Call) else model)
-            facts = wb.layers(weights).facts()
+            table = wb.layers(weights)
         except Exception as error:
             self._forget("no checkpoint")
             self.show_model(None)
             self._fail(error)
             return
         self._forget("press Run")
-        self._say(facts)
-        self.show_model(weights)
+        self._say(table.facts())
+        self.show_model((weights, table))
 
     def start(self) -> None:
         """Starts a run beside the kernel's main thread.
@@ -195,7 +197,7 @@ class Explorer(ipw.VBox):
         with self._lock:
             call = self.call()
             self._job.start(call.run)
-            self.error, self._item, self._started = None, "", call
+            self.error, self._item, self._started, self._started_for = None, "", call, self._opened
             self._set_running(True)
             self._say("starting")
 
@@ -221,7 +223,8 @@ class Explorer(ipw.VBox):
             wb.Cancelled: the run was cancelled; its `.partial` is in `.result`.
             wb.WorkbenchError: whatever the analysis raises. A kernel interrupt cancels the run.
         """
-        self.start()
+        if not (self.running and self._started == self.call() and self._started_for == self._opened):
+            self.start()
         try:
             self.wait()
         except KeyboardInterrupt:
@@ -239,9 +242,9 @@ class Explorer(ipw.VBox):
             self._job.cancel()
             self.unobserve_all()
             self.result, self.error, self._shown, self._started = None, None, None, None
-            for field in self.sources():
-                field.release()
+            self.source.release()
             for part in parts(self):
+                part.unobserve_all()  # some libraries' widgets are never freed: they must not hold this one
                 part.close()
         super().close()
 
@@ -255,22 +258,6 @@ class Explorer(ipw.VBox):
         return super()._repr_mimebundle_(**options)
 
     # how it works
-
-    def _arranged(self, controls: list[ipw.DOMWidget]) -> list[ipw.Widget]:
-        for control in [self.source, *controls]:
-            control.layout.width = "calc(100% - 4px)"
-        left = ipw.VBox(
-            [self.source, *controls, self.controls], layout=ipw.Layout(flex=f"0 0 {self.LEFT}", min_width="0")
-        )
-        for plot in self.plots.values():
-            plot.layout.flex = "1 1 0" if self.FLOW == "row" else "0 0 auto"
-            plot.layout.min_width, plot.layout.overflow = "0", "hidden"
-        room = ipw.Layout(flex="1 1 auto", min_width="0", display="flex", flex_flow=self.FLOW)
-        right = ipw.Box(list(self.plots.values()), layout=room)
-        own = self.make_panels()
-        panels = {**own, "Code": self.code_box, "Export": self.export_panel}
-        more = ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if own else None)
-        return [style_sheet(), ipw.HBox([left, right]), self.rows, more]
 
     def _guarded(self, action: Callable[[], Any]) -> Callable[..., None]:
         """A callback that shows its errors: ipywidgets would swallow them."""
@@ -328,20 +315,24 @@ class Explorer(ipw.VBox):
             if self._closed:
                 return
             try:
-                if error is None or isinstance(error, wb.Cancelled):
-                    self.error = error
-                    self._say(result.facts() if result is not None else "cancelled")
-                else:
-                    self._fail(error)
-                if result is not None and self._started and (error is None or len(result.frame())):
-                    self._shown = self._started, result
-                    self.result = result
-                self._on_controls()
+                if self._started_for == self._opened:  # else it is another checkpoint's, and would be misread here
+                    self._take(result, error)
             except Exception as shown:  # the thread's end: an error here would be seen by nobody
                 self._fail(shown)
             finally:
                 self._set_running(False)
         self._attempt(self.after_run)
+
+    def _take(self, result: wb.Result | None, error: BaseException | None) -> None:
+        if error is None or isinstance(error, wb.Cancelled):
+            self.error = error
+            self._say(result.facts() if result is not None else "cancelled")
+        else:
+            self._fail(error)
+        if result is not None and self._started and (error is None or len(result.frame())):
+            self._shown = self._started, result
+            self.result = result
+        self._on_controls()
 
     def _set_running(self, running: bool) -> None:
         self.controls.running(running)

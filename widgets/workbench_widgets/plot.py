@@ -74,6 +74,13 @@ class Plot(ipw.VBox):
             f'<span class="wb-plot-name wb-unseen" role="img" aria-label="{escape(f"{self._name}: {said}")}"></span>'
         )
 
+    def close(self) -> None:
+        """Lets go of the figure too: plotly's library keeps every widget that it made."""
+        if self._widget is not None:
+            self._widget.data = ()
+        self.spec, self._on_pick = None, None
+        super().close()
+
     def _clicked(self, trace: Any, points: Any, _: Any) -> None:
         if self._on_pick and points.point_inds and trace.customdata is not None:
             self._on_pick(str(trace.customdata[points.point_inds[0]]))

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import ipywidgets as ipw
 import pandas as pd
+import traitlets
 
 import workbench as wb
 from workbench_widgets.call import Call
@@ -36,6 +37,8 @@ class SpectrumExplorer(Explorer):
         >>> explorer.run().row("fc")["stable_rank"]
         64.0
     """
+
+    result = traitlets.Instance(wb.Spectrum, allow_none=True)
 
     TITLE: ClassVar[str] = "Spectra of the layers: click a row to see its eigenvalues"
 
@@ -114,13 +117,13 @@ class SpectrumExplorer(Explorer):
             arguments["conv"] = self.conv.value
         return Call(wb.spectrum, (self.model,), arguments)
 
-    def show_model(self, weights: wb.Weights | None) -> None:
+    def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """The layers that would be analysed, from the header alone."""
         columns = ["layer", "kind", "shape", "rows", "cols", "matrices", "elements", "dtype", "depth"]
-        if weights is None:
+        if model is None:
             self._list(pd.DataFrame(columns=columns))
         else:
-            self._list(wb.layers(weights).frame().query("verdict == 'analysed'")[columns])
+            self._list(model[1].frame().query("verdict == 'analysed'")[columns])
 
     def show_result(self, result: wb.Result) -> None:
         """Numbers in the table, α over depth in the plot; the layer with the smallest α is looked at first."""

@@ -59,3 +59,8 @@ class LayerRows(ipw.VBox):
     def _id_selected(self, _: Any) -> None:
         if self._table.selected_rows != self._rows():
             self._table.selected_rows = self._rows()
+
+    def close(self) -> None:
+        """Lets go of the frame too: the table's library keeps every table that it made."""
+        self._table._df = None
+        super().close()

@@ -25,6 +25,7 @@ class Node:
         layer: the layer id, if it is one tensor or one part.
         layers: ids of the layers in it.
         bytes: bytes in it as stored, tied tensors counted once.
+        read: bytes that are read to look into it: a part is read with its whole tensor.
         tensors: tensors in it.
         tensor: what the header tells of the tensor, if it is one.
         patterns: what `layers=` selects it with.
@@ -36,6 +37,7 @@ class Node:
     layer: str = ""
     layers: list[str] = field(default_factory=list)
     bytes: int = 0
+    read: int = 0
     tensors: int = 0
     tensor: str = ""
     patterns: list[str] = field(default_factory=list)
@@ -76,8 +78,12 @@ def tree_nodes(table: wb.LayerTable, title: str) -> list[Node]:
             nodes[place].bytes += size
             nodes[place].tensors += counted
     for node in nodes[1:]:
+        whole = nodes[node.parent]
+        node.read = whole.bytes if node.layer and whole.tensor and whole.patterns != [whole.layer] else node.bytes
         if not node.tensor:
             node.patterns = [f"{glob.escape(node.path)}.*"]
+        elif node.layer and len(node.layers) > 1:  # a tensor called like a module
+            node.patterns = [node.layer, f"{glob.escape(node.path)}.*"]
     return nodes
 
 
@@ -97,8 +103,8 @@ class TensorTree(anywidget.AnyWidget):
         marks: path → a word shown beside a node.
     """
 
-    _esm = Path(__file__).with_name("tree.js")
-    _css = Path(__file__).with_name("tree.css")
+    _esm = Path(__file__).with_name("tree.js").read_text()  # anywidget never frees the widgets of a path
+    _css = Path(__file__).with_name("tree.css").read_text()
 
     rows = traitlets.List().tag(sync=True)
     value = traitlets.List(traitlets.Unicode()).tag(sync=True)
@@ -108,23 +114,27 @@ class TensorTree(anywidget.AnyWidget):
         super().__init__()
         self.nodes: list[Node] = []
         self._places: dict[str, Node] = {}
-        self._paths: dict[str, str] = {}
+        self._leaves: dict[str, Node] = {}
 
     def show(self, nodes: list[Node]) -> None:
         """Shows other nodes; nothing is selected or marked then."""
         self.nodes, self._places = nodes, {node.path: node for node in nodes}
-        self._paths = {node.layer: node.path for node in nodes if node.layer}
+        self._leaves = {node.layer: node for node in nodes if node.layer}
         with self.hold_sync():
             self.value, self.marks = [], {}
             self.rows = [_row(node) for node in nodes]
 
     def selected(self) -> list[Node]:
-        """The selected nodes."""
+        """The selected nodes that there are."""
         return [self._places[path] for path in self.value if path in self._places]
 
-    def path_of(self, layer: str) -> str | None:
-        """The path of the node that is a layer."""
-        return self._paths.get(layer)
+    def unknown(self) -> list[str]:
+        """What is selected and is no node."""
+        return [path for path in self.value if path not in self._places]
+
+    def node_of(self, layer: str) -> Node | None:
+        """The node that is a layer."""
+        return self._leaves.get(layer)
 
 
 def _row(node: Node) -> list[Any]:

@@ -1,0 +1,34 @@
+"""How the parts of an explorer stand on the page."""
+
+from collections.abc import Iterator, Sequence
+
+import ipywidgets as ipw
+
+
+def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left: str, flow: str) -> ipw.HBox:
+    """Inputs in a column of a fixed width, and plots in the room that is left of it.
+
+    Args:
+        inputs: top to bottom.
+        plots: in the order of `flow`.
+        left: width of the inputs.
+        flow: `row` puts the plots side by side, `column` below each other.
+    """
+    for one in inputs:
+        one.layout.width = "calc(100% - 4px)"
+    for plot in plots:
+        plot.layout.flex = "1 1 0" if flow == "row" else "0 0 auto"
+        plot.layout.min_width, plot.layout.overflow = "0", "hidden"
+    column = ipw.VBox(list(inputs), layout=ipw.Layout(flex=f"0 0 {left}", min_width="0"))
+    room = ipw.Layout(flex="1 1 auto", min_width="0", display="flex", flex_flow=flow)
+    return ipw.HBox([column, ipw.Box(list(plots), layout=room)])
+
+
+def parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
+    """All widgets inside a widget, layouts and styles included, the innermost first."""
+    for child in getattr(widget, "children", ()):
+        yield from parts(child)
+        yield child
+    for own in ("layout", "style"):
+        if isinstance(getattr(widget, own, None), ipw.Widget):
+            yield getattr(widget, own)
