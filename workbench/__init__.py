@@ -27,7 +27,7 @@ from workbench.layers import Layer, LayerTable, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.spectra import Spectrum, spectrum
+from workbench.spectra import Farms, Spectrum, farms, spectrum
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
 from workbench.weights import ModelLike, Weights, load, save
@@ -39,6 +39,7 @@ __all__ = [
     "CheckpointNotFoundError",
     "EvaluationError",
     "Evaluator",
+    "Farms",
     "FigureError",
     "FigureSpec",
     "Layer",
@@ -54,6 +55,7 @@ __all__ = [
     "Weights",
     "WorkbenchError",
     "evaluator",
+    "farms",
     "figure",
     "layers",
     "load",
