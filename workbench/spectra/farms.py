@@ -124,7 +124,7 @@ def farms(
         Cancelled: the callback asked for it; `.partial` is the Farms of the layers that were done.
 
     Cost: 7/3·n³ flops a square window in float64, about 4·rows·cols/n² windows for `cover`; and a spectrum of the full
-    matrix for `alpha_full`. Threads as in `wb.spectrum`. `search` and `peak` refit 1024 quantiles a resample.
+    matrix for `alpha_full`. Threads as in `wb.spectrum`. `search` and `peak` refit 512 quantiles a resample.
 
     Source: "Eigenspectrum Analysis of Neural Networks without Aspect Ratio Bias" (FARMS, ICML 2025, arXiv 2506.06280)
     and its released code. Ours: windows that reach every row and column, the standard error, zero eigenvalues
