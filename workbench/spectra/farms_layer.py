@@ -13,7 +13,7 @@ from workbench.layers import Conv, Layer, matrices
 from workbench.linalg import gram_eigenvalues
 from workbench.seeds import generator
 from workbench.spectra.norms import zero_threshold
-from workbench.spectra.power_law import NO_FIT, PowerLaw, Xmin, power_law
+from workbench.spectra.power_law import CANDIDATES, NO_FIT, SEARCH_LIMIT, PowerLaw, Xmin, power_law
 from workbench.spectra.verdicts import verdict
 from workbench.spectra.weightwatcher import SLICE_SCALE
 from workbench.spectra.window_bootstrap import standard_error, window_bootstrap
@@ -68,7 +68,8 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     pooled, resolution = values.flatten().sort().values, torch.finfo(tensor.dtype).eps
     above = [zero_threshold(pool.max()[None], max(windows.height, windows.width)) for pool in pools]
     positive = [pool[pool > zero].sort().values for pool, zero in zip(pools, above, strict=True)]
-    fit = mean_fit([power_law(one, rules.xmin, resolution=resolution) for one in positive])
+    fits = [power_law(one, rules.xmin, resolution=resolution) for one in positive]
+    fit = mean_fit(fits)
     word, reason = farms_verdict(fit, rules.xmin, sum(map(len, positive)))
     error = math.nan
     if rules.resamples and len(pools[0]) == 1:
@@ -82,6 +83,8 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
         ]
         error = standard_error(torch.stack(alphas).nanmean(0))
         remarks.append(f"standard error from {rules.resamples} resamples of {draws} windows")
+    if any(one.candidates == CANDIDATES and len(some) > SEARCH_LIMIT for one, some in zip(fits, positive, strict=True)):
+        remarks.append(f"{CANDIDATES} quantiles were tried as xmin")
     if len(pooled) > KEPT:
         remarks.append(f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept")
     full = full.flatten().sort().values

@@ -55,7 +55,7 @@ def cover(rows: int, cols: int, *, window: int, aspect_ratio: float, stride: int
         aspect_ratio: columns per row of a window.
         stride: most rows from one window to the next, and as much of a window's width; None for half a window.
     """
-    height = min(window, rows, math.floor(cols / aspect_ratio + 0.5))
+    height = min(window, rows, math.floor((cols + 0.5) / aspect_ratio))
     while height > 1 and round(height * aspect_ratio) > cols:
         height -= 1
     height = max(height, 1)
