@@ -50,6 +50,16 @@ class LayerFarms:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """The fit of a layer's pools, its standard error, the non-zero eigenvalues that it saw, and what to say of it."""
+
+    fit: PowerLaw
+    error: float
+    count: int
+    remarks: Sequence[str]
+
+
 def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.device) -> LayerFarms:
     """One layer's windows, estimate and verdict: the unit of work of `farms`, with arguments checked there."""
     layer = as_released(layer) if rules.sampling == "reference" else layer
@@ -58,53 +68,73 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     full = gram_eigenvalues(own).cpu()  # first: it names NaN and infinities
     sliced = layer.kind.startswith("conv") and rules.conv == "slices"
     tall = own.transpose(1, 2) if sliced and rows < cols else own
-    windows, remarks = layer_windows(layer, tall.shape[1], tall.shape[2], sliced, rules)
+    windows, remarks = layer_windows(tall.shape[1], tall.shape[2], sliced, rules)
     whole = (windows.height, windows.width) == tall.shape[1:]
     values = full[:, None, None] if whole else window_eigenvalues(tall, windows).cpu()
     blocks = sliced and rules.sampling == "reference"
     if blocks:
         full, values = full * SLICE_SCALE**2, values * SLICE_SCALE**2
-    pools = values.transpose(0, 1).flatten(1, 2).unbind() if blocks else [values.flatten(0, 2)]
-    pooled, resolution = values.flatten().sort().values, torch.finfo(tensor.dtype).eps
+    pools = list(values.transpose(0, 1).flatten(1, 2)) if blocks else [values.flatten(0, 2)]
+    resolution = torch.finfo(tensor.dtype).eps
+    found = estimate(pools, windows, windows.disjoint * count // len(pools), layer.layer, resolution, rules)
+    word, reason = farms_verdict(found.fit, rules.xmin, found.count)
+    pooled, full = values.flatten().sort().values, full.flatten().sort().values
+    if len(pooled) > KEPT:
+        remarks = [*remarks, f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept"]
+    full = full[full > zero_threshold(full, max(rows, cols))]
+    row = shape_row(layer, rules) | {
+        "verdict": word,
+        "reason": "; ".join(filter(None, [reason, *remarks, *found.remarks, layer.remark])),
+        "window_rows": windows.height,
+        "window_cols": windows.width,
+        "windows": windows.count * count,
+        "coverage": windows.elements / (rows * cols),
+        "num_eigenvalues": len(pooled),
+        "alpha": found.fit.alpha,
+        "alpha_error": found.error,
+        "ks_distance": found.fit.ks_distance,
+        "xmin": found.fit.xmin,
+        "tail_size": found.fit.tail_size,
+        "alpha_full": power_law(full, rules.xmin, resolution=resolution).alpha,
+    }
+    return LayerFarms(row, order_statistics(pooled), content_fingerprint(tensor))
+
+
+def estimate(
+    pools: Sequence[Float[Tensor, "windows small"]],
+    windows: Windows,
+    disjoint: int,
+    name: str,
+    resolution: float,
+    rules: Rules,
+) -> Estimate:
+    """The fit of each pool of windows, their mean, and its standard error.
+
+    Args:
+        pools: eigenvalues of the windows that are fitted together, on the CPU.
+        windows: where they lie.
+        disjoint: windows without overlap that would hold as many elements as one pool.
+        name: the layer id, which the resamples are drawn by.
+        resolution: relative precision at which the weights were stored.
+        rules: the checked arguments.
+    """
     above = [zero_threshold(pool.max()[None], max(windows.height, windows.width)) for pool in pools]
     positive = [pool[pool > zero].sort().values for pool, zero in zip(pools, above, strict=True)]
-    fits = [power_law(one, rules.xmin, resolution=resolution) for one in positive]
-    fit = mean_fit(fits)
-    word, reason = farms_verdict(fit, rules.xmin, sum(map(len, positive)))
-    error = math.nan
+    fits = [power_law(values, rules.xmin, resolution=resolution) for values in positive]
+    fit, error, remarks = mean_fit(fits), math.nan, []
     if rules.resamples and len(pools[0]) == 1:
         remarks.append("one window: no standard error")
     elif rules.resamples and math.isfinite(fit.alpha):
-        draws = max(windows.disjoint * count // len(pools), 2)
-        random = generator(rules.seed, layer.layer)
+        draws, random = max(disjoint, 2), generator(rules.seed, name)
         alphas = [
             window_bootstrap(pool, rules.xmin, above=zero, draws=draws, resamples=rules.resamples, generator=random)
             for pool, zero in zip(pools, above, strict=True)
         ]
         error = standard_error(torch.stack(alphas).nanmean(0))
         remarks.append(f"standard error from {rules.resamples} resamples of {draws} windows")
-    if any(one.candidates == CANDIDATES and len(some) > SEARCH_LIMIT for one, some in zip(fits, positive, strict=True)):
+    if any(one.candidates == CANDIDATES and len(of) > SEARCH_LIMIT for one, of in zip(fits, positive, strict=True)):
         remarks.append(f"{CANDIDATES} quantiles were tried as xmin")
-    if len(pooled) > KEPT:
-        remarks.append(f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept")
-    full = full.flatten().sort().values
-    full = full[full > zero_threshold(full, max(rows, cols))]
-    row = shape_row(layer, rules) | {
-        "verdict": word,
-        "reason": "; ".join(filter(None, [reason, *remarks, layer.remark])),
-        "window_rows": windows.height,
-        "window_cols": windows.width,
-        "windows": windows.count * count,
-        "coverage": windows.elements / (rows * cols),
-        "num_eigenvalues": len(pooled),
-        "alpha": fit.alpha,
-        "alpha_error": error,
-        "ks_distance": fit.ks_distance,
-        "xmin": fit.xmin,
-        "tail_size": fit.tail_size,
-        "alpha_full": power_law(full, rules.xmin, resolution=resolution).alpha,
-    }
-    return LayerFarms(row, order_statistics(pooled), content_fingerprint(tensor))
+    return Estimate(fit, error, sum(map(len, positive)), remarks)
 
 
 def as_released(layer: Layer) -> Layer:
@@ -116,7 +146,7 @@ def as_released(layer: Layer) -> Layer:
     return replace(layer, groups=1)
 
 
-def layer_windows(layer: Layer, rows: int, cols: int, sliced: bool, rules: Rules) -> tuple[Windows, list[str]]:
+def layer_windows(rows: int, cols: int, sliced: bool, rules: Rules) -> tuple[Windows, list[str]]:
     """The windows of each matrix of a layer, and what a reader must know of them."""
     width = max(round(rules.window * rules.aspect_ratio), 1)
     sizes = f"the window of {rules.window}×{width} does not fit in {rows}×{cols}"
