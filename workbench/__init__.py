@@ -27,7 +27,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.spectra import Spectrum, spectrum
+from workbench.spectra import Farms, Spectrum, farms, spectrum
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
 from workbench.weights import ModelLike, Weights, load, save
@@ -40,6 +40,7 @@ __all__ = [
     "Contents",
     "EvaluationError",
     "Evaluator",
+    "Farms",
     "FigureError",
     "FigureSpec",
     "Layer",
@@ -56,6 +57,7 @@ __all__ = [
     "WorkbenchError",
     "contents",
     "evaluator",
+    "farms",
     "figure",
     "layers",
     "load",

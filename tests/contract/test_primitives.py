@@ -39,6 +39,14 @@ def spectrum_oracle() -> None:
     assert alpha == pytest.approx(3, abs=0.02)
 
 
+def farms_oracle() -> None:
+    """Pure noise has the α of the square Marchenko–Pastur law, 2.12169 by quadrature, at every aspect ratio."""
+    noise = {f"{n}.weight": torch.randn(240 * n, 240, generator=torch.Generator().manual_seed(n)) for n in (1, 4)}
+    table = wb.farms(noise, window=80).tables["layers"]
+    assert table["alpha"] == pytest.approx((2.12169, 2.12169), abs=0.03)
+    assert table["alpha_full"][1] == pytest.approx(3.4546, rel=0.02)
+
+
 def layers_oracle() -> None:
     """Elements of all rows are the module's own count of its parameters and buffers."""
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
@@ -120,6 +128,12 @@ PRIMITIVES = {
         lambda original: lambda matrices: original(matrices).sqrt(),  # σ for σ²
         ("alpha", "esd"),
     ),
+    "farms": Primitive(
+        farms_oracle,
+        "workbench.spectra.farms_layer.cover",
+        lambda original: lambda rows, cols, **rules: original(rows, cols, **rules | {"aspect_ratio": cols / rows}),
+        ("alpha",),
+    ),
     "layers": Primitive(
         layers_oracle,
         "workbench.layers.table.layer_views",
@@ -155,7 +169,7 @@ OTHERS = {
     ).split(),
     *("ResultError SourceTypeError WorkbenchError").split(),
     *("Evaluator EvaluationError").split(),
-    *("Contents FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
+    *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }
 
 

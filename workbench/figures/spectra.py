@@ -1,4 +1,4 @@
-"""The figures of a Spectrum: α over depth, and one layer's eigenvalue density with its fit."""
+"""The figures of a Spectrum and of a Farms: α over depth, and one layer's eigenvalue density with its fit."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from workbench.errors import FigureError
 from workbench.figures.provenance import depth_label, one_layer, story
 from workbench.figures.spec import OTHER_ROLE, Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule, limits, ordered
-from workbench.spectra import Spectrum
+from workbench.spectra import Farms, Spectrum
 
 VERDICT_ROLES = {
     "typical": "first",
@@ -22,22 +22,7 @@ MOST_BINS, LEAST_BINS = 80, 8
 def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
     """α with its standard error over depth, a symbol per verdict; `layer` is ringed."""
     table = spectrum.tables["layers"]
-    marks: list[Mark] = []
-    for word in ordered(table["verdict"], VERDICT_ROLES):
-        rows = [
-            row for row, found in enumerate(table["verdict"]) if found == word and math.isfinite(table["alpha"][row])
-        ]
-        if rows:
-            marks.append(
-                Points(
-                    x=tuple(float(table["depth"][row]) for row in rows),
-                    y=tuple(table["alpha"][row] for row in rows),
-                    error=tuple(table["alpha_error"][row] for row in rows),
-                    ids=tuple(table["layer"][row] for row in rows),
-                    role=VERDICT_ROLES.get(word, OTHER_ROLE),
-                    label=word,
-                )
-            )
+    marks: list[Mark] = verdict_points(spectrum)
     if not marks:
         raise FigureError("no layer of this spectrum has a fitted tail, so there is no α to draw; see .frame().reason.")
     if layer is not None and math.isfinite((row := spectrum.row(layer))["alpha"]):
@@ -56,6 +41,55 @@ def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
         panels=(panel,),
         provenance=story(spectrum),
     )
+
+
+def farms_over_depth(farms: Farms, layer: str | None) -> FigureSpec:
+    """α of the windows with its standard error, beside α of the full matrix, over depth; `layer` is ringed."""
+    table = farms.tables["layers"]
+    marks: list[Mark] = verdict_points(farms)
+    if not marks:
+        raise FigureError("no layer of this result has a fitted tail, so there is no α to draw; see .frame().reason.")
+    rows = [row for row, alpha in enumerate(table["alpha_full"]) if math.isfinite(alpha)]
+    full = Points(
+        x=tuple(float(table["depth"][row]) for row in rows),
+        y=tuple(table["alpha_full"][row] for row in rows),
+        ids=tuple(table["layer"][row] for row in rows),
+        role=OTHER_ROLE,
+        label="full matrix",
+    )
+    if layer is not None and math.isfinite((ringed := farms.row(layer))["alpha"]):
+        marks.append(Points(x=(float(ringed["depth"]),), y=(ringed["alpha"],), ids=(layer,), role="accent"))
+    ends = [a + side * e for a, e in zip(table["alpha"], table["alpha_error"], strict=True) for side in (-1, 1)]
+    panel = Panel(
+        x=Axis(label=depth_label(farms), unit="matrix layers", limits=limits(table["depth"])),
+        y=Axis(label="α", limits=limits([1.0, *ends, *table["alpha"], *table["alpha_full"]])),
+        marks=(full, *marks),
+    )
+    rules, shown = farms.meta["parameters"], sum(map(math.isfinite, table["alpha"]))
+    title = f"α of windows of {rules['window']} rows at aspect ratio {rules['aspect_ratio']:g}, {shown} layers"
+    return FigureSpec(kind="alpha", title=title, panels=(panel,), provenance=story(farms))
+
+
+def verdict_points(result: Spectrum | Farms) -> list[Mark]:
+    """α with its standard error over depth, a symbol per verdict."""
+    table = result.tables["layers"]
+    marks: list[Mark] = []
+    for word in ordered(table["verdict"], VERDICT_ROLES):
+        rows = [
+            row for row, found in enumerate(table["verdict"]) if found == word and math.isfinite(table["alpha"][row])
+        ]
+        if rows:
+            marks.append(
+                Points(
+                    x=tuple(float(table["depth"][row]) for row in rows),
+                    y=tuple(table["alpha"][row] for row in rows),
+                    error=tuple(table["alpha_error"][row] for row in rows),
+                    ids=tuple(table["layer"][row] for row in rows),
+                    role=VERDICT_ROLES.get(word, OTHER_ROLE),
+                    label=word,
+                )
+            )
+    return marks
 
 
 def eigenvalue_density(spectrum: Spectrum, layer: str | None) -> FigureSpec:

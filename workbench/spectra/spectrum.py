@@ -120,7 +120,8 @@ def spectrum(
         model: anything `wb.load` takes.
         layers: names, globs or a predicate of a Layer; None for all.
         xmin: where the tail begins: `search` (the λ that minimises D, the default as in WeightWatcher), `median`
-            (λ[n//2], as in FARMS' vision code), or a number λ > 0.
+            (λ[n//2], as in FARMS' vision code), `peak` (a search about the peak of the density of log10 λ, as in FARMS'
+            code for language models), or a number λ > 0.
         conv: `slices` pools the eigenvalues of the out×in matrices of all kernel positions (default as in
             WeightWatcher), `flatten` takes the one out×(in·positions) matrix.
         compat: `weightwatcher` applies the rules of WeightWatcher 0.7.7 (slices scaled by √½, zero below 1e-5,
