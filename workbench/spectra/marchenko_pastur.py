@@ -131,10 +131,10 @@ def marchenko_pastur_cdf(values: Float[Tensor, " n"], ratio: float) -> Float[Ten
     """
     checked_ratio(ratio)
     cosine = ((values - 1 - ratio) / (2 * math.sqrt(ratio))).clamp(-1, 1)
-    return 1 - _share_above(cosine.acos(), ratio)
+    return 1 - share_above(cosine.acos(), ratio)
 
 
-def _share_above(angle: Tensor, ratio: float) -> Tensor:
+def share_above(angle: Tensor, ratio: float) -> Tensor:
     """P(X > 1 + q + 2√q·cos θ) = (2/π)·∫₀^θ sin²t/(1 + q + 2√q·cos t) dt."""
     root = math.sqrt(ratio)
     half = angle / 2
@@ -173,7 +173,7 @@ def marchenko_pastur_quantiles(shares: Float[Tensor, " n"], ratio: float) -> Flo
     for _ in range(POLISH):
         value = 1 + ratio + 2 * math.sqrt(ratio) * angle.cos()
         slope = (2 / math.pi) * angle.sin() ** 2 / value
-        step = (_share_above(angle, ratio) - target) / slope
+        step = (share_above(angle, ratio) - target) / slope
         angle = torch.where(step.isfinite(), angle - step, angle).clamp(grid[left], grid[right])
     return 1 + ratio + 2 * math.sqrt(ratio) * angle.cos()
 
@@ -181,7 +181,7 @@ def marchenko_pastur_quantiles(shares: Float[Tensor, " n"], ratio: float) -> Flo
 @functools.lru_cache(maxsize=256)
 def _grid(ratio: float) -> tuple[Tensor, Tensor]:
     angle = torch.linspace(0, math.pi, GRID + 1, dtype=torch.float64)
-    above = _share_above(angle, ratio)
+    above = share_above(angle, ratio)
     above[0], above[-1] = 0, 1  # exact, whatever rounding says
     return angle, above.cummax(0).values
 
