@@ -22,6 +22,9 @@ PASSES = 8  # fits at most; noise with some spikes settles in two or three
 GRID = 4096  # points of the cdf that start a quantile
 POLISH = 3  # Newton steps that finish it
 
+COUNT_VARIANCE = 0.45  # a count of M stiff eigenvalues has the variance (ln M + this)/π²; benchmarks/calibrate_nulls.py
+
+TRACY_WIDOM_MEAN, TRACY_WIDOM_DEVIATION = -1.2065, 1.2680
 # the law of Tracy and Widom (β = 1) as a shifted gamma: Chiani (2014), table 1
 CHIANI_SHAPE, CHIANI_SCALE, CHIANI_SHIFT = 46.446, 0.186054, 9.84801
 
@@ -152,7 +155,7 @@ def marchenko_pastur_quantiles(shares: Float[Tensor, " n"], ratio: float) -> Flo
         ratio: q = M/N in (0, 1].
 
     Returns:
-        The quantiles, to about 1e-12.
+        The quantiles; their cdf is the share to 1e-6, and to 1e-12 away from both ends.
 
     Raises:
         ArgumentError: q lies outside.
@@ -200,20 +203,47 @@ def marchenko_pastur_median(ratio: float) -> float:
     return float(marchenko_pastur_quantiles(torch.tensor([0.5], dtype=torch.float64), ratio))
 
 
-def largest_noise_eigenvalue(long_side: int, short_side: float, matrices: float, level: float) -> float:
+def median_spread(ratio: float, short_side: float, matrices: float = 1.0) -> float:
+    """Standard deviation of ln median(λ) among noise: √(ln M + 0.45)/(π·M·√matrices·x½·p(x½)).
+
+    Eigenvalues repel each other: M of them move their median by about a spacing, and not by √M spacings.
+
+    Args:
+        ratio: q = M/N.
+        short_side: M.
+        matrices: independent matrices whose eigenvalues are pooled.
+
+    Source: Gustavsson (2005) and O'Rourke (2010) for the variance ln M/π² of a count; the 0.45 is measured.
+
+    Example:
+        >>> round(median_spread(1.0, 1000), 5)
+        0.00367
+    """
+    median = marchenko_pastur_median(ratio)
+    density = float(marchenko_pastur_density(torch.tensor([median], dtype=torch.float64), ratio))
+    count = math.sqrt(math.log(max(short_side, 1.0)) + COUNT_VARIANCE) / math.pi
+    return count / (max(short_side, 1.0) * math.sqrt(matrices) * median * density)
+
+
+def largest_noise_eigenvalue(
+    long_side: int, short_side: float, matrices: float, level: float, *, spread: float = 0.0
+) -> float:
     """λ/σ² that the largest eigenvalue of several matrices of noise exceeds with the chance `level`: μ + s·t.
 
     μ = (√(N−½) + √(M−½))², s = √μ·(1/√(N−½) + 1/√(M−½))^⅓, and t is the quantile of the Tracy–Widom law (β = 1) that
-    one matrix exceeds with the chance level/matrices.
+    one matrix exceeds with the chance level/matrices, moved out as far as an uncertain σ² widens that law.
 
     Args:
         long_side: N.
         short_side: M.
         matrices: independent matrices whose eigenvalues are pooled.
         level: chance, in (0, 1).
+        spread: standard deviation of ln σ².
 
     Source: Johnstone, "On the distribution of the largest eigenvalue in principal components analysis" (2001), with
     the shifts by ½ of Ma (2012), which are exact to second order; the quantile by Chiani's gamma law (2014).
+
+    Misreads: with M ≤ 3 and many matrices, noise has a spike up to three times as often.
 
     Example:
         >>> round(largest_noise_eigenvalue(4000, 1000, 1, 0.01) / 4000, 3)
@@ -222,7 +252,9 @@ def largest_noise_eigenvalue(long_side: int, short_side: float, matrices: float,
     long_root, short_root = math.sqrt(long_side - 0.5), math.sqrt(max(short_side, 1) - 0.5)
     centre = (long_root + short_root) ** 2
     scale: float = (long_root + short_root) * (1 / long_root + 1 / short_root) ** (1 / 3)
-    return centre + scale * tracy_widom_quantile(level / max(matrices, 1))
+    widened = math.hypot(1, spread * centre / scale / TRACY_WIDOM_DEVIATION)
+    beyond = tracy_widom_quantile(level / max(matrices, 1)) - TRACY_WIDOM_MEAN
+    return centre + scale * (TRACY_WIDOM_MEAN + widened * beyond)
 
 
 @functools.lru_cache(maxsize=256)
@@ -279,7 +311,9 @@ def marchenko_pastur_fit(
         names = ("sigma", "ratio", "bulk_min", "bulk_max", "spike_edge", "softrank", "bulk_share", "ks_distance")
         return MarchenkoPastur(**dict.fromkeys(names, math.nan), num_spikes=0, level=level)
     ratio = min(count / matrices / long_side, 1.0)
-    edge = largest_noise_eigenvalue(long_side, ratio * long_side, matrices, level)
+    short_side = ratio * long_side
+    spread = median_spread(ratio, short_side, matrices)
+    edge = largest_noise_eigenvalue(long_side, short_side, matrices, level, spread=spread)
     variance, spikes, distance = math.nan, 0, math.inf
     for _ in range(PASSES):
         bulk = count - spikes

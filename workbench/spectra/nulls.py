@@ -19,9 +19,8 @@ from workbench.seeds import generator
 from workbench.spectra.marchenko_pastur import (
     ks_distance,
     largest_noise_eigenvalue,
-    marchenko_pastur_density,
-    marchenko_pastur_median,
     marchenko_pastur_quantiles,
+    median_spread,
     share_above,
 )
 from workbench.spectra.power_law import PowerLaw, Xmin, power_law
@@ -30,8 +29,7 @@ from workbench.spectra.verdicts import HEAVY, MIN_TAIL, WEAK, degenerate
 EDGE_LEVEL = 0.003  # chance that noise has an eigenvalue beyond its edge
 DEVIATIONS = 3.3  # of 1/(α − 1): two-sided chance 0.1 %
 LIGHT_KURTOSIS = -2.0  # excess kurtosis of ±1 entries, the least there is; uniform ones have −1.2, Gaussian ones 0
-COUNT_VARIANCE = 0.45  # a count of M stiff eigenvalues has the variance (ln M + this)/π²
-ABOVE_VARIANCE = 5.5  # the same for the n/(α − 1) of a tail above a number, which is never stiffer
+ABOVE_VARIANCE = 5.5  # n/(α − 1) of a tail of n above a number has less variance than (ln n + this)/π²
 DISTANCE, DISTANCE_GROWTH = 1.5, math.sqrt(2) / math.pi  # 99.8 % of the distances M·√k·D: this + growth·ln M
 SEARCH = 1.2  # the searched α − 1 of noise is 1.2·(0.55 + 0.22·(√(N/M) − 1))·n^0.4, …
 SEARCH_LOW, SEARCH_HIGH = 0.3, 6.0  # … and 99 % of it lies within these multiples
@@ -209,9 +207,7 @@ def _noise_alpha_kept(xmin: str, long_side: int, short_side: float, matrices: fl
     ratio, side = min(short_side / long_side, 1.0), max(short_side, 1.0)
     grids = (noise_grid(long_side, side, _thinned(count, side), kurtosis) for kurtosis in (0.0, LIGHT_KURTOSIS))
     middle, other = (1 / (power_law(grid, "median").alpha - 1) for grid in grids)
-    median = marchenko_pastur_median(ratio)
-    density = float(marchenko_pastur_density(torch.tensor([median], dtype=torch.float64), ratio))
-    spread = math.sqrt(math.log(side) + COUNT_VARIANCE) / (math.pi * side * math.sqrt(matrices) * median * density)
+    spread = median_spread(ratio, side, matrices)
     return _range(middle, DEVIATIONS * spread + abs(other - middle))
 
 
