@@ -15,7 +15,7 @@ import workbench as wb
 from workbench.linalg import gram_eigenvalues
 from workbench.spectra import nulls
 from workbench.spectra.norms import zero_threshold
-from workbench.spectra.nulls import departure, farms_verdict, noise_alpha, noise_cdf, noise_grid, wishart_eigenvalues
+from workbench.spectra.nulls import departure, farms_verdict, noise_alpha, noise_cdf, noise_grid
 from workbench.spectra.power_law import NO_FIT, power_law
 
 RULES = ["search", "median", "mean", "1.5 mean"]
@@ -37,6 +37,12 @@ def called(matrices: Tensor, rule: str) -> tuple[str, str]:
 
 def weights(*shape: int, fill: Callable[..., Any], seed: int = 0) -> Tensor:
     return fill(torch.empty(*shape), generator=torch.Generator().manual_seed(seed))
+
+
+def noise_spectra(count: int, rows: int, cols: int, pooled: int = 1) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (pooled, rows, cols)
+    return [positive_eigenvalues(torch.randn(shape, generator=generator)) for _ in range(count)]
 
 
 def signs(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -76,18 +82,16 @@ def test_pooled_noise_has_no_tail(out: int, into: int, positions: int, fill: Cal
 
 @pytest.mark.parametrize("rule", ["search", "median"])
 def test_large_noise_has_no_tail(rule: str) -> None:
-    draws = np.random.default_rng(0)
-    for rows, cols in [(1024, 1024), (4096, 1024)]:
-        values = wishart_eigenvalues(draws, rows, cols)
+    for rows, cols in [(1024, 1024), (4096, 512)]:
+        (values,) = noise_spectra(1, rows, cols)
         assert nulls.verdict(power_law(values, rule), rule, values, rows, cols)[0] == "no tail"
 
 
 @pytest.mark.parametrize(("rows", "cols", "pooled"), [(64, 64, 1), (256, 64, 1), (32, 32, 9)])
 def test_false_alarms_are_rare(rows: int, cols: int, pooled: int) -> None:
     """At most 1 % of layers: more than 7 in 200 would come by chance once in 300."""
-    draws, alarms = np.random.default_rng(0), dict.fromkeys(("search", "median"), 0)
-    for _ in range(200):
-        values = wishart_eigenvalues(draws, rows, cols, pooled)
+    alarms = dict.fromkeys(("search", "median"), 0)
+    for values in noise_spectra(200, rows, cols, pooled):
         for rule in alarms:
             word = nulls.verdict(power_law(values, rule), rule, values, rows, cols, pooled)[0]  # type: ignore[arg-type]
             alarms[rule] += word != "no tail"
@@ -250,8 +254,8 @@ def test_the_null_of_the_median_is_the_law_in_the_limit(aspect: int, alpha: floa
 
 @pytest.mark.parametrize(("side", "aspect", "pooled"), [(64, 1, 1), (64, 4, 1), (32, 16, 9), (100, 1, 4)])
 def test_the_null_of_the_median_has_the_centre_and_the_spread_of_noise(side: int, aspect: int, pooled: int) -> None:
-    draws, count = np.random.default_rng(0), 200
-    spectra = [wishart_eigenvalues(draws, aspect * side, side, pooled) for _ in range(count)]
+    count = 200
+    spectra = noise_spectra(count, aspect * side, side, pooled)
     means = np.array([1 / (power_law(values, "median").alpha - 1) for values in spectra])
     null = noise_alpha("median", aspect * side, side, pooled)
     centre, half = 1 / (null.alpha - 1), 1 / (null.low - 1) - 1 / (null.alpha - 1)
@@ -260,20 +264,10 @@ def test_the_null_of_the_median_has_the_centre_and_the_spread_of_noise(side: int
     assert 1 / (null.alpha - 1) - 1 / (null.high - 1) == pytest.approx(half)
 
 
-def test_drawn_noise_agrees_with_the_law() -> None:
-    """The way of rules without a law, asked for the median, which has one."""
-    drawn = nulls._noise_alpha_drawn("median", 128, 128, 4)
-    law = noise_alpha("median", 128, 128, 4)
-    assert drawn.alpha == pytest.approx(law.alpha, rel=0.01)
-    assert drawn.low < law.alpha and drawn.low == pytest.approx(law.low, rel=0.05)
-    assert drawn.high == math.inf and str(drawn).endswith("and more)")
-
-
 @pytest.mark.parametrize(("long_side", "short_side", "pooled"), [(64, 64, 1), (512, 128, 1), (32, 16, 9)])
 def test_the_searched_alpha_of_noise_lies_in_its_range(long_side: int, short_side: int, pooled: int) -> None:
-    draws = np.random.default_rng(0)
     null = noise_alpha("search", long_side, short_side, pooled)
-    alphas = [power_law(wishart_eigenvalues(draws, long_side, short_side, pooled)).alpha for _ in range(60)]
+    alphas = [power_law(values).alpha for values in noise_spectra(60, long_side, short_side, pooled)]
     assert np.mean([null.low <= alpha <= null.high for alpha in alphas]) > 0.95
     assert np.median(alphas) == pytest.approx(null.alpha, rel=0.35)
 
@@ -290,21 +284,8 @@ def test_finite_noise_has_the_exact_moments_of_its_trace(long_side: int, short_s
     assert torch.allclose(shares, (torch.arange(1000, 100_000, 1000) + 0.5).double() / 1e5, atol=3 / short_side**1.5)
 
 
-def test_drawn_eigenvalues_are_those_of_gaussian_matrices() -> None:
-    """E Σλ = NM with variance 2NM, and E Σλ² = NM(N + M + 1)."""
-    draws, rows, cols, count = np.random.default_rng(0), 12, 7, 3000
-    spectra = torch.stack([wishart_eigenvalues(draws, rows, cols) for _ in range(count)])
-    assert spectra.shape == (count, cols) and bool((spectra.diff(dim=1) >= 0).all()) and float(spectra.min()) >= 0
-    sums, squares = spectra.sum(1), spectra.square().sum(1)
-    for measured, expected in ((sums, rows * cols), (squares, rows * cols * (rows + cols + 1))):
-        assert abs(float(measured.mean()) - expected) < 4 * float(measured.std()) / math.sqrt(count)
-    assert float(sums.var()) == pytest.approx(2 * rows * cols, rel=0.15)
-    pooled = wishart_eigenvalues(draws, 5, 1, 40)
-    assert len(pooled) == 40 and float(pooled.mean()) == pytest.approx(5, rel=0.5)
-
-
 def test_a_departure_names_both_of_its_numbers() -> None:
-    values = wishart_eigenvalues(np.random.default_rng(0), 200, 100)
+    (values,) = noise_spectra(1, 200, 100)
     noise = departure(values, 200, 100)
     assert noise.noise and noise.num_spikes == 0
     values[-1] *= 3

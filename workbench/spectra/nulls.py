@@ -8,14 +8,11 @@ like √(ln M)/π. What is not derived here is measured, and `benchmarks/calibra
 import functools
 import math
 from dataclasses import dataclass
-from typing import cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.seeds import generator
 from workbench.spectra.marchenko_pastur import (
     ks_distance,
     largest_noise_eigenvalue,
@@ -34,7 +31,7 @@ DISTANCE, DISTANCE_GROWTH = 1.5, math.sqrt(2) / math.pi  # 99.8 % of the distanc
 SEARCH = 1.2  # the searched α − 1 of noise is 1.2·(0.55 + 0.22·(√(N/M) − 1))·n^0.4, …
 SEARCH_LOW, SEARCH_HIGH = 0.3, 6.0  # … and 99 % of it lies within these multiples
 GRID_LIMIT = 4096  # eigenvalues of a grid, where it may be thinned
-DRAWS, DRAWN_SIDE, DRAWN_COUNT = 24, 128, 512  # noise that is drawn, for a rule without a law: spectra, M and n at most
+PEAK, PEAK_FROM = 0.3, 64  # 99 % of the α − 1 of noise under `peak` exceed 0.3·min(n/64, (n/64)^¼) of that of `median`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +52,8 @@ class NoiseAlpha:
 
     def __str__(self) -> str:
         """As reasons quote it."""
-        upper = f" to {self.high:.4g}" if math.isfinite(self.high) else " and more"
-        return f"{self.alpha:.4g} ({self.low:.4g}{upper})"
+        bounded = math.isfinite(self.high)
+        return f"{self.alpha:.4g} ({self.low:.4g} to {self.high:.4g})" if bounded else f"{self.low:.4g} or more"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +168,7 @@ def noise_alpha(
     """The α that a rule finds in noise, and its range.
 
     For `median` and a number the centre is the rule applied to `noise_grid`, and the range follows from the variance of
-    a count. `search` has a measured law. Any other rule is applied to noise that is drawn.
+    a count. `search` and `peak` choose a tail by chance: their range is measured, and wide.
 
     Args:
         xmin: the rule; a number is in units of the mean eigenvalue, N·σ².
@@ -183,7 +180,7 @@ def noise_alpha(
     Returns:
         Centre and range.
 
-    Cost: O(n), kept by shape; a drawn rule 24 fits of 512 eigenvalues.
+    Cost: O(n), kept by shape.
 
     Source: Gustavsson (2005), O'Rourke (2010): counts of eigenvalues have the variance ln M/π². The rest is ours.
 
@@ -195,15 +192,15 @@ def noise_alpha(
     if xmin == "search":
         return _noise_alpha_searched(long_side, short_side, matrices)
     count = max(round(short_side * matrices) if count is None else count, 2)
-    if isinstance(xmin, str):
-        return _noise_alpha_kept(xmin, long_side, short_side, matrices, count)
+    if xmin == "median":
+        return _noise_alpha_kept(long_side, short_side, matrices, count)
+    if xmin == "peak":
+        return _noise_alpha_at_peak(long_side, short_side, matrices, count)
     return _noise_alpha_above(float(xmin), long_side, short_side, matrices, count)
 
 
 @functools.lru_cache(maxsize=1024)
-def _noise_alpha_kept(xmin: str, long_side: int, short_side: float, matrices: float, count: int) -> NoiseAlpha:
-    if xmin != "median":
-        return _noise_alpha_drawn(xmin, long_side, short_side, matrices)
+def _noise_alpha_kept(long_side: int, short_side: float, matrices: float, count: int) -> NoiseAlpha:
     ratio, side = min(short_side / long_side, 1.0), max(short_side, 1.0)
     grids = (noise_grid(long_side, side, _thinned(count, side), kurtosis) for kurtosis in (0.0, LIGHT_KURTOSIS))
     middle, other = (1 / (power_law(grid, "median").alpha - 1) for grid in grids)
@@ -234,46 +231,12 @@ def _noise_alpha_searched(long_side: int, short_side: float, matrices: float) ->
     return NoiseAlpha(alpha=1 + excess, low=1 + SEARCH_LOW * excess, high=1 + SEARCH_HIGH * excess)
 
 
-def _noise_alpha_drawn(xmin: str, long_side: int, short_side: float, matrices: float) -> NoiseAlpha:
-    """α in noise that is drawn, at the same aspect ratio but at most 512 eigenvalues: less stiff than the layer's.
-
-    More eigenvalues only narrow the tail, so the lower end holds for them too, and no upper end is given.
-    """
-    side = max(round(min(short_side, DRAWN_SIDE)), 1)
-    length = max(round(side * long_side / max(short_side, 1.0)), side)
-    pooled = max(min(round(matrices), DRAWN_COUNT // side), 1)
-    seed = torch.randint(1 << 62, (), generator=generator(0, f"{xmin}/{length}/{side}/{pooled}"))
-    draws = np.random.default_rng(int(seed))
-    logs = []
-    for _ in range(DRAWS):
-        fit = power_law(wishart_eigenvalues(draws, length, side, pooled), cast(Xmin, xmin))
-        if fit.tail_size >= 2:
-            logs.append(math.log(fit.alpha - 1))
-    if len(logs) < 2:
-        return NoiseAlpha(alpha=math.nan, low=math.nan, high=math.nan)
-    middle, spread = float(np.median(logs)), float(np.std(logs, ddof=1))
-    return NoiseAlpha(alpha=1 + math.exp(middle), low=1 + math.exp(middle - DEVIATIONS * spread), high=math.inf)
-
-
-def wishart_eigenvalues(
-    draws: np.random.Generator, long_side: int, short_side: int, matrices: int = 1
-) -> Float[Tensor, " n"]:
-    """Eigenvalues of WᵀW for Gaussian matrices, pooled and ascending, by a bidiagonal matrix with the same.
-
-    Cost: O(M²) a matrix.
-
-    Source: Dumitriu & Edelman, "Matrix models for beta ensembles" (2002), β = 1.
-    """
-    from scipy.linalg import eigvalsh_tridiagonal
-
-    spectra = []
-    for _ in range(matrices):
-        diagonal = draws.chisquare(long_side - np.arange(short_side))
-        below = draws.chisquare(np.arange(short_side - 1, 0, -1))
-        off = np.sqrt(diagonal[:-1] * below)
-        diagonal[1:] += below
-        spectra.append(eigvalsh_tridiagonal(diagonal, off, lapack_driver="sterf") if short_side > 1 else diagonal)
-    return torch.from_numpy(np.sort(np.concatenate(spectra)).clip(min=0))
+def _noise_alpha_at_peak(long_side: int, short_side: float, matrices: float, count: int) -> NoiseAlpha:
+    """The fullest bin wanders over the bulk, and the tail with it: only a lower end is known."""
+    median = _noise_alpha_kept(long_side, short_side, matrices, count)
+    size = short_side * matrices / PEAK_FROM
+    low = 1 + PEAK * min(size, size**0.25) * (median.alpha - 1)
+    return NoiseAlpha(alpha=low, low=low, high=math.inf)
 
 
 def _thinned(count: int, side: float) -> int:
@@ -304,7 +267,7 @@ def verdict(
         thresholds on α, `heavy` (α < 2), `typical` (2 to 6) or `weak` (α > 6); for the other rules `heavier than noise`
         or `lighter than noise`. The reason names the numbers.
 
-    Cost: O(n); nothing is drawn but for `peak`.
+    Cost: O(n).
 
     Misreads: `no tail` does not say that the layer is untrained: changes below the noise's edge leave no trace in
     its spectrum.
@@ -315,9 +278,9 @@ def verdict(
         >>> verdict(power_law(noise, "median"), "median", noise, 300, 300)
         ('no tail', 'α = 2.129; noise of this shape gives 2.129 (2.079 to 2.183)')
     """
-    word = degenerate(fit, xmin, len(eigenvalues))
-    if word is not None:
-        return word
+    little = degenerate(fit, xmin, len(eigenvalues))
+    if little is not None:
+        return little
     apart = departure(eigenvalues, rows, cols, matrices)
     threshold = float(xmin) / float(eigenvalues.mean()) if not isinstance(xmin, str) else xmin
     null = noise_alpha(threshold, max(rows, cols), len(eigenvalues) / matrices, matrices)
@@ -350,8 +313,8 @@ def farms_verdict(
         rows: rows of a window.
         cols: columns of a window.
         windows: number of windows; with a number as `xmin`, α belongs to their pooled λ.
-        independent: how many windows' worth of elements they hold: Σ elements of the layer/(rows·cols), or `windows` if
-            that is less.
+        independent: how many windows' worth of elements they hold, the layer's elements that lie in a window over
+            rows·cols: at most `windows`.
 
     Returns:
         `no tail`, `heavier than noise` or `lighter than noise`; for `search`, too. The reason names the numbers.
@@ -365,9 +328,9 @@ def farms_verdict(
     count = len(eigenvalues)
     tail = count if math.isfinite(alpha) else 0
     few = PowerLaw(alpha=alpha, alpha_error=math.nan, ks_distance=math.nan, xmin=math.nan, tail_size=tail, candidates=1)
-    word = degenerate(few, xmin, count)
-    if word is not None:
-        return word
+    little = degenerate(few, xmin, count)
+    if little is not None:
+        return little
     threshold = float(xmin) / float(eigenvalues.mean()) if not isinstance(xmin, str) else xmin
     short_side = count / windows
     null = noise_alpha(threshold, max(rows, cols), short_side, max(min(independent, windows), 1.0), count)
