@@ -144,6 +144,23 @@ def test_noise_has_spikes_as_often_as_the_level_says(rows: int, cols: int, count
     assert abs(beyond - level * draws) < 3.5 * math.sqrt(draws * level * (1 - level))
 
 
+@pytest.mark.parametrize(("rows", "cols", "count"), [(16, 16, 9), (64, 64, 1), (256, 64, 1), (32, 16, 49)])
+def test_a_fit_calls_spikes_in_noise_as_often_as_its_level_says(rows: int, cols: int, count: int) -> None:
+    """Also where σ is uncertain: the edge is moved out by as much."""
+    level, draws = 0.05, 200
+    spectra = (spectrum_of(gaussian(rows, cols, seed, count)) for seed in range(draws))
+    found = sum(marchenko_pastur_fit(values, rows, cols, count, level=level).num_spikes > 0 for values in spectra)
+    assert abs(found - level * draws) < 3.5 * math.sqrt(draws * level * (1 - level))
+
+
+@pytest.mark.parametrize("side", [16, 64])
+def test_the_median_of_finite_noise_is_below_that_of_the_law(side: int) -> None:
+    medians = [float(spectrum_of(gaussian(side, side, seed, 9)).quantile(0.5)) / side for seed in range(150)]
+    expected = marchenko_pastur_median(1.0, side)
+    assert expected < marchenko_pastur_median(1.0)
+    assert abs(np.mean(medians) - expected) < 4 * np.std(medians) / math.sqrt(150) + 0.1 / side
+
+
 @pytest.mark.parametrize(("strength", "largest"), [(0.5, 2.25), (1.0, 2.5), (2.0, 5.3125)])
 def test_a_planted_signal_is_a_spike_where_bbp_says(strength: float, largest: float) -> None:
     """The specification's fifth golden test: λ = (1+θ²)(c+θ²)/θ² above θ = c^¼, the edge below; 5 %."""
@@ -222,7 +239,7 @@ def test_below_two_eigenvalues_there_is_no_fit(values: list[float]) -> None:
 
 def test_equal_eigenvalues_have_the_law_whose_median_they_are() -> None:
     fit = marchenko_pastur_fit(torch.full((64,), 3.0, dtype=torch.float64), 64, 64)
-    assert 64 * fit.sigma**2 * marchenko_pastur_median(1.0) == pytest.approx(3)
+    assert 64 * fit.sigma**2 * marchenko_pastur_median(1.0, 64) == pytest.approx(3)
     assert (fit.num_spikes, fit.ks_distance) == (0, pytest.approx(0.5))
 
 

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.spectra.marchenko_pastur import (
+    angles,
+    finite_shift,
     ks_distance,
     largest_noise_eigenvalue,
     marchenko_pastur_quantiles,
@@ -120,14 +122,6 @@ def departure(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: 
     )
 
 
-def _angle(values: Tensor, ratio: float) -> Tensor:
-    return ((values - 1 - ratio) / (2 * math.sqrt(ratio))).clamp(-1, 1).acos()
-
-
-def _shift(angle: Tensor, short_side: float, kurtosis: float) -> Tensor:
-    return (angle / (2 * math.pi) - 0.25 - kurtosis / (2 * math.pi) * (2 * angle).sin()) / short_side
-
-
 def noise_cdf(
     values: Float[Tensor, " n"], ratio: float, short_side: float, kurtosis: float = 0.0
 ) -> Float[Tensor, " n"]:
@@ -139,17 +133,14 @@ def noise_cdf(
         short_side: M.
         kurtosis: excess kurtosis κ of the entries.
 
-    Source: Bai & Silverstein, "CLT for linear spectral statistics of large-dimensional sample covariance matrices"
-    (2004), eq. 1.19 (real entries); Pan & Zhou (2008) for κ.
-
     Example:
         >>> import torch
         >>> noise_cdf(torch.tensor([0.2, 1.25, 2.3], dtype=torch.float64), 0.25, 1e9).round(decimals=6).tolist()
         [0.0, 0.693869, 1.0]
     """
-    angle = _angle(values, ratio)
+    angle = angles(values, ratio)
     inside = (angle > 0) & (angle < math.pi)
-    return (1 - share_above(angle, ratio) + _shift(angle, short_side, kurtosis) * inside).clamp(0, 1)
+    return (1 - share_above(angle, ratio) + finite_shift(angle, short_side, kurtosis) * inside).clamp(0, 1)
 
 
 @functools.lru_cache(maxsize=256)
@@ -157,8 +148,8 @@ def noise_grid(long_side: int, short_side: float, count: int, kurtosis: float = 
     """The λ/(N·σ²) of typical noise: quantiles of `noise_cdf` at (i − ½)/count, ascending. Not to be written to."""
     ratio = min(short_side / long_side, 1.0)
     shares = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    angle = _angle(marchenko_pastur_quantiles(shares, ratio), ratio)
-    moved = shares - _shift(angle, short_side, kurtosis)
+    angle = angles(marchenko_pastur_quantiles(shares, ratio), ratio)
+    moved = shares - finite_shift(angle, short_side, kurtosis)
     return marchenko_pastur_quantiles(moved.clamp(0.25 / count, 1 - 0.25 / count), ratio)
 
 
