@@ -240,7 +240,7 @@ def test_below_two_eigenvalues_there_is_no_fit(values: list[float]) -> None:
 def test_equal_eigenvalues_have_the_law_whose_median_they_are() -> None:
     fit = marchenko_pastur_fit(torch.full((64,), 3.0, dtype=torch.float64), 64, 64)
     assert 64 * fit.sigma**2 * marchenko_pastur_median(1.0, 64) == pytest.approx(3)
-    assert (fit.num_spikes, fit.ks_distance) == (0, pytest.approx(0.5))
+    assert (fit.num_spikes, fit.ks_distance) == (0, pytest.approx(0.5, abs=0.005))
 
 
 def test_the_distance_is_that_of_kolmogorov_and_smirnov() -> None:

@@ -42,8 +42,8 @@ class NoiseAlpha:
 
     Attributes:
         alpha: the centre.
-        low: noise gives less once in a thousand layers.
-        high: noise gives more once in a thousand layers; infinite where that is not judged.
+        low: noise gives less once in a thousand layers, or once in a hundred where the rule chooses its tail.
+        high: noise gives more as rarely; infinite where that is not judged.
         tail_size: eigenvalues that noise has in such a tail; NaN where the rule chooses.
     """
 
