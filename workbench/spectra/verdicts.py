@@ -9,17 +9,14 @@ HEAVY, WEAK = 2.0, 6.0  # WeightWatcher's thresholds: experience with trained ne
 UNTESTED = "a folk threshold on α; not yet tested against noise (Marchenko–Pastur)"
 
 
-def verdict(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None) -> tuple[str, str]:
-    """The verdict on one layer's tail, and its reason.
+def degenerate(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None) -> tuple[str, str] | None:
+    """`no tail` and why, where there is too little to fit or to judge; None where there is enough.
 
     Args:
         fit: the fitted tail.
-        xmin: the rule that chose the tail; a verdict belongs to its rule.
+        xmin: the rule that chose the tail.
         count: number of eigenvalues that the fit saw.
         above: what they lie above, if that is not zero.
-
-    Returns:
-        `no tail`, `heavy` (α < 2), `typical` (2 to 6), `weak` (α > 6) or `not judged`; and why.
     """
     if count == 0 and above is None:
         return "no tail", "all elements are zero"
@@ -33,6 +30,24 @@ def verdict(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None) -
         return "no tail", "the eigenvalues are all equal: the tail has no spread"
     if fit.tail_size < MIN_TAIL:
         return "no tail", f"a tail of {fit.tail_size} eigenvalues; {MIN_TAIL} are the least that is fitted"
+    return None
+
+
+def verdict(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None) -> tuple[str, str]:
+    """The verdict on one layer's tail without a comparison with noise, as compatibility asks for, and its reason.
+
+    Args:
+        fit: the fitted tail.
+        xmin: the rule that chose the tail; a verdict belongs to its rule.
+        count: number of eigenvalues that the fit saw.
+        above: what they lie above, if that is not zero.
+
+    Returns:
+        `no tail`, `heavy` (α < 2), `typical` (2 to 6), `weak` (α > 6) or `not judged`; and why.
+    """
+    word = degenerate(fit, xmin, count, above)
+    if word is not None:
+        return word
     if xmin != "search":
         return (
             "not judged",
