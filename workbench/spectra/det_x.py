@@ -1,4 +1,4 @@
-"""The tail whose rescaled eigenvalues have the product 1: Πλ/⟨λ⟩ ≈ 1, weightwatcher's detX and its ERG condition."""
+"""The tail whose rescaled eigenvalues have the product 1: Πλ/⟨λ⟩ ≈ 1, WeightWatcher's detX and its ERG condition."""
 
 import math
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ def det_x(eigenvalues: Float[Tensor, " n"]) -> DetX:
 
     Cost: O(n).
 
-    Source: weightwatcher 0.7.7, `detX_constraint`. Ours: the nearer side of 1 where it takes the first product below
+    Source: WeightWatcher 0.7.7, `detX_constraint`. Ours: the nearer side of 1 where it takes the first product below
     1; sums of logarithms, since its products leave the floats at some thousand eigenvalues; zeros left out; and an
     answer where eigenvalues are equal or no product falls below 1 (see `compatible_det_x`).
 
@@ -83,7 +83,7 @@ def det_x(eigenvalues: Float[Tensor, " n"]) -> DetX:
 
 
 def compatible_det_x(eigenvalues: Float[Tensor, " n"], tail_size: int) -> dict[str, Any]:
-    """weightwatcher 0.7.7's columns of `detX=True`, with `W_scale` of its `mp_fit`.
+    """WeightWatcher 0.7.7's columns of `detX=True`, with `W_scale` of its `mp_fit`.
 
     Its rules: the first k < n at which the product of the k largest, rescaled to mean 1, is below 1; where there is
     none, detX_num is n but detX_val the second smallest eigenvalue; for equal eigenvalues detX_num is 0 and detX_val
