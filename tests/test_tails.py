@@ -70,13 +70,15 @@ def test_every_density_integrates_to_one(name: str, unit: float) -> None:
             continue
         function = shape(law)
         middle = function(unit * float(np.median(DATA[name])))
+
+        def in_logs(y: float, function: Callable[[float], float] = function, middle: float = middle) -> float:
+            return function(unit * math.exp(y)) / middle * unit * math.exp(y)
+
         ends = [0.0, *np.arange(1.0, 12.0), 30.0, 80.0, 200.0] if "power" in law.name else [*np.arange(31.0)]
         whole = sum(
-            quad(
-                lambda y: function(unit * math.exp(y)) / middle * unit * math.exp(y), a, b, epsabs=1e-12, epsrel=1e-11
-            )[0]  # noqa: B023
+            quad(in_logs, a, b, epsabs=1e-12, epsrel=1e-11)[0]
             for a, b in zip(ends, ends[1:], strict=False)
-            if function(unit * math.exp(a)) > 0
+            if in_logs(a) > 0
         )
         expected = [math.log(function(value) / middle / whole) for value in values]
         np.testing.assert_allclose(law.points, expected, rtol=1e-8, atol=1e-8)
