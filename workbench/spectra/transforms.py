@@ -22,6 +22,7 @@ Keep = Literal["det_x", "xmin", "noise"] | int | float
 RULES = ("det_x", "xmin", "noise")
 
 LEVEL = 0.01  # chance that a matrix of noise has a singular value called a spike
+BLOCK_ELEMENTS = 1 << 20  # elements upcast at a time, as for Gram matrices
 PASSES = 8  # of the noise's variance; noise with some spikes settles in two or three
 CHIANI_SHAPE, CHIANI_SCALE, CHIANI_SHIFT = 46.446, 0.186054, 9.84801  # Tracy–Widom (β = 1) as a shifted gamma law
 
@@ -157,7 +158,7 @@ def kept(given: Float[Tensor, "matrices rows cols"], keep: Keep) -> Float[Tensor
         _scaled(one, basis, torch.cat([basis.new_zeros(width - number), basis.new_ones(number)]))
         for one, basis, number in zip(given, vectors, numbers, strict=True)
     )
-    return torch.stack([one.to(given.dtype) for one in leading])
+    return torch.stack(list(leading))
 
 
 def untrapped(
@@ -180,7 +181,7 @@ def untrapped(
     factors = (edge / eigenvalues).sqrt().clamp(max=1)
     result = torch.empty_like(flat)
     for one, basis, factor, order, place in zip(shuffled, vectors, factors, orders, result, strict=True):
-        place[order] = _scaled(one, basis, factor).flatten().to(given.dtype)
+        place[order] = _scaled(one, basis, factor).flatten()
     return result.reshape(given.shape)
 
 
@@ -240,16 +241,20 @@ def _eigen(given: Tensor) -> tuple[Float[Tensor, "matrices small"], Float[Tensor
 
 
 def _scaled(matrix: Tensor, basis: Tensor, factors: Tensor) -> Tensor:
-    """W with each singular value times its factor; `basis` are the singular vectors of the smaller side."""
-    tall = matrix.double() if matrix.shape[0] >= matrix.shape[1] else matrix.double().T
-    changed, empty = factors != 1, factors == 0
-    if int(empty.sum()) * 2 > len(factors):  # few stay: from nothing up
-        stay = basis[:, ~empty]
-        result = (tall @ (stay * factors[~empty])) @ stay.T
-    else:
-        moved = basis[:, changed]
-        result = tall - (tall @ (moved * (1 - factors[changed]))) @ moved.T
-    return result if matrix.shape[0] >= matrix.shape[1] else result.T
+    """W with each singular value times its factor, in blocks; `basis` are the singular vectors of the smaller side."""
+    upright = matrix.shape[0] >= matrix.shape[1]
+    tall = matrix if upright else matrix.T
+    few = int((factors == 0).sum()) * 2 > len(factors)  # few stay: built from nothing up, else by what is taken away
+    weights = factors if few else factors - 1
+    used = weights != 0
+    inward, outward = basis[:, used] * weights[used], basis[:, used].T
+    result = torch.empty_like(tall)
+    step = max(BLOCK_ELEMENTS // tall.shape[1], 1)
+    for begin in range(0, len(tall), step):
+        block = tall[begin : begin + step].double()
+        product = (block @ inward) @ outward
+        result[begin : begin + step] = product if few else block + product
+    return result if upright else result.T
 
 
 def _derived(
