@@ -62,11 +62,14 @@ def goodness(
     Raises:
         ArgumentError: `resamples` is below 1, or `xmin` is neither a rule nor a positive number.
 
-    Cost: that of `resamples` fits, less the tails that a few of their points tell to be worse than the data's.
+    Cost: that of `resamples` fits, less the tails that a few of their points tell to be worse than the data's: a
+    fifth of it was measured on spectra of 384.
 
     Source: Clauset, Shalizi & Newman, "Power-law distributions in empirical data" (2009), section 4.1.
 
-    Misreads: a small p rules the power law out; a large one does not rule it in, least of all for a short tail.
+    Misreads: a small p rules the power law out; a large one does not rule it in, least of all for a short tail. A
+    searched xmin moves to where the data look like a power law: on power laws p is then 0.6 in the mean instead of
+    0.5, and 1000 points of an exponential still have a median p of 0.2. A given xmin or the median has neither fault.
     Eigenvalues of one matrix repel each other: they lie closer to any smooth law than independent draws, so that p is
     too large.
 
