@@ -14,6 +14,8 @@ from scipy.stats import norm
 from torch import Tensor
 
 from workbench.errors import ArgumentError, LayerError
+from workbench.linalg import gram_eigenvalues
+from workbench.spectra import power_law
 from workbench.spectra.tails import LEVEL, TailComparison, TailLaw, tail_comparison
 
 GRID = (np.arange(1, 201) - 0.5) / 200
@@ -241,6 +243,21 @@ def test_power_laws_are_rejected_about_as_often_as_the_level_says(exponent: floa
     spread = 3 * math.sqrt(LEVEL * (1 - LEVEL) / samples)
     assert (rejected / samples < LEVEL + spread).all()
     assert (rejected[:2] / samples > LEVEL / 2 - spread / math.sqrt(2)).all()
+
+
+@pytest.mark.parametrize("rule", ["search", "median"])
+@pytest.mark.parametrize("shape", [(300, 300), (300, 150), (800, 200)])
+def test_noise_is_never_a_power_law(shape: tuple[int, int], rule: str) -> None:
+    """Eigenvalues of Gaussian matrices: the search finds a tail, with α up to 20; it is not preferred."""
+    found = []
+    for seed in range(8):
+        noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+        eigenvalues = gram_eigenvalues(noise)[0]
+        fit = power_law(eigenvalues, rule)
+        found.append(tail_comparison(eigenvalues[-fit.tail_size :], fit.xmin))
+    assert "power law" not in {one.preferred for one in found}
+    if rule == "median":  # half of all eigenvalues: enough to say so
+        assert all(one.statement.startswith("not a power law") for one in found)
 
 
 # Edges
