@@ -139,6 +139,18 @@ def test_the_noise_rule_keeps_what_was_planted_and_passes_pure_noise() -> None:
     assert np.linalg.matrix_rank(found["both.weight"].numpy(), tol=1e-10) == 3
 
 
+@pytest.mark.parametrize("matrices", [1, 2])
+def test_spikes_do_not_move_the_edge_of_the_noise(matrices: int) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(matrices, 300, 200))
+    spikes = np.stack([leading(rng.normal(size=(300, 200)), 30) * 20 for _ in range(matrices)])
+    edges = [
+        noise_edge(torch.from_numpy(np.sort(np.linalg.svd(one, compute_uv=False).ravel() ** 2)), 300, 200, matrices)
+        for one in (noise, noise + spikes)
+    ]
+    assert edges[1] == pytest.approx(edges[0], rel=0.02)
+
+
 def test_pooled_rules_cut_all_kernel_positions_at_one_value() -> None:
     weight = normal(8, 10, 2, 2)
     weight[..., 0, 0] *= 5

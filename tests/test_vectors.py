@@ -121,6 +121,23 @@ def test_what_rounding_in_storage_mixes_is_degenerate_there_only() -> None:
     assert leading_vectors(matrix.bfloat16(), 3).degenerate.tolist()[:2] == [True, True]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_vectors_that_the_storage_turns_are_flagged(dtype: torch.dtype) -> None:
+    """Down to which gap the stored matrix has the exact one's first vector: beyond 2 % of a turn it is flagged."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(size, 20)))[0] for size in (40, 30))
+    turned, flagged = [], []
+    for gap in 10.0 ** np.arange(-9, 0.1, 0.5):
+        values = np.concatenate([[2.0 + gap, 2.0], np.linspace(1, 0.1, 18)])
+        found = leading_vectors(torch.from_numpy((left * values) @ right.T).to(dtype), 1)
+        overlap = float(abs(found.right_vectors[0].numpy() @ right[:, 0]))
+        turned.append(math.sqrt(max(0.0, 1 - overlap**2)))
+        flagged.append(bool(found.degenerate[0]))
+    assert all(flag for flag, turn in zip(flagged, turned, strict=True) if turn > 0.02)
+    assert not flagged[-1] and turned[-1] < 0.02
+    assert min(turn for flag, turn in zip(flagged, turned, strict=True) if flag) > 1e-4, "no flag without need"
+
+
 # Edges
 
 
