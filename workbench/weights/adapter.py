@@ -28,9 +28,17 @@ REFUSED = {  # options under which the adapted model is not W + scale · B A
     "target_parameters": "LoRA on bare parameters, not on modules",
     "trainable_token_indices": "single rows of the embedding are trained",
     "alora_invocation_tokens": "activated LoRA acts only on some tokens, so no weights equal it",
+    "arrow_config": "Arrow chooses adapters token by token, so no weights equal it",
+    "kasa_config": "KaSA takes the smallest singular values from the base's own weights before training",
+    "use_bdlora": "BD-LoRA stores the blocks of a block-diagonal matrix",
+    "velora_config": "VeLoRA keeps tensors of its own beside A and B",
+    "monteclora_config": "MonteCLoRA draws A anew in every step and keeps what it draws from",
 }
 REWRITES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these initialisations change the base's own weights
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+WRAPPED = ".base_layer."  # between a layer that peft wraps and what is its own
+# peft 0.21.2 and those before add out_proj's ΔW twice, in training too (its pull request 3774)
+TWICE = "LoRA on a part of a layer that has LoRA itself (nn.MultiheadAttention), whose ΔW depends on peft's version"
 LORA = re.compile(r"(.+)\.lora_(?:([AB])(?:\.default)?\.weight|embedding_([AB])(?:\.default)?)")
 
 
@@ -127,12 +135,15 @@ class _Adapter:
         self.whole: dict[str, TensorInfo] = {}
         originals = 0
         for info in opened.infos:
-            name = info.name.removeprefix(PREFIX).replace(".base_layer.", ".")
+            wrapped = info.name.removeprefix(PREFIX)
+            name = wrapped.replace(WRAPPED, ".")
             if match := LORA.fullmatch(name):
                 side, embedding = (match[2], "") if match[2] else (match[3], "embedding_")
                 pair = self.pairs.setdefault((match[1], embedding), {})
                 if side in pair:
                     raise self.error(info.name, f"says the same as {pair[side].name!r}: expected one lora_{side} each")
+                if WRAPPED in wrapped:
+                    raise self.error(info.name, f"{TWICE}; {DO}, with the version that trained it")
                 pair[side] = info
             elif ".original_module." in name:
                 originals += 1  # peft's copy of the base's own tensor beside the trained one
@@ -200,6 +211,11 @@ class _Adapter:
         transposed = embedding or (flag and len(target.shape) == 2)
         rows, *cols = reversed(target.shape) if transposed else target.shape
         dims = [1] * (0 if embedding else len(cols) - 1)
+        groups = low.shape[1] // max(cols[0], 1) if dims and len(low.shape) == len(target.shape) else 1
+        if groups > 1 and high.shape == (rows, rank // groups, *dims):  # A sees every input, B is grouped
+            what = f"LoRA on a grouped convolution sums over all {groups} groups of {target.name!r}, so no weights of"
+            hint = "open the base without the adapter, or train it without this layer"
+            raise self.error(low.name, f"{what} its shape {target.shape} equal it, nor can peft merge it; {hint}")
         for info, expected in ((low, (rank, *cols)), (high, (rows, rank, *dims))):
             if info.dtype not in DTYPES:
                 raise self.error(info.name, f"{info.dtype}, expected one of {', '.join(map(str, DTYPES))}; {DO}")
