@@ -107,7 +107,7 @@ FUSED = {"target_modules": ["c_attn", "c_proj"], "r": 3, "lora_alpha": 5, "fan_i
 BERT = {"target_modules": ["query", "value", "dense"], "r": 3}
 PATTERNS = {
     "rank_pattern": {"1.self_attn.q_proj": 2, r"layers\.\d\.mlp\.down_proj": 5, "^model.layers.10.self_attn.v_proj": 4},
-    "alpha_pattern": {"q_proj": 7, "layers.1": 99},
+    "alpha_pattern": {"q_proj": 7, "layers.1": 99, "proj": 50},
 }
 CASES = {
     "linear": Case(model=Parts, config=LINEAR),
