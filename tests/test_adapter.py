@@ -146,6 +146,89 @@ def test_convolutions(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("kernel", [(3,), (1,), (1, 1), (2, 1, 2)])
+def test_convolutions_of_any_number_of_axes(tmp_path: Path, kernel: tuple[int, ...]) -> None:
+    ones = (1,) * len(kernel)
+    low, high, weight = normal(2, 3, *kernel, seed=1), normal(4, 2, *ones, seed=2), normal(4, 3, *kernel)
+    tensors = {f"{P}c.lora_A.weight": low, f"{P}c.lora_B.weight": high}
+    path = adapter(tmp_path, tensors, fan_in_fan_out=True)  # the flag is for matrices
+    merged = merged_adapter(path, wb.load({"c.weight": weight}))
+    convolution = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[len(kernel) - 1]
+    image = normal(1, 3, *(5 for _ in kernel)).double()
+    expected = convolution(image, weight.double()) + 3 * convolution(convolution(image, low.double()), high.double())
+    torch.testing.assert_close(convolution(image, merged["c.weight"].double()), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [2, 6])
+def test_a_grouped_convolution_is_refused_as_no_weights_equal_it(tmp_path: Path, groups: int) -> None:
+    """As peft builds it: A sees all 6 inputs, B is grouped."""
+    tensors = {f"{P}c.lora_A.weight": normal(6, 6, 3, 3), f"{P}c.lora_B.weight": normal(12, 6 // groups, 1, 1)}
+    message = f"sums over all {groups} groups of 'c.weight', so no weights of its shape (12, {6 // groups}, 3, 3) equal"
+    state = {"c.weight": normal(12, 6 // groups, 3, 3)}
+    refused(adapter(tmp_path, tensors, r=6), state, message, "nor can peft merge it; open the base without the adapter")
+
+
+def test_attention_with_a_fused_projection_is_refused(tmp_path: Path) -> None:
+    """So peft 0.21.2 names LoRA on nn.MultiheadAttention, and adds the ΔW of out_proj twice."""
+    tensors = lora("attn", 12, 4) | lora("attn.base_layer.out_proj", 4, 4)
+    state = {"attn.in_proj_weight": normal(12, 4), "attn.out_proj.weight": normal(4, 4)}
+    key = f"{P}attn.base_layer.out_proj.lora_A.weight"
+    message = "(nn.MultiheadAttention), whose ΔW depends on peft's version; merge it with peft"
+    refused(adapter(tmp_path, tensors), state, message, "with the version that trained it", key=key)
+
+
+def test_a_normalisation_saved_with_its_statistics(tmp_path: Path) -> None:
+    norm, new = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    new(normal(5, 3))
+    tensors = {f"{P}norm.{name}": tensor for name, tensor in new.state_dict().items()}
+    merged = merged_adapter(adapter(tmp_path, tensors, modules_to_save=["norm"]), wb.load(norm_in(norm)))
+    assert {name: tensor.tolist() for name, tensor in merged.items()} == {
+        f"norm.{name}": tensor.tolist() for name, tensor in new.state_dict().items()
+    }
+    assert merged["norm.num_batches_tracked"].dtype == torch.int64
+
+
+def norm_in(norm: nn.Module) -> nn.Module:
+    return nn.ModuleDict({"norm": norm})
+
+
+WRITTEN = r"""
+{"alora_invocation_tokens": null, "alpha_pattern": {"q_proj": 7, "layers.1": 99}, "arrow_config": null,
+"auto_mapping": null, "base_model_name_or_path": "", "bias": "none", "corda_config": null,
+"ensure_weight_tying": false, "eva_config": null, "exclude_modules": null, "fan_in_fan_out": false,
+"inference_mode": true, "init_lora_weights": true, "kasa_config": null, "layer_replication": null,
+"layers_pattern": null, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": 6, "lora_bias": false,
+"lora_dropout": 0.0, "lora_ga_config": null, "megatron_config": null, "megatron_core": "megatron.core",
+"modules_to_save": null, "monteclora_config": null, "peft_type": "LORA", "peft_version": "0.21.2",
+"qalora_group_size": 16, "r": 3,
+"rank_pattern": {"1.q_proj": 2, "layers\\.\\d\\.down": 5, "^model.layers.10.v": 4}, "revision": null,
+"target_modules": ["q_proj", "v", "down"], "target_parameters": null, "task_type": null,
+"trainable_token_indices": null, "use_bdlora": null, "use_dora": false, "use_qalora": false, "use_rslora": true,
+"velora_config": null}
+"""
+
+
+def test_a_configuration_as_peft_writes_it(tmp_path: Path) -> None:
+    """All the options of peft 0.21.2 in their places; ranks and scales by its rules, worked out by hand."""
+    expected = {  # module: rank, α
+        "model.layers.0.q_proj": (3, 7),
+        "model.layers.1.q_proj": (2, 7),
+        "model.layers.1.down": (5, 6),
+        "model.layers.10.down": (3, 6),  # \d is one digit
+        "model.layers.10.v": (4, 6),
+    }
+    tensors: dict[str, Tensor] = {}
+    for seed, (module, (rank, _)) in enumerate(expected.items()):
+        tensors |= lora(module, 5, 4, rank=rank, seed=seed)
+    path = adapter(tmp_path, tensors)
+    (path / "adapter_config.json").write_text(WRITTEN)
+    state = {f"{module}.weight": normal(5, 4, seed=seed) for seed, module in enumerate(expected)}
+    merged = merged_adapter(path, wb.load(state))
+    for module, (rank, alpha) in expected.items():
+        change = alpha / math.sqrt(rank) * product(tensors, module)
+        agrees(merged[f"{module}.weight"], state[f"{module}.weight"].double() + change)
+
+
 @pytest.mark.parametrize("form", ["head.weight", "head.modules_to_save.weight", "head.modules_to_save.default.weight"])
 def test_whole_tensors_replace_those_of_the_base(tmp_path: Path, form: str) -> None:
     new, state = normal(3, 5, seed=4), base()
@@ -319,6 +402,11 @@ def refused(path: Path, state: Mapping[str, Any], *parts: str, key: str | None =
         ({"target_parameters": ["experts.w"]}, "target_parameters", "LoRA on bare parameters"),
         ({"trainable_token_indices": [1]}, "trainable_token_indices", "single rows of the embedding"),
         ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens", "acts only on some tokens"),
+        ({"arrow_config": {"top_k": 2}}, "arrow_config", "Arrow chooses adapters token by token"),
+        ({"kasa_config": {"beta": 0.0001}}, "kasa_config", "KaSA takes the smallest singular values from the base's"),
+        ({"use_bdlora": {"nblocks": 2}}, "use_bdlora", "BD-LoRA stores the blocks of a block-diagonal matrix"),
+        ({"velora_config": {"num_groups": 32}}, "velora_config", "VeLoRA keeps tensors of its own beside A and B"),
+        ({"monteclora_config": {"num_samples": 8}}, "monteclora_config", "MonteCLoRA draws A anew in every step"),
         ({"init_lora_weights": "pissa_niter_4"}, "init_lora_weights", "'pissa_niter_4' changed the base's own weights"),
         ({"init_lora_weights": "olora"}, "init_lora_weights", "'olora' changed the base's own weights"),
         ({"layers_pattern": "h"}, "layers_pattern", "set without layers_to_transform"),

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError
 
 import workbench as wb
 
@@ -60,6 +62,91 @@ def test_a_revision_is_that_revision(tmp_path: Path) -> None:
 )
 def test_what_is_not_there_says_so(source: str, words: str, tmp_path: Path) -> None:
     assert words in opened(source, tmp_path)
+
+
+class Hub:
+    """A repository in a folder, in place of the network; it remembers what was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked = folder, list[tuple[str, str | None]]()
+
+    def __call__(self, repository: str, name: str, *, revision: str | None) -> str:
+        assert repository == "org/name"
+        self.asked.append((name, revision))
+        if not (self.folder / name).is_file():
+            raise EntryNotFoundError(name)
+        return str(self.folder / name)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    served = Hub(tmp_path / "repository")
+    served.folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "README.md", "training_args.bin", "modeling.py"):
+        (served.folder / name).write_text("{}")
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", served)
+    return served
+
+
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_only_the_index_and_its_shards_are_fetched(revision: str | None, hub: Hub) -> None:
+    wb.save({"a": torch.ones(8), "b": torch.zeros(8)}, hub.folder, shard_bytes=32)
+    weights = wb.load(f"hf://org/name@{revision}" if revision else "hf://org/name")
+    assert {name: tensor.sum().item() for name, tensor in weights.items()} == {"a": 8, "b": 0}
+    shards = sorted(file.name for file in hub.folder.glob("*.safetensors"))
+    assert hub.asked == [(name, revision) for name in ("model.safetensors.index.json", *shards)]
+
+
+def test_a_single_file_is_all_that_is_fetched_and_safetensors_goes_before_pickles(hub: Hub) -> None:
+    wb.save({"a": torch.ones(8)}, hub.folder)
+    torch.save({"a": torch.zeros(8)}, hub.folder / "pytorch_model.bin")
+    assert wb.load("hf://org/name")["a"].sum() == 8
+    assert [name for name, _ in hub.asked] == ["model.safetensors.index.json", "model.safetensors"]
+    (hub.folder / "model.safetensors").unlink()
+    assert wb.load("hf://org/name")["a"].sum() == 0
+    assert hub.asked[-1] == ("pytorch_model.bin", None)
+
+
+def test_a_repository_without_weights_says_what_was_looked_for(hub: Hub) -> None:
+    with pytest.raises(wb.CheckpointNotFoundError, match=r"hf://org/name: it holds none of \('model.safetensors.ind"):
+        wb.load("hf://org/name")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "hf://org/name: its model.safetensors.index.json is damaged: Expecting"),
+        ("[]", "its model.safetensors.index.json is damaged: list indices"),
+        ("{}", "its model.safetensors.index.json is damaged: 'weight_map'"),
+        ('{"weight_map": 3}', "its model.safetensors.index.json is damaged"),
+    ],
+)
+def test_a_damaged_index_of_a_repository_is_named(text: str, words: str, hub: Hub) -> None:
+    (hub.folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(wb.CheckpointError, match=words):
+        wb.load("hf://org/name")
+
+
+def test_an_index_of_a_repository_leads_nowhere_else(hub: Hub) -> None:
+    torch.save({"a": torch.ones(2)}, hub.folder.parent / "outside.bin")
+    (hub.folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../outside.bin"}}')
+    with pytest.raises(wb.CheckpointError, match=r"outside the checkpoint's folder: refused"):
+        wb.load("hf://org/name")
+
+
+def test_a_hub_that_refuses_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError("no route to host\nand more")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(wb.CheckpointNotFoundError, match="hf://org/name: the hub does not give it: no route to host$"):
+        wb.load("hf://org/name")
+
+
+def test_without_huggingface_hub_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(wb.CheckpointError, match=r"hub ids need: pip install 'weight-workbench\[hub\]'"):
+        wb.load("hf://org/name")
 
 
 # Nestings that training scripts leave

@@ -221,6 +221,9 @@ def test_shards_of_torch_files_open_too(tmp_path: Path) -> None:
             r"\[b\]: the index places it in one.safetensors, which does not",
         ),
         ({"a": 3}, r"\[a\]: the index gives 3 for its file"),
+        ({"a": "empty.safetensors"}, r"net/empty.safetensors: the file is empty"),
+        ({"a": "cut.safetensors"}, r"net/cut.safetensors: not a valid safetensors file: .*not fully covered"),
+        ({"a": "sub"}, r"\[a\]: the index places it in sub, which is missing"),
         ({}, 'an index without "weight_map"'),
         ([], 'an index without "weight_map"'),
     ],
@@ -229,6 +232,9 @@ def test_an_index_is_not_believed(weight_map: Any, words: str, tmp_path: Path) -
     safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "outside.safetensors")
     folder = index_of(tmp_path / "net", weight_map)
     safetensors.torch.save_file({"a": torch.ones(2)}, folder / "one.safetensors")
+    (folder / "cut.safetensors").write_bytes((folder / "one.safetensors").read_bytes()[:-1])
+    (folder / "empty.safetensors").touch()
+    (folder / "sub").mkdir()
     with pytest.raises(wb.CheckpointError, match=words):
         wb.load(folder)
 

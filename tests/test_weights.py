@@ -263,6 +263,34 @@ def test_every_dtype_and_shape_is_read_bit_by_bit(form: str, dtype: str, tmp_pat
     assert {name: bits(weights[name]) for name in weights} == {name: bits(one) for name, one in tensors.items()}
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "uint32", "uint64", "float8_e8m0fnu"])
+def test_the_rarer_dtypes_of_safetensors_are_read_bit_by_bit(dtype: str, tmp_path: Path) -> None:
+    kind = getattr(torch, dtype)
+    raw = torch.arange(4 * kind.itemsize, dtype=torch.uint8)
+    name = {"uint16": "U16", "uint32": "U32", "uint64": "U64", "float8_e8m0fnu": "F8_E8M0"}[dtype]
+    text = json.dumps({"a": {"dtype": name, "shape": [2, 2], "data_offsets": [0, raw.numel()]}})
+    path = header(text, 0)(tmp_path / "net.safetensors")
+    path.write_bytes(path.read_bytes() + raw.numpy().tobytes())
+    assert bits(wb.load(path)["a"]) == bits(raw.view(kind).reshape(2, 2))
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
+def test_what_is_not_finite_is_told_by_the_tables_and_loses_no_bit(form: str, tmp_path: Path) -> None:
+    matrix, vector = torch.randn(40, 30, generator=torch.Generator().manual_seed(0)), torch.tensor([1.0, -torch.inf])
+    matrix[3, 4] = torch.nan
+    tensors = {"matrix": matrix, "vector": vector, "scalar": torch.tensor(2.0), "none": torch.empty(0, 3)}
+    weights = wb.load(FORMS[form](tensors, tmp_path / "net"))
+    assert {name: bits(weights[name]) for name in weights} == {name: bits(one) for name, one in tensors.items()}
+    table = wb.contents(weights).frame().set_index("layer")
+    assert (table.loc["matrix", "nan"], table.loc["vector", "infinite"]) == (1, 1)
+    assert table.loc["matrix", "reason"] == "1 of 1200 elements is NaN"
+    assert dict(table["verdict"][["scalar", "none"]]) == {"scalar": "constant", "none": "empty"}
+    reasons = wb.layers(weights).frame().set_index("tensor")["reason"]
+    assert reasons["none"] == "empty tensor" and reasons["scalar"].startswith("a scalar")
+    row = wb.spectrum(weights, layers="matrix").row("matrix")
+    assert row["verdict"] == "failed" and "NaN" in row["reason"]
+
+
 def test_a_view_of_a_large_storage_is_read_as_what_it_shows(tmp_path: Path) -> None:
     whole = torch.arange(24.0).reshape(4, 6)
     views = {"part": whole[1:3], "column": whole[:, 2], "transposed": whole.T, "expanded": whole[:1].expand(3, 6)}
@@ -446,6 +474,35 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: write(path, (10**9).to_bytes(8, "little") + b"{}"),
         "not a valid safetensors file: .*header too large",
     ),
+    "safetensors, fewer than 8 bytes": (
+        lambda path: write(path.with_suffix(".safetensors"), b"abc"),
+        "not a valid safetensors file: .*header too small",
+    ),
+    "safetensors, header longer than the file": (
+        lambda path: write(path, (5000).to_bytes(8, "little") + b'{"a":{}}'),
+        "not a valid safetensors file: .*invalid header length",
+    ),
+    "safetensors, header length of 2^63": (
+        lambda path: write(path, (2**63).to_bytes(8, "little") + b'{"a":{}}'),
+        "not a valid safetensors file: .*header too large",
+    ),
+    "safetensors, end before begin": (
+        header('{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}'),
+        "not a valid safetensors file: .*invalid offset for tensor `a`",
+    ),
+    "safetensors, sizes overflow": (
+        header('{"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,8]}}'),
+        "not a valid safetensors file: .*overflow",
+    ),
+    "safetensors, negative size": (
+        header('{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}'),
+        "not a valid safetensors file: .*-2",
+    ),
+    "safetensors, metadata is no text": (
+        header('{"__metadata__":{"step":3},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'),
+        "not a valid safetensors file: .*expected a string",
+    ),
+    "safetensors, no JSON": (header("{" * 40), "not a valid safetensors file: .*header"),
     "safetensors, trailing bytes": (
         header('{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', 9),
         "not a valid safetensors file",
@@ -553,7 +610,7 @@ def test_what_is_not_there_offers_what_is(case: str, tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(error.value)).reason == error.value.reason
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "net.pt", "net.pth", "net.th", "last.ckpt"])
 def test_a_folder_with_one_weight_file_means_that_file(name: str, tmp_path: Path) -> None:
     folder("config.json", "README.md")(tmp_path / "net")
     (as_safetensors if name.endswith("safetensors") else as_zip)(TENSORS, tmp_path / "net" / name)

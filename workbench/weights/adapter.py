@@ -1,6 +1,5 @@
 """PEFT LoRA adapters: a base model with the adapter applied, tensor by tensor when one is asked for."""
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -12,25 +11,17 @@ import torch
 from torch import Tensor
 
 from workbench.errors import CheckpointError, CheckpointNotFoundError, nearest
+from workbench.weights.adapter_config import CONFIG, DO, adapter_config, setting
 from workbench.weights.files import open_file
 from workbench.weights.opened import NATURAL_ORDER, Opened
 from workbench.weights.weights import TensorInfo, Weights
 
-CONFIG = "adapter_config.json"
 FILES = ("adapter_model.safetensors", "adapter_model.bin")  # peft prefers them in this order
 PREFIX = "base_model.model."
-DO = "merge it with peft (model.merge_and_unload().save_pretrained(path)) and open the result"
-REFUSED = {  # options under which the adapted model is not W + scale · B A
-    "use_dora": "DoRA rescales every row by a trained magnitude",
-    "use_qalora": "QALoRA pools the inputs by groups of a quantised base",
-    "lora_bias": "the LoRA matrices have biases of their own",
-    "layer_replication": "layers of the base are repeated",
-    "target_parameters": "LoRA on bare parameters, not on modules",
-    "trainable_token_indices": "single rows of the embedding are trained",
-    "alora_invocation_tokens": "activated LoRA acts only on some tokens, so no weights equal it",
-}
-REWRITES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these initialisations change the base's own weights
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+WRAPPED = ".base_layer."  # between a layer that peft wraps and what is its own
+# peft 0.21.2 and those before add out_proj's ΔW twice, in training too (its pull request 3774)
+TWICE = "LoRA on a part of a layer that has LoRA itself (nn.MultiheadAttention), whose ΔW depends on peft's version"
 LORA = re.compile(r"(.+)\.lora_(?:([AB])(?:\.default)?\.weight|embedding_([AB])(?:\.default)?)")
 
 
@@ -83,8 +74,9 @@ def merged_adapter(path: Path, base: Weights) -> Weights:
 
     Misreads: nothing in the files tells which model the adapter was trained on; one of equal shapes fits as well. For a
     square W from a file, `fan_in_fan_out` alone tells which way ΔW goes; an nn.Module as base tells it by its classes.
+    Where two patterns match one module the first in the file counts, and peft sorts them when it saves.
     """
-    config = _config(path / CONFIG)
+    config = adapter_config(path / CONFIG)
     file = next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None:
         raise CheckpointNotFoundError(str(path), None, f"an adapter without weights; expected {' or '.join(FILES)}")
@@ -127,12 +119,15 @@ class _Adapter:
         self.whole: dict[str, TensorInfo] = {}
         originals = 0
         for info in opened.infos:
-            name = info.name.removeprefix(PREFIX).replace(".base_layer.", ".")
+            wrapped = info.name.removeprefix(PREFIX)
+            name = wrapped.replace(WRAPPED, ".")
             if match := LORA.fullmatch(name):
                 side, embedding = (match[2], "") if match[2] else (match[3], "embedding_")
                 pair = self.pairs.setdefault((match[1], embedding), {})
                 if side in pair:
                     raise self.error(info.name, f"says the same as {pair[side].name!r}: expected one lora_{side} each")
+                if WRAPPED in wrapped:
+                    raise self.error(info.name, f"{TWICE}; {DO}, with the version that trained it")
                 pair[side] = info
             elif ".original_module." in name:
                 originals += 1  # peft's copy of the base's own tensor beside the trained one
@@ -194,12 +189,17 @@ class _Adapter:
         if target.dtype not in DTYPES or len(target.shape) < 2 or (embedding and len(target.shape) > 2):
             got = f"{target.name!r} of the base is {target.dtype} of shape {target.shape}"
             raise self.error(low.name, f"{got}, expected a matrix of floats; open the base before it was quantised")
-        rank, alpha = _setting(self.config, "rank_pattern", module), _setting(self.config, "alpha_pattern", module)
+        rank, alpha = setting(self.config, "rank_pattern", module), setting(self.config, "alpha_pattern", module)
         # peft lets a module's class overrule the flag, which is all that a file has
         flag = {"Linear": False, "Conv1D": True}.get(target.module or "", bool(self.config.get("fan_in_fan_out")))
         transposed = embedding or (flag and len(target.shape) == 2)
         rows, *cols = reversed(target.shape) if transposed else target.shape
         dims = [1] * (0 if embedding else len(cols) - 1)
+        groups = low.shape[1] // max(cols[0], 1) if dims and len(low.shape) == len(target.shape) else 1
+        if groups > 1 and high.shape == (rows, rank // groups, *dims):  # A sees every input, B is grouped
+            what = f"LoRA on a grouped convolution sums over all {groups} groups of {target.name!r}, so no weights of"
+            hint = "open the base without the adapter, or train it without this layer"
+            raise self.error(low.name, f"{what} its shape {target.shape} equal it, nor can peft merge it; {hint}")
         for info, expected in ((low, (rank, *cols)), (high, (rows, rank, *dims))):
             if info.dtype not in DTYPES:
                 raise self.error(info.name, f"{info.dtype}, expected one of {', '.join(map(str, DTYPES))}; {DO}")
@@ -224,56 +224,6 @@ class _Adapter:
                 raise self.error(info.name, f"{info.dtype}, expected {target.dtype} as in the base; save it as that")
             found[target.name] = info
         return found
-
-
-def _config(path: Path) -> dict[str, Any]:
-    """The adapter's configuration, if ΔW = scale · B A is all that it asks for."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(str(path), None, f"cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(str(path), None, f"not valid JSON ({error}); save the adapter again") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(str(path), None, f"holds a {type(config).__name__}, expected an object with peft_type")
-
-    def refuse(key: str, why: str) -> CheckpointError:
-        return CheckpointError(str(path), key, why)
-
-    if config.get("peft_type") != "LORA":
-        raise refuse("peft_type", f"{config.get('peft_type')!r} is not supported, expected 'LORA'; {DO}")
-    for key, what in REFUSED.items():
-        if config.get(key) not in (None, False, [], {}):
-            raise refuse(key, f"not supported: {what}; {DO}")
-    if str(config.get("init_lora_weights")).casefold().startswith(REWRITES_BASE):
-        what = f"{config['init_lora_weights']!r} changed the base's own weights before training"
-        raise refuse("init_lora_weights", f"not supported: {what}; {DO}")
-    if config.get("layers_pattern") and config.get("layers_to_transform") is None:
-        raise refuse("layers_pattern", f"set without layers_to_transform, which peft does not allow either; {DO}")
-    if (bias := config.get("bias", "none")) not in ("none", "all", "lora_only"):
-        raise refuse("bias", f"{bias!r}, expected 'none', 'all' or 'lora_only'; {DO}")
-    for key, pattern, kind in (("r", "rank_pattern", "a positive int"), ("lora_alpha", "alpha_pattern", "a number")):
-        whole = (int,) if key == "r" else (int, float)
-        patterns = config.get(pattern) or {}
-        if not isinstance(patterns, dict):
-            raise refuse(pattern, f"a {type(patterns).__name__}, expected an object from module names to numbers")
-        for where, value in ((key, config.get(key)), *((pattern, value) for value in patterns.values())):
-            if type(value) not in whole or not math.isfinite(value) or (key == "r" and value < 1):
-                raise refuse(where, f"{value!r}, expected {kind}; save the adapter again")
-        for expression in patterns:
-            try:
-                re.compile(rf"(.*\.)?({expression})$")
-            except re.error as error:
-                raise refuse(pattern, f"{expression!r} is no regular expression: {error}; correct it") from error
-    return config
-
-
-def _setting(config: Mapping[str, Any], patterns: str, module: str) -> Any:
-    """A module's r or α: of the first pattern that matches it or its end, as in peft's get_pattern_key."""
-    for expression, value in (config.get(patterns) or {}).items():
-        if re.match(rf"(.*\.)?({expression})$", module):
-            return value
-    return config["r" if patterns == "rank_pattern" else "lora_alpha"]
 
 
 def _reader(
