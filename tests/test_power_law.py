@@ -263,10 +263,10 @@ def test_a_tail_is_all_that_lies_at_or_above_its_xmin_also_among_equal_eigenvalu
     assert fit.tail_size == int((values >= fit.xmin).sum())
 
 
-def test_a_spectrum_takes_the_peak_rule_and_does_not_judge_it_yet() -> None:
+def test_a_spectrum_takes_the_peak_rule_and_calls_noise_by_its_name() -> None:
     row = wb.spectrum({"fc.weight": torch.randn(80, 60, generator=torch.Generator().manual_seed(0))}, xmin="peak")
     assert row.meta["parameters"]["xmin"] == "peak"
-    assert row.row("fc")["verdict"] == "not judged"
+    assert row.row("fc")["verdict"] == "no tail"
     fit = power_law(row.eigenvalues["fc"], "peak")
     assert (row.row("fc")["alpha"], row.row("fc")["xmin"]) == (fit.alpha, fit.xmin)
 

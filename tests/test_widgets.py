@@ -221,7 +221,7 @@ def test_a_saved_result_can_be_looked_at(explorer: wb.ui.SpectrumExplorer, check
     wb.spectrum(checkpoint, xmin="median").save(tmp_path / "saved")
     viewer = Explorer()
     viewer.result = wb.open_result(tmp_path / "saved")
-    assert list(shown_frame(viewer)["verdict"].unique()) == ["not judged"]
+    assert list(shown_frame(viewer)["verdict"].unique()) == ["no tail"]
     assert viewer.plots[ESD].spec is not None
 
 

@@ -110,7 +110,7 @@ def test_code_and_export(tour: Any, fresh_kernel: Callable[[str, Path], str], mi
     explorer.get_by_role("textbox", name="Layers").fill("encoder.layer.1.*")
     explorer.get_by_role("textbox", name="Layers").press("Enter")
     explorer.get_by_role("button", name="Run").click()
-    expect(explorer.locator(".wb-status")).to_contain_text("6 layers (6 not judged)")
+    expect(explorer.locator(".wb-status")).to_contain_text("6 layers (6 heavier than noise)")
 
     explorer.get_by_role("button", name="Code", exact=True).or_(explorer.get_by_text("Code", exact=True)).first.click()
     code = explorer.locator(".wb-code textarea")

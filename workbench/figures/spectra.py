@@ -13,6 +13,8 @@ VERDICT_ROLES = {
     "typical": "first",
     "heavy": "second",
     "weak": "third",
+    "heavier than noise": "first",
+    "lighter than noise": "third",
     "not judged": "fourth",
     "no tail": "muted",
 }

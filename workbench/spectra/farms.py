@@ -1,24 +1,23 @@
 """`wb.farms`: the tail exponent of every weight matrix at one aspect ratio."""
 
 import math
-import time
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from workbench.errors import ArgumentError, Cancelled, LayerError, nearest
-from workbench.layers import Conv, Exclusion, Layer, Selection, layer_views, selected
+from workbench.errors import ArgumentError, nearest
+from workbench.layers import Conv, Layer, Run, Selection, layer_run
 from workbench.linalg import resolved_device
-from workbench.progress import Outcome, ProgressCallback, map_units
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
-from workbench.spectra.farms_layer import LayerFarms, Rules, Sampling, layer_farms, shape_row
+from workbench.progress import ProgressCallback
+from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.spectra.farms_layer import Rules, Sampling, layer_farms, shape_row
 from workbench.spectra.power_law import Xmin, checked_xmin
-from workbench.spectra.spectrum import MOST_WORKERS, SMALL_ELEMENTS, Spectrum
-from workbench.weights import ModelLike, Weights, load
+from workbench.spectra.spectrum import Spectrum
+from workbench.weights import ModelLike
 
 WINDOW = 100  # rows: FARMS' setting for vision models, and the default in its released code for both
 STEPS = 9  # windows per axis: FARMS' setting for vision models
@@ -86,6 +85,7 @@ def farms(
     resamples: int = 100,
     seed: int = 0,
     device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Farms:
     """The tail exponent α = 1 + n/Σ ln(λ/xmin) of the pooled eigenvalues of equal windows of each weight matrix.
@@ -111,6 +111,7 @@ def farms(
         resamples: resamples of the windows behind `alpha_error`; 0 for none.
         seed: of the resamples, per layer.
         device: `auto`, `cpu` or `cuda`.
+        cache: a folder that keeps finished layers by content fingerprint and parameters.
         progress: called before each layer with a Progress; it may raise `wb.Cancelled`.
 
     Returns:
@@ -143,7 +144,6 @@ def farms(
         >>> row["windows"], row["coverage"], row["num_eigenvalues"], row["verdict"]
         (9, 1.0, 288, 'no tail')
     """
-    begin = time.perf_counter()
     rules = checked_rules(
         aspect_ratio=aspect_ratio,
         window=window,
@@ -155,34 +155,21 @@ def farms(
         resamples=resamples,
         seed=seed,
     )
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
     place = resolved_device(device)
-    weights = load(model)
-    views = layer_views(weights)
-    chosen = selected(views, layers, short_source(weights.source))
-
-    def unit(layer: Layer) -> LayerFarms:
-        return layer_farms(layer, weights.borrowed(layer.tensor), rules=rules, device=place)
-
-    def result(outcomes: Sequence[Outcome[Layer, LayerFarms]]) -> Farms:
-        names = [layer.layer for layer in chosen] if layers is not None else None
-        parameters = vars(rules) | {"layers": names, "stride": stride, "steps": steps}
-        del parameters["seed"]
-        meta = weights.provenance("wb.farms", **parameters)
-        meta |= {"seed": seed, "dtype": "float64", "device": str(place), "seconds": time.perf_counter() - begin}
-        if len(outcomes) < len(chosen):
-            meta["cancelled"] = {"done": len(outcomes), "total": len(chosen)}
-        return _farms(weights, views, outcomes, rules, meta)
-
-    try:
-        largest = max(weights.infos[layer.tensor].elements for layer in chosen)
-        several = place.type == "cpu" and largest <= SMALL_ELEMENTS
-        workers = min(torch.get_num_threads(), MOST_WORKERS) if several else 1
-        return result(map_units(unit, chosen, name=lambda layer: layer.layer, progress=progress, workers=workers))
-    except Cancelled as stop:
-        stop.partial = result(stop.partial)
-        raise
+    parameters = vars(rules) | {"stride": stride, "steps": steps}
+    del parameters["seed"]
+    return layer_run(
+        model,
+        layers,
+        lambda layer, tensor: layer_farms(layer, tensor, rules=rules, device=place),
+        lambda run: _farms(run, rules),
+        function="wb.farms",
+        parameters=parameters,
+        seed=seed,
+        device=place,
+        cache=cache,
+        progress=progress,
+    )
 
 
 def checked_rules(
@@ -244,29 +231,14 @@ def _whole(value: object, least: float) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
-def _failed(layer: Layer, rules: Rules, error: Exception) -> dict[str, Any]:
-    known = isinstance(error, LayerError)
+def _failed(layer: Layer, rules: Rules, reason: str) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(NUMBERS, math.nan)
     row |= dict.fromkeys(("window_rows", "window_cols", "windows", "num_eigenvalues", "tail_size"), 0)
-    row |= {"verdict": "failed", "reason": str(error) if known else f"{type(error).__name__}: {error}"}
-    return row | shape_row(layer, rules)
+    return row | {"verdict": "failed", "reason": reason} | shape_row(layer, rules)
 
 
-def _farms(
-    weights: Weights,
-    views: Sequence[Layer | Exclusion],
-    outcomes: Sequence[Outcome[Layer, LayerFarms]],
-    rules: Rules,
-    meta: dict[str, Any],
-) -> Farms:
-    done = [(outcome.unit, outcome.value) for outcome in outcomes if outcome.value is not None]
-    rows = [
-        outcome.value.row if outcome.value else _failed(outcome.unit, rules, outcome.error or LayerError("no value"))
-        for outcome in outcomes
-    ]
-    left_out = [view for view in views if isinstance(view, Exclusion)]
-    excluded = (vars(view) | {"elements": weights.infos[view.tensor].elements} for view in left_out)
-    tables = {"layers": Farms.columns("layers", rows), "excluded": Farms.columns("excluded", excluded)}
-    meta["fingerprints"] = {layer.tensor: value.fingerprint for layer, value in done}
-    eigenvalues = {layer.layer: value.eigenvalues for layer, value in done}
-    return Farms(tables=tables, meta=meta, eigenvalues=eigenvalues)
+def _farms(run: Run, rules: Rules) -> Farms:
+    rows = {"layers": run.rows("layers", lambda layer, reason: _failed(layer, rules, reason))}
+    rows["excluded"] = run.excluded()
+    tables = {name: Farms.columns(name, inside) for name, inside in rows.items()}
+    return Farms(tables=tables, meta=run.meta, eigenvalues=run.tensors("eigenvalues"))

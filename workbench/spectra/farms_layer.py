@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.layers import Conv, Layer, matrices
+from workbench.cache import Entry
+from workbench.layers import Conv, Layer, found, matrices
 from workbench.linalg import gram_eigenvalues
 from workbench.seeds import generator
+from workbench.spectra import nulls
 from workbench.spectra.norms import zero_threshold
 from workbench.spectra.power_law import CANDIDATES, NO_FIT, SEARCH_LIMIT, PowerLaw, Xmin, power_law
-from workbench.spectra.verdicts import verdict
 from workbench.spectra.weightwatcher import SLICE_SCALE
 from workbench.spectra.window_bootstrap import standard_error, window_bootstrap
 from workbench.spectra.windows import Windows, cover, reference, reference_blocks, window_eigenvalues
-from workbench.weights import content_fingerprint
 
 Sampling = Literal["cover", "reference"]
 
@@ -42,15 +42,6 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class LayerFarms:
-    """One layer's part of a Farms."""
-
-    row: dict[str, Any]
-    eigenvalues: Tensor
-    fingerprint: str
-
-
-@dataclass(frozen=True)
 class Estimate:
     """The fit of a layer's pools, its standard error, the non-zero eigenvalues that it saw, and what to say of it."""
 
@@ -60,7 +51,7 @@ class Estimate:
     remarks: Sequence[str]
 
 
-def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.device) -> LayerFarms:
+def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.device) -> Entry:
     """One layer's windows, estimate and verdict: the unit of work of `farms`, with arguments checked there."""
     layer = as_released(layer) if rules.sampling == "reference" else layer
     own = matrices(layer, tensor.to(device), rules.conv)
@@ -76,28 +67,32 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
         full, values = full * SLICE_SCALE**2, values * SLICE_SCALE**2
     pools = list(values.transpose(0, 1).flatten(1, 2)) if blocks else [values.flatten(0, 2)]
     resolution = torch.finfo(tensor.dtype).eps
-    found = estimate(pools, windows, windows.disjoint * count // len(pools), layer.layer, resolution, rules)
-    word, reason = farms_verdict(found.fit, rules.xmin, found.count)
+    guess = estimate(pools, windows, windows.disjoint * count // len(pools), layer.layer, resolution, rules)
     pooled, full = values.flatten().sort().values, full.flatten().sort().values
     if len(pooled) > KEPT:
         remarks = [*remarks, f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept"]
+    seen = pooled[pooled > zero_threshold(pooled, max(windows.height, windows.width))]
+    independent = windows.elements * count / (windows.height * windows.width)
+    word, reason = nulls.farms_verdict(
+        guess.fit.alpha, rules.xmin, seen, windows.height, windows.width, windows.count * count, independent
+    )
     full = full[full > zero_threshold(full, max(rows, cols))]
     row = shape_row(layer, rules) | {
         "verdict": word,
-        "reason": "; ".join(filter(None, [reason, *remarks, *found.remarks, layer.remark])),
+        "reason": "; ".join(filter(None, [reason, *remarks, *guess.remarks, layer.remark])),
         "window_rows": windows.height,
         "window_cols": windows.width,
         "windows": windows.count * count,
         "coverage": windows.elements / (rows * cols),
         "num_eigenvalues": len(pooled),
-        "alpha": found.fit.alpha,
-        "alpha_error": found.error,
-        "ks_distance": found.fit.ks_distance,
-        "xmin": found.fit.xmin,
-        "tail_size": found.fit.tail_size,
+        "alpha": guess.fit.alpha,
+        "alpha_error": guess.error,
+        "ks_distance": guess.fit.ks_distance,
+        "xmin": guess.fit.xmin,
+        "tail_size": guess.fit.tail_size,
         "alpha_full": power_law(full, rules.xmin, resolution=resolution).alpha,
     }
-    return LayerFarms(row, order_statistics(pooled), content_fingerprint(tensor))
+    return found({"layers": [row]}, {"eigenvalues": order_statistics(pooled)})
 
 
 def estimate(
@@ -182,14 +177,6 @@ def mean_fit(fits: Sequence[PowerLaw]) -> PowerLaw:
         tail_size=sum(fit.tail_size for fit in found),
         candidates=sum(fit.candidates for fit in found),
     )
-
-
-def farms_verdict(fit: PowerLaw, xmin: Xmin, count: int) -> tuple[str, str]:
-    """The verdict on a FARMS fit and its reason: `no tail` where nothing could be fitted, else `not judged` as yet."""
-    word, reason = verdict(fit, xmin, count)
-    if word == "no tail":
-        return word, reason
-    return "not judged", "α of FARMS is judged against its own noise null, which is not computed yet"
 
 
 def order_statistics(ascending: Float[Tensor, " n"]) -> Float[Tensor, " kept"]:

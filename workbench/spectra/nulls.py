@@ -334,7 +334,8 @@ def _against_noise(alpha: float, tail_size: float, null: NoiseAlpha, spikes: int
         few = f"noise of this shape has {null.tail_size:.2g} eigenvalues in such a tail, the layer {tail_size:g}"
         return ("heavier than noise" if spikes else "no tail"), few
     quoted = f"α = {alpha:.4g}; noise of this shape gives {null}"
-    beyond = f", and {spikes} of the eigenvalues lie beyond its edge" if spikes else ""
+    lie = "eigenvalue lies" if spikes == 1 else "eigenvalues lie"
+    beyond = f", and {spikes} {lie} beyond its edge" if spikes else ""
     if alpha > null.high:
         return "lighter than noise", quoted + beyond.replace("and", "yet")
     return ("heavier than noise" if spikes or alpha < null.low else "no tail"), quoted + beyond

@@ -2,32 +2,31 @@
 
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from workbench.cache import Cache, Entry
-from workbench.errors import ArgumentError, Cancelled, LayerError
-from workbench.layers import Conv, Exclusion, Layer, Selection, layer_views, matrices, selected
+from workbench.cache import Entry
+from workbench.errors import ArgumentError
+from workbench.layers import Conv, Layer, Run, Selection, found, layer_run, matrices
 from workbench.linalg import gram_eigenvalues, resolved_device
-from workbench.progress import Outcome, ProgressCallback, map_units
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
-from workbench.spectra import weightwatcher
+from workbench.progress import ProgressCallback
+from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.spectra import details as detail_tables
+from workbench.spectra import nulls, verdicts, weightwatcher
+from workbench.spectra.details import Spectral, checked_detail, details
 from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
-from workbench.spectra.verdicts import verdict
-from workbench.weights import ModelLike, Weights, content_fingerprint, load
+from workbench.weights import ModelLike
 
 METRICS = (
     "num_eigenvalues rank alpha alpha_error ks_distance xmin tail_size alpha_weighted log_alpha_norm stable_rank "
     "entropy lambda_max frobenius_squared"
 ).split()
-SMALL_ELEMENTS = 1 << 24  # 64 MB of float32: tensors up to this size are analysed several at a time
-MOST_WORKERS = 8
+DRAWN = {"randomised", "goodness"}  # details that draw random numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -36,6 +35,7 @@ class Spectrum(LayerResult):
 
     Attributes:
         eigenvalues: layer id → all λ of the layer, ascending, float64; layers that failed have none.
+        randomised: layer id → λ of the layer with its elements shuffled; empty without `detail="randomised"`.
     """
 
     COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
@@ -64,12 +64,17 @@ class Spectrum(LayerResult):
             "elements": Column("its elements", int, low=0),
             "reason": Column("why it is none", str, ""),
         },
+        **detail_tables.COLUMNS,
         "weightwatcher": weightwatcher.COLUMNS,
     }
-    OPTIONAL: ClassVar[Mapping[str, str]] = {"weightwatcher": "it is made by wb.spectrum(..., compat='weightwatcher')"}
+    OPTIONAL: ClassVar[Mapping[str, str]] = {
+        **{name: f"it is made by wb.spectrum(..., detail={name!r})" for name in detail_tables.DETAILS},
+        "weightwatcher": "it is made by wb.spectrum(..., compat='weightwatcher')",
+    }
     NEXT: ClassVar[str] = ".frame(), wb.figure(spectrum), wb.figure(spectrum, 'esd', layer=…), wb.ui.SpectrumExplorer()"
 
     eigenvalues: Mapping[str, Tensor]
+    randomised: Mapping[str, Tensor] = field(default_factory=dict)
 
     def facts(self) -> str:
         """Layers, verdicts, what was excluded, and whether the run was stopped."""
@@ -83,26 +88,6 @@ class Spectrum(LayerResult):
         )
 
 
-@dataclass(frozen=True)
-class LayerSpectrum:
-    """One layer's part of a Spectrum."""
-
-    row: dict[str, Any]
-    eigenvalues: Tensor
-    fingerprint: str
-    weightwatcher: dict[str, Any] | None
-
-    def entry(self) -> Entry:
-        """As a cache keeps it."""
-        values = {"row": self.row, "fingerprint": self.fingerprint, "weightwatcher": self.weightwatcher}
-        return Entry(values, {"eigenvalues": self.eigenvalues})
-
-    @classmethod
-    def of(cls, entry: Entry) -> "LayerSpectrum":
-        """From what a cache kept."""
-        return cls(**entry.values, eigenvalues=entry.tensors["eigenvalues"])
-
-
 def spectrum(
     model: ModelLike,
     *,
@@ -110,6 +95,8 @@ def spectrum(
     xmin: Xmin = "search",
     conv: Conv = "slices",
     compat: Literal["weightwatcher"] | None = None,
+    detail: str | Sequence[str] = (),
+    seed: int = 0,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
@@ -126,6 +113,11 @@ def spectrum(
             WeightWatcher), `flatten` takes the one out×(in·positions) matrix.
         compat: `weightwatcher` applies the rules of WeightWatcher 0.7.7 (slices scaled by √½, zero below 1e-5,
             its small-sample fit) and adds the table `weightwatcher` under its own names.
+        detail: tables to add, a name or several: `noise` (the Marchenko–Pastur law of the bulk, its edges and the
+            spikes beyond), `randomised` (the spectrum of the shuffled elements), `tails` (the power law against three
+            others), `goodness` (its p-value by 100 bootstrap samples), `det_x` (the tail with Πλ/⟨λ⟩ = 1), `vectors`
+            (localisation of the 5 leading singular vectors of each matrix).
+        seed: of `randomised` and `goodness`, per layer.
         device: `auto`, `cpu` or `cuda`.
         cache: a folder that keeps finished layers by content fingerprint and parameters; a layer found there is read
             and not computed. `.meta["cache"]` counts both.
@@ -158,8 +150,7 @@ def spectrum(
         >>> row["stable_rank"], round(row["entropy"], 12), row["verdict"], row["reason"]
         (64.0, 1.0, 'no tail', 'the eigenvalues are all equal: the tail has no spread')
     """
-    begin = time.perf_counter()
-    xmin = checked_xmin(xmin)
+    xmin, detail = checked_xmin(xmin), checked_detail(detail)
     if conv not in ("slices", "flatten"):
         raise ArgumentError(f"conv={conv!r}: expected 'slices' or 'flatten'.")
     if compat not in (None, "weightwatcher"):
@@ -169,74 +160,56 @@ def spectrum(
             f"compat='weightwatcher' means xmin='search' and conv='slices'; got xmin={xmin!r}, conv={conv!r}. "
             "Drop compat to use other rules."
         )
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ArgumentError(f"seed={seed!r}: expected a whole number.")
     place = resolved_device(device)
-    kept = None if cache is None else Cache(cache)
-    weights = load(model)
-    views = layer_views(weights)
-    chosen = selected(views, layers, short_source(weights.source))
 
-    def unit(layer: Layer) -> LayerSpectrum:
-        tensor = weights.borrowed(layer.tensor)
-        fingerprint = content_fingerprint(tensor)
+    def unit(layer: Layer, tensor: Tensor) -> Entry:
+        return layer_spectrum(
+            layer, tensor, xmin=xmin, conv=conv, compat=compat, detail=detail, seed=seed, device=place
+        )
 
-        def compute() -> LayerSpectrum:
-            return layer_spectrum(layer, tensor, fingerprint, xmin=xmin, conv=conv, compat=compat, device=place)
-
-        if kept is None:
-            return compute()
-        rules = {"xmin": xmin, "conv": conv, "compat": compat, "device": str(place)}
-        key = {"function": "wb.spectrum", "layer": asdict(layer), "fingerprint": fingerprint, **rules}
-        return LayerSpectrum.of(kept.through(key, lambda: compute().entry()))
-
-    def result(outcomes: Sequence[Outcome[Layer, LayerSpectrum]]) -> Spectrum:
-        names = [layer.layer for layer in chosen] if layers is not None else None
-        meta = weights.provenance("wb.spectrum", layers=names, xmin=xmin, conv=conv, compat=compat)
-        meta |= {"seed": None, "dtype": "float64", "device": str(place), "seconds": time.perf_counter() - begin}
-        if kept is not None:
-            meta["cache"] = kept.facts()
-        if len(outcomes) < len(chosen):
-            meta["cancelled"] = {"done": len(outcomes), "total": len(chosen)}
-        return _spectrum(weights, views, outcomes, conv, compat, meta)
-
-    try:
-        workers = _workers(weights, chosen) if place.type == "cpu" else 1
-        return result(map_units(unit, chosen, name=lambda layer: layer.layer, progress=progress, workers=workers))
-    except Cancelled as stop:
-        stop.partial = result(stop.partial)
-        raise
-
-
-def _workers(weights: Weights, layers: Sequence[Layer]) -> int:
-    """Layers at a time: as many as torch uses threads, but one where a tensor is so large that memory counts."""
-    largest = max(weights.infos[layer.tensor].elements for layer in layers)
-    return min(torch.get_num_threads(), MOST_WORKERS) if largest <= SMALL_ELEMENTS else 1
+    return layer_run(
+        model,
+        layers,
+        unit,
+        lambda run: _spectrum(run, conv, compat, detail),
+        function="wb.spectrum",
+        parameters={"xmin": xmin, "conv": conv, "compat": compat, "detail": list(detail)},
+        seed=seed if set(detail) & DRAWN else None,
+        device=place,
+        cache=cache,
+        progress=progress,
+    )
 
 
 def layer_spectrum(
     layer: Layer,
     tensor: Tensor,
-    fingerprint: str,
     *,
     xmin: Xmin,
     conv: Conv,
     compat: Literal["weightwatcher"] | None,
+    detail: tuple[str, ...],
+    seed: int,
     device: torch.device,
-) -> LayerSpectrum:
+) -> Entry:
     """One layer's eigenvalues, metrics and verdict: the unit of work of `spectrum`, with arguments checked there."""
     count, rows, cols = layer.extent(conv)
-    slices = gram_eigenvalues(matrices(layer, tensor.to(device), conv))
+    own = matrices(layer, tensor.to(device), conv)
+    slices = gram_eigenvalues(own).cpu()
     if compat and layer.kind.startswith("conv"):
-        slices = slices * weightwatcher.SLICE_SCALE**2
+        own, slices = own * weightwatcher.SLICE_SCALE, slices * weightwatcher.SLICE_SCALE**2
     pooled = slices.flatten().sort().values
     positive = pooled[pooled > zero_threshold(pooled, max(rows, cols))]
+    resolution = torch.finfo(tensor.dtype).eps
     if compat:
         fitted = pooled[pooled > weightwatcher.ZERO]
         fit = weightwatcher.compatible_fit(fitted)
+        word, reason = verdicts.verdict(fit, xmin, len(fitted), weightwatcher.ZERO)
     else:
-        fitted, fit = positive, power_law(positive, xmin, resolution=torch.finfo(tensor.dtype).eps)
-    word, reason = verdict(fit, xmin, len(fitted), weightwatcher.ZERO if compat else None)
+        fitted, fit = positive, power_law(positive, xmin, resolution=resolution)
+        word, reason = nulls.verdict(fit, xmin, positive, rows, cols, count)
     if not compat and xmin == "search" and 0 < fit.candidates < len(fitted) - 1:
         reason += f"; {fit.candidates} of {len(fitted)} eigenvalues were tried as xmin"
     reason = "; ".join(filter(None, [reason, layer.remark]))
@@ -252,8 +225,20 @@ def layer_spectrum(
         "rank": len(positive),
         **_metrics(pooled, positive, fit),
     }
-    compatible = weightwatcher.compatible_row(layer, slices, fit) if compat else None
-    return LayerSpectrum(row, pooled.cpu(), fingerprint, compatible)
+    spectral = Spectral(
+        layer=layer.layer,
+        matrices=own,
+        pooled=pooled,
+        positive=fitted,
+        fit=fit,
+        xmin=xmin,
+        seed=seed,
+        resolution=resolution,
+    )
+    tables, tensors = details(spectral, detail)
+    if compat:
+        tables["weightwatcher"] = [weightwatcher.compatible_row(layer, slices, fit)]
+    return found({"layers": [row], **tables}, {"eigenvalues": pooled, **tensors})
 
 
 def _metrics(pooled: Tensor, positive: Tensor, fit: PowerLaw) -> dict[str, Any]:
@@ -272,39 +257,22 @@ def _metrics(pooled: Tensor, positive: Tensor, fit: PowerLaw) -> dict[str, Any]:
     }
 
 
-def _failed(layer: Layer, conv: Conv, error: Exception) -> dict[str, Any]:
+def _failed(layer: Layer, conv: Conv, reason: str) -> dict[str, Any]:
     count, rows, cols = layer.extent(conv)
-    known = isinstance(error, LayerError)
     row: dict[str, Any] = dict.fromkeys(METRICS, math.nan)
     row |= {"num_eigenvalues": 0, "rank": 0, "tail_size": 0, "layer": layer.layer, "depth": layer.depth}
-    row |= {"verdict": "failed", "reason": str(error) if known else f"{type(error).__name__}: {error}"}
+    row |= {"verdict": "failed", "reason": reason}
     return row | {"rows": rows, "cols": cols, "matrices": count}
 
 
-def _spectrum(
-    weights: Weights,
-    views: Sequence[Layer | Exclusion],
-    outcomes: Sequence[Outcome[Layer, LayerSpectrum]],
-    conv: Conv,
-    compat: str | None,
-    meta: dict[str, Any],
-) -> Spectrum:
-    done = [(outcome.unit, outcome.value) for outcome in outcomes if outcome.value is not None]
-    rows = [
-        outcome.value.row if outcome.value else _failed(outcome.unit, conv, outcome.error or LayerError("no value"))
-        for outcome in outcomes
-    ]
-    tables = {"layers": Spectrum.columns("layers", rows)}
-    left_out = [view for view in views if isinstance(view, Exclusion)]
-    tables["excluded"] = Spectrum.columns(
-        "excluded", (vars(view) | {"elements": weights.infos[view.tensor].elements} for view in left_out)
-    )
+def _spectrum(run: Run, conv: Conv, compat: str | None, detail: tuple[str, ...]) -> Spectrum:
+    rows = {"layers": run.rows("layers", lambda layer, reason: _failed(layer, conv, reason))}
+    rows |= {"excluded": run.excluded()} | {name: run.rows(name) for name in detail}
     if compat:
-        compatible = [
-            (outcome.value and outcome.value.weightwatcher) or weightwatcher.failed_row(outcome.unit)
-            for outcome in outcomes
-        ]
-        tables["weightwatcher"] = Spectrum.columns("weightwatcher", compatible)
-    meta["fingerprints"] = {layer.tensor: value.fingerprint for layer, value in done}
-    eigenvalues = {layer.layer: value.eigenvalues for layer, value in done}
-    return Spectrum(tables=tables, meta=meta, eigenvalues=eigenvalues)
+        rows["weightwatcher"] = run.rows("weightwatcher", lambda layer, _: weightwatcher.failed_row(layer))
+    return Spectrum(
+        tables={name: Spectrum.columns(name, inside) for name, inside in rows.items()},
+        meta=run.meta,
+        eigenvalues=run.tensors("eigenvalues"),
+        randomised=run.tensors("randomised"),
+    )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from workbench.layers import Layer
 from workbench.results import Column
+from workbench.spectra import det_x
 from workbench.spectra.norms import alpha_weighted, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import NO_FIT, PowerLaw, power_law, tail_fits
 
@@ -58,6 +59,7 @@ COLUMNS: Mapping[str, Column] = {
     "sv_min": Column("largest of the matrices' smallest singular values", unit="σ"),
     "status": Column("`success` or `failed`", str, ""),
     "warning": Column("`over-trained` below α = 2, `under-trained` above 6", str, ""),
+    **det_x.COLUMNS,
 }
 
 
@@ -95,6 +97,7 @@ def failed_row(layer: Layer) -> dict[str, Any]:
     small, large = min(rows, cols), max(rows, cols)
     empty: dict[str, Any] = dict.fromkeys(COLUMNS, math.nan)
     empty |= dict.fromkeys(("num_evals", "num_pl_spikes", "matrix_rank", "rank_loss", "weak_rank_loss"), 0)
+    empty |= dict.fromkeys(("detX_num", "num_ERG_spikes"), 0)
     shape = {"longname": layer.layer, "M": small, "N": large, "Q": large / small, "rf": count}
     return empty | shape | {"status": "failed", "warning": ""}
 
@@ -138,4 +141,5 @@ def compatible_row(layer: Layer, slices: Float[Tensor, "slices small"], fit: Pow
         "sv_min": math.sqrt(float(slices.amin(1).max())),  # the largest of the slices' smallest, as there
         "status": "failed" if failed else "success",
         "warning": "" if failed else warning,
+        **det_x.compatible_det_x(eigenvalues, fit.tail_size),
     }
