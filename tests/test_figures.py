@@ -16,12 +16,15 @@ from pypdf import PdfReader
 
 import workbench as wb
 from workbench.figures import Axis, Bars, FigureSpec, Heat, Line, Panel, Points, Rule
+from workbench.figures.density import log_density
 from workbench.figures.plotly_renderer import outline
 from workbench.figures.spec import limits
-from workbench.figures.spectra import log_density
 from workbench.figures.style import ROLES, color
 
 CONTENTS = wb.contents({"fc.weight": torch.tensor([[0.0, 1.0, 5.0], [math.nan, 2.0, 3.0]]), "fc.bias": torch.ones(2)})
+
+HEAVY = torch.from_numpy(np.random.default_rng(0).standard_t(2, size=(80, 60)))
+OVERLAID = wb.spectrum({"heavy.weight": HEAVY}, detail=["noise", "randomised"])
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +44,12 @@ def specs(spectrum: wb.Spectrum) -> list[FigureSpec]:
         wb.figure(spectrum, "esd", layer="heavy"),
         wb.figure(wb.layers(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Conv2d(4, 5, 3)))),
         *(wb.figure(CONTENTS, kind, layer="fc") for kind in ("rms", "histogram", "heatmap")),
+        wb.figure(OVERLAID, "esd", layer="heavy"),
+        wb.figure(OVERLAID, "esd", layer="heavy", xmin=30.0),
     ]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(9))
 def test_plotly_and_matplotlib_draw_the_same(spectrum: wb.Spectrum, number: int) -> None:
     spec = specs(spectrum)[number]
     screen, paper = spec.to_plotly(), spec.to_matplotlib()
@@ -234,3 +239,42 @@ def test_a_figure_that_was_styled_further_keeps_its_fonts(spectrum: wb.Spectrum,
     drawn.savefig(tmp_path / "own.pdf")
     fonts = PdfReader(tmp_path / "own.pdf").pages[0]["/Resources"]["/Font"].values()
     assert {font.get_object()["/Subtype"] for font in fonts} == {"/Type0"}
+
+
+def test_noise_and_shuffled_elements_are_drawn_as_densities() -> None:
+    matrix = torch.randn(900, 300, generator=torch.Generator().manual_seed(0))
+    result = wb.spectrum({"fc.weight": matrix}, detail=["noise", "randomised"])
+    marks = {mark.label: mark for mark in wb.figure(result, "esd", layer="fc").panels[0].marks}
+    law, shuffled = marks["noise (Marchenko–Pastur)"], marks["shuffled elements"]
+    assert np.trapezoid(law.y, law.x) == pytest.approx(1, abs=0.01)
+    # λ/900 of noise with q = 1/3: edges (1 ∓ √q)², density √((b − x)(x − a))/(2πqx)
+    x, q = np.array(law.x) / 900, 1 / 3
+    low, high = (1 - math.sqrt(q)) ** 2, (1 + math.sqrt(q)) ** 2
+    expected = np.sqrt(np.clip((high - x) * (x - low), 0, None)) / (2 * math.pi * q * x) / 900
+    np.testing.assert_allclose(law.y, expected, rtol=0.1, atol=expected.max() * 0.05)
+    assert np.trapezoid(shuffled.y, shuffled.x) == pytest.approx(1, abs=0.05)
+
+
+def test_a_tail_is_fitted_anew_from_where_it_is_told(spectrum: wb.Spectrum) -> None:
+    values = spectrum.eigenvalues["heavy"].numpy()
+    xmin = float(np.median(values))
+    above = values[values >= xmin]
+    alpha = 1 + len(above) / np.log(above / xmin).sum()
+    figure = wb.figure(spectrum, "esd", layer="heavy", xmin=xmin)
+    line = next(mark for mark in figure.panels[0].marks if isinstance(mark, Line))
+    slope = math.log(line.y[1] / line.y[0]) / math.log(line.x[1] / line.x[0])
+    assert slope == pytest.approx(-alpha, rel=1e-12) and f"α = {alpha:.3f}" in figure.panels[0].title
+    assert figure.provenance["refitted"] == f"xmin={xmin:g}"
+    assert "no tail from xmin" in wb.figure(spectrum, "esd", layer="heavy", xmin=1e9).panels[0].title
+    for code, xmin in {"alpha": 1.0, "esd": -1.0}.items():
+        with pytest.raises(wb.FigureError, match="xmin"):
+            wb.figure(spectrum, code, layer="heavy", xmin=xmin)
+
+
+def test_the_density_of_windows_is_that_of_their_pooled_eigenvalues() -> None:
+    farms = wb.farms({"fc.weight": HEAVY}, window=30)
+    bars, line, rule = wb.figure(farms, "esd", layer="fc").panels[0].marks
+    assert np.nansum(np.array(bars.heights) * np.diff(bars.edges)) == pytest.approx(1, abs=1e-12)
+    assert rule.value == farms.row("fc")["xmin"]
+    slope = math.log(line.y[1] / line.y[0]) / math.log(line.x[1] / line.x[0])
+    assert slope == pytest.approx(-farms.row("fc")["alpha"], rel=1e-12)

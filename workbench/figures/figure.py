@@ -1,37 +1,41 @@
 """`wb.figure`: from a result to what is drawn of it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from workbench.errors import FigureError, nearest
 from workbench.figures.contents import heat_map, histogram, magnitudes
+from workbench.figures.density import eigenvalue_density, window_density
 from workbench.figures.layers import sizes
 from workbench.figures.spec import FigureSpec
-from workbench.figures.spectra import alpha_over_depth, eigenvalue_density, farms_over_depth
+from workbench.figures.spectra import alpha_over_depth, farms_over_depth
 from workbench.layers import Contents, LayerTable
 from workbench.results import Result
 from workbench.spectra import Farms, Spectrum
 
-Drawing = Callable[[Any, str | None], FigureSpec]
+Drawing = Callable[..., FigureSpec]
 
 KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Spectrum: {"alpha": alpha_over_depth, "esd": eigenvalue_density},
-    Farms: {"alpha": farms_over_depth},
+    Farms: {"alpha": farms_over_depth, "esd": window_density},
     LayerTable: {"sizes": sizes},
     Contents: {"rms": magnitudes, "histogram": histogram, "heatmap": heat_map},
 }
 
 
-def figure(result: Result, kind: str | None = None, *, layer: str | None = None) -> FigureSpec:
+def figure(
+    result: Result, kind: str | None = None, *, layer: str | None = None, xmin: float | None = None
+) -> FigureSpec:
     """What a result looks like: a FigureSpec that plotly and matplotlib draw alike.
 
     Args:
         result: what an analysis returned.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
-            density and fit). Farms: `alpha` (α of the windows beside α of the full matrix). LayerTable: `sizes`.
+            density and fit, with noise and shuffled elements if the result has those details). Farms: `alpha` (α of
+            the windows beside α of the full matrix), `esd`. LayerTable: `sizes`.
             Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`.
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
+        xmin: where `esd` fits the tail anew; None for the result's own fit.
 
     Returns:
         A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.
@@ -53,4 +57,8 @@ def figure(result: Result, kind: str | None = None, *, layer: str | None = None)
     if kind not in kinds:
         message = f"a {type(result).__name__} has the figures {list(kinds)}, not {kind!r}."
         raise FigureError(message + nearest(kind, kinds))
-    return kinds[kind](result, layer)
+    if xmin is None:
+        return kinds[kind](result, layer)
+    if kind != "esd":
+        raise FigureError(f"xmin goes with the figure 'esd', which fits the tail anew; got {kind!r}.")
+    return kinds[kind](result, layer, xmin)

@@ -1,12 +1,10 @@
-"""The figures of a Spectrum and of a Farms: α over depth, and one layer's eigenvalue density with its fit."""
+"""α over depth, of a Spectrum and of a Farms."""
 
 import math
 
-import torch
-
 from workbench.errors import FigureError
-from workbench.figures.provenance import depth_label, one_layer, story
-from workbench.figures.spec import OTHER_ROLE, Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule, limits, ordered
+from workbench.figures.provenance import depth_label, story
+from workbench.figures.spec import OTHER_ROLE, Axis, FigureSpec, Mark, Panel, Points, Rule, limits, ordered
 from workbench.spectra import Farms, Spectrum
 
 VERDICT_ROLES = {
@@ -18,7 +16,6 @@ VERDICT_ROLES = {
     "not judged": "fourth",
     "no tail": "muted",
 }
-MOST_BINS, LEAST_BINS = 80, 8
 
 
 def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
@@ -92,58 +89,6 @@ def verdict_points(result: Spectrum | Farms) -> list[Mark]:
                 )
             )
     return marks
-
-
-def eigenvalue_density(spectrum: Spectrum, layer: str | None) -> FigureSpec:
-    """One layer's eigenvalue density on log–log axes, its fitted tail, and where the tail begins."""
-    layer = one_layer(spectrum, "esd", layer)
-    row = spectrum.row(layer)
-    values = spectrum.eigenvalues.get(layer, torch.empty(0, dtype=torch.float64, device="cpu"))
-    values = values[len(values) - row["rank"] :]
-    if len(values) < 2:
-        raise FigureError(f"{layer} has {len(values)} non-zero eigenvalues: no density to draw ({row['reason']}).")
-    edges, heights = log_density(values)
-    marks: list[Mark] = [Bars(edges=edges, heights=heights, role="first", label="eigenvalues")]
-    lowest = [height for height in heights if height > 0]
-    if row["tail_size"] and math.isfinite(row["alpha"]):
-        share, start, end = row["tail_size"] / len(values), row["xmin"], row["lambda_max"]
-        top = share * (row["alpha"] - 1) / start
-        bottom = top * (end / start) ** -row["alpha"]
-        marks.append(Line(x=(start, end), y=(top, bottom), role="fit", label="fit"))
-        marks.append(Rule(axis="x", value=start, label="xmin"))
-        lowest += [top, bottom]
-    panel = Panel(
-        x=Axis(label="eigenvalue λ", scale="log", limits=limits(edges, "log")),
-        y=Axis(label="density", scale="log", limits=limits(lowest, "log")),
-        marks=tuple(marks),
-        title=_numbers(row),
-    )
-    return FigureSpec(kind="esd", title=layer, panels=(panel,), provenance=story(spectrum) | {"layer": layer})
-
-
-def log_density(values: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Edges and heights of a density histogram with bins of equal width in ln λ; an empty bin is NaN.
-
-    Heights integrate to 1 over the bins. The number of bins follows √n, between 8 and 80.
-    """
-    logs = values.log()
-    bins = max(LEAST_BINS, min(MOST_BINS, math.isqrt(len(values)) * 2))
-    low, high = float(logs[0]), float(logs[-1])
-    if high - low < 1e-9:  # all equal: one narrow bar, not a division by zero
-        low, high, bins = low - 0.05, high + 0.05, 1
-    counts = torch.histc(logs, bins=bins, min=low, max=high)
-    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64, device="cpu").exp()
-    heights = counts / (len(values) * edges.diff())
-    return tuple(edges.tolist()), tuple(height if height > 0 else math.nan for height in heights.tolist())
-
-
-def _numbers(row: dict[str, object]) -> str:
-    if not row["tail_size"]:
-        return f"{row['verdict']}: {row['reason']}"
-    return (
-        f"α = {row['alpha']:.3f} ± {row['alpha_error']:.3f} · n = {row['tail_size']} of {row['rank']} · "
-        f"D = {row['ks_distance']:.3f} · {row['verdict']}"
-    )
 
 
 def _rule(spectrum: Spectrum) -> object:
