@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
-from traitlets import TraitError
 
 import workbench as wb
 from workbench_widgets.browser import HEAT, HISTOGRAM
@@ -209,7 +208,7 @@ def test_a_part_is_read_with_its_tensor_so_a_click_counts_the_whole(monkeypatch:
 
 
 def test_a_result_of_another_kind_is_refused(browser: wb.ui.CheckpointBrowser, checkpoint: str) -> None:
-    with pytest.raises(TraitError, match="expected a Contents"):
+    with pytest.raises(wb.ArgumentError, match="result is a Spectrum: CheckpointBrowser shows Contents"):
         browser.result = wb.spectrum(checkpoint, layers="body.*")
 
 

@@ -76,7 +76,7 @@ def test_code_recomputes_the_frame_in_a_fresh_kernel(
     explorer: wb.ui.SpectrumExplorer, moves: dict[str, Any], tmp_path: Path
 ) -> None:
     for control, value in moves.items():
-        getattr(explorer, control).value = value
+        getattr(explorer.inputs, control).value = value
     frame = explorer.run().frame()
     assert explorer.code_box.value == explorer.code()
     assert not explorer.code().startswith("#")
@@ -88,7 +88,7 @@ def test_code_recomputes_the_frame_in_a_fresh_kernel(
 
 def test_code_says_when_the_result_is_of_other_settings(explorer: wb.ui.SpectrumExplorer) -> None:
     explorer.run()
-    explorer.xmin.value = "median"
+    explorer.inputs.xmin.value = "median"
     assert explorer.code_box.value.startswith("# the settings have changed since the result shown")
     explorer.run()
     assert not explorer.code_box.value.startswith("#")
@@ -126,14 +126,14 @@ def test_cancel_in_mid_run_keeps_what_is_done_and_runs_again(minilm: Path) -> No
 
 
 def test_errors_are_shown_where_they_happen_and_pass(explorer: wb.ui.SpectrumExplorer, checkpoint: str) -> None:
-    explorer.layers.value = "fc9"
+    explorer.inputs.layers.value = "fc9"
     explorer.controls.run.click()
     explorer.wait()
     assert "fc9" in explorer.status and "Did you mean" in explorer.status
     assert 'role="alert"' in explorer.controls.line.value and isinstance(explorer.error, wb.LayerNotFoundError)
     with pytest.raises(KeyError):
         explorer.run()
-    explorer.layers.value = ""
+    explorer.inputs.layers.value = ""
     explorer.run()
     assert explorer.error is None and 'role="alert"' not in explorer.controls.line.value
 
@@ -253,7 +253,7 @@ def test_a_run_that_ends_after_closing_is_dropped(minilm: Path) -> None:
 def test_a_second_run_is_refused_while_one_is_under_way(minilm: Path) -> None:
     explorer = Explorer(str(minilm))
     explorer.start()
-    explorer.xmin.value = "median"
+    explorer.inputs.xmin.value = "median"
     with pytest.raises(wb.ArgumentError, match="a run is under way"):
         explorer.run()
     assert explorer.source.disabled
@@ -265,9 +265,10 @@ def test_a_second_run_is_refused_while_one_is_under_way(minilm: Path) -> None:
 
 def test_a_run_can_be_started_from_what_watches_the_last(explorer: wb.ui.SpectrumExplorer) -> None:
     explorer.observe(
-        lambda change: explorer.start() if not change.new and explorer.xmin.value == "search" else None, "running"
+        lambda change: explorer.start() if not change.new and explorer.inputs.xmin.value == "search" else None,
+        "running",
     )
-    explorer.observe(lambda _: setattr(explorer.xmin, "value", "median"), "result")
+    explorer.observe(lambda _: setattr(explorer.inputs.xmin, "value", "median"), "result")
     explorer.start()
     explorer.wait(30)
     explorer.wait(30)
@@ -276,7 +277,7 @@ def test_a_run_can_be_started_from_what_watches_the_last(explorer: wb.ui.Spectru
 
 def test_code_never_claims_what_is_not_shown(explorer: wb.ui.SpectrumExplorer, checkpoint: str) -> None:
     explorer.run()
-    explorer.layers.value = "nope"
+    explorer.inputs.layers.value = "nope"
     with pytest.raises(wb.LayerNotFoundError):
         explorer.run()
     assert explorer.code().startswith("# the settings have changed") and "esd" not in explorer.code()

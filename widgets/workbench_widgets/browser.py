@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import ipywidgets as ipw
 import pandas as pd
-import traitlets
 
 import workbench as wb
 from workbench_widgets.about import about_html
@@ -43,11 +42,10 @@ class CheckpointBrowser(Explorer):
         0.75
     """
 
-    result = traitlets.Instance(wb.Contents, allow_none=True)
-
     TITLE: ClassVar[str] = "What is inside: the tensors that were looked into"
     LEFT: ClassVar[str] = "500px"
     FLOW: ClassVar[str] = "column"
+    RESULTS: ClassVar[tuple[type[wb.Result], ...]] = (wb.Contents,)
 
     def __init__(self, source: Any = None, *, base: Any = None, ema: bool = False, theme: Theme = "auto") -> None:
         self._initial, self._looking = (base, ema), False

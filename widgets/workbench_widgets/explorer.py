@@ -40,6 +40,7 @@ class Explorer(ipw.VBox):
 
     TITLE: ClassVar[str] = ""
     LEFT: ClassVar[str] = "300px"  # width of the inputs
+    RESULTS: ClassVar[tuple[type[wb.Result], ...]] = (wb.Result,)  # kinds of results that it shows
     FLOW: ClassVar[str] = "row"  # the plots: side by side, or "column"
 
     result = traitlets.Instance(wb.Result, allow_none=True)
@@ -247,6 +248,13 @@ class Explorer(ipw.VBox):
                 part.unobserve_all()  # some libraries' widgets are never freed: they must not hold this one
                 part.close()
         super().close()
+
+    @traitlets.validate("result")
+    def _shown_here(self, proposal: Any) -> wb.Result | None:
+        if proposal.value is not None and not isinstance(proposal.value, self.RESULTS):
+            kinds = " or ".join(kind.__name__ for kind in self.RESULTS)
+            raise wb.ArgumentError(f"result is a {type(proposal.value).__name__}: {type(self).__name__} shows {kinds}.")
+        return proposal.value
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}: {self.status}"

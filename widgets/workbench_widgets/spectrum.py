@@ -6,29 +6,40 @@ from typing import Any, ClassVar
 
 import ipywidgets as ipw
 import pandas as pd
-import traitlets
 
 import workbench as wb
 from workbench_widgets.call import Call
-from workbench_widgets.explorer import Explorer, one_of
+from workbench_widgets.explorer import Explorer
 from workbench_widgets.plot import Plot
+from workbench_widgets.spectrum_inputs import FULL, SpectrumInputs
 from workbench_widgets.style import Theme
 
 ALPHA, ESD = "α over depth", "eigenvalue density"
-SHOWN = (
-    "layer verdict alpha alpha_error tail_size ks_distance stable_rank entropy lambda_max rows cols depth reason"
-).split()
+EVERY = "all verdicts"
+SHOWN: Mapping[type[wb.Result], list[str]] = {
+    wb.Spectrum: (
+        "layer verdict alpha alpha_error tail_size ks_distance stable_rank entropy lambda_max rows cols depth reason"
+    ).split(),
+    wb.Farms: (
+        "layer verdict alpha alpha_error alpha_full tail_size ks_distance windows coverage window_rows window_cols "
+        "rows cols depth reason"
+    ).split(),
+}
 
 
 class SpectrumExplorer(Explorer):
-    """Opens a checkpoint, computes `wb.spectrum`, and shows α over depth and the selected layer's spectrum.
+    """Opens a checkpoint, computes `wb.spectrum` or `wb.farms`, and shows α over depth and a layer's eigenvalues.
 
     Args:
         source: a path, or a model: anything `wb.load` takes.
+        analysis: `spectrum` (full matrices) or `farms` (windows of one shape, beside the full matrix).
         layers: names or globs, comma-separated or a list; None for all.
-        xmin: `search`, `median` or a number.
+        xmin: `search`, `median`, `peak` or a number; None for `search` of full matrices and `median` of windows.
         conv: `slices` or `flatten`.
         compat: None or `weightwatcher`.
+        window: rows of a window, 10 to 512.
+        aspect_ratio: columns per row of a window, 0.25 to 4.
+        overlays: compute noise and shuffled elements too, and draw them beside the eigenvalues.
         theme: `auto` follows JupyterLab, `light` and `dark` do not.
 
     Example:
@@ -38,21 +49,33 @@ class SpectrumExplorer(Explorer):
         64.0
     """
 
-    result = traitlets.Instance(wb.Spectrum, allow_none=True)
-
     TITLE: ClassVar[str] = "Spectra of the layers: click a row to see its eigenvalues"
+    RESULTS: ClassVar[tuple[type[wb.Result], ...]] = tuple(SHOWN)
 
     def __init__(
         self,
         source: Any = None,
         *,
+        analysis: str = FULL,
         layers: str | list[str] | None = None,
-        xmin: str | float = "search",
+        xmin: str | float | None = None,
         conv: str = "slices",
         compat: str | None = None,
+        window: int = 100,
+        aspect_ratio: float = 1.0,
+        overlays: bool = False,
         theme: Theme = "auto",
     ) -> None:
-        self._initial = (layers, xmin, conv, compat)
+        self._initial = {
+            "analysis": analysis,
+            "layers": layers,
+            "xmin": xmin,
+            "conv": conv,
+            "compat": compat,
+            "window": window,
+            "aspect_ratio": aspect_ratio,
+            "overlays": overlays,
+        }
         super().__init__(source, theme=theme)
 
     def make_plots(self) -> dict[str, Plot]:
@@ -60,62 +83,34 @@ class SpectrumExplorer(Explorer):
         return {ALPHA: Plot(ALPHA, self._picked), ESD: Plot(ESD)}
 
     def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
-        """Layers, the rule for the tail, convolutions, compatibility, and the layer that is looked at."""
-        layers, xmin, conv, compat = self._initial
-        number = isinstance(xmin, int | float) and not isinstance(xmin, bool) and 0 < xmin < math.inf
-        one_of("xmin", "number" if number else xmin, ("search", "median", "number"))
-        one_of("conv", conv, ("slices", "flatten"))
-        one_of("compat", compat, (None, "weightwatcher"))
-        if compat and (xmin, conv) != ("search", "slices"):
-            raise wb.ArgumentError(f"compat={compat!r} means xmin='search' and conv='slices'; drop one or the other.")
-        names = [] if layers is None else [layers] if isinstance(layers, str) else layers
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names) or layers == []:
-            raise wb.ArgumentError(f"layers={layers!r}: expected None, a name or glob, or a list of them.")
-        if not isinstance(layers, str) and (odd := [name for name in names if "," in name]):
-            raise wb.ArgumentError(
-                f"layers={odd[0]!r}: the field separates names by commas; write the glob with ? for it."
-            )
-        text = ", ".join(names)
-        self.layers = ipw.Text(
-            text, description="Layers", placeholder="all; globs: encoder.*, fc1", continuous_update=False, style=style
-        )
-        self.xmin = ipw.Dropdown(
-            options=[("search for it", "search"), ("at the median", "median"), ("at a number", "number")],
-            value="number" if number else xmin,
-            description="Tail begins",
-            tooltip="xmin: where the fitted tail begins",
-            style=style,
-        )
-        self.xmin_number = ipw.FloatText(
-            xmin if number else 1.0, description="at λ =", disabled=not number, style=style
-        )
-        self.conv = ipw.Dropdown(
-            options=[("one matrix per kernel position", "slices"), ("one flat matrix", "flatten")],
-            value=conv,
-            description="Convolutions",
-            style=style,
-        )
-        self.compat = ipw.Checkbox(
-            compat is not None, description="WeightWatcher 0.7.7's rules", indent=False, style=style
+        """What is computed, and below it how the result is looked at."""
+        self.inputs = SpectrumInputs(style, **self._initial)
+        self.verdict = ipw.Dropdown(
+            options=[EVERY], description="Show", tooltip="layers of one verdict in the table", style=style
         )
         self.layer = ipw.Dropdown(options=[], description="Look at", tooltip="the layer that is shown", style=style)
+        self.refit = ipw.Checkbox(False, description="fit the tail anew from λ =", indent=False, style=style)
+        self.refit_at = ipw.FloatLogSlider(
+            value=1.0,
+            base=10,
+            min=-6,
+            max=6,
+            step=0.01,
+            description="λ",
+            disabled=True,
+            readout_format=".4g",
+            style=style,
+        )
         self.layer.observe(self._guarded(self._layer_chosen), "value")
-        for control in (self.xmin, self.compat):
-            control.observe(self._guarded(self._enable), "value")
-        self._enable()
-        return [self.layers, self.xmin, self.xmin_number, self.conv, self.compat, self.layer]
+        self.verdict.observe(self._guarded(self._verdict_chosen), "value")
+        self.refit.observe(self._guarded(self._refit_chosen), "value")
+        self.refit_at.observe(self._guarded(self._draw_density), "value")
+        return [*self.inputs.widgets, self.verdict, self.layer, self.refit, self.refit_at]
 
     def call(self) -> Call:
-        """`wb.spectrum` with what the controls say, defaults left out."""
-        patterns = [part.strip() for part in self.layers.value.split(",") if part.strip()]
-        arguments: dict[str, Any] = {"layers": patterns} if patterns else {}
-        if self.compat.value:
-            return Call(wb.spectrum, (self.model,), arguments | {"compat": "weightwatcher"})
-        if self.xmin.value != "search":
-            arguments["xmin"] = self.xmin_number.value if self.xmin.value == "number" else self.xmin.value
-        if self.conv.value != "slices":
-            arguments["conv"] = self.conv.value
-        return Call(wb.spectrum, (self.model,), arguments)
+        """`wb.spectrum` or `wb.farms` with what the controls say, defaults left out."""
+        function, arguments = self.inputs.call()
+        return Call(function, (self.model,), arguments)
 
     def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """The layers that would be analysed, from the header alone."""
@@ -128,7 +123,10 @@ class SpectrumExplorer(Explorer):
     def show_result(self, result: wb.Result) -> None:
         """Numbers in the table, α over depth in the plot; the layer with the smallest α is looked at first."""
         frame = result.frame()
-        self._list(frame[SHOWN])
+        words = [EVERY, *dict.fromkeys(frame["verdict"])]
+        chosen = self.verdict.value if self.verdict.value in words else EVERY
+        self.verdict.options, self.verdict.value = words, chosen
+        self._list(self._filtered(frame))
         if not set(self.selection) <= set(frame["layer"]) or not self.selection:
             fitted = frame.dropna(subset=["alpha"]).sort_values("alpha")
             self.selection = tuple(fitted["layer"].head(1)) or tuple(frame["layer"].head(1))
@@ -140,22 +138,58 @@ class SpectrumExplorer(Explorer):
             self.layer.value = layer
         if self.result is None:
             return
-        inside = layer if layer in self.result.tables["layers"]["layer"] else None
-        for name, kind in ((ALPHA, "alpha"), (ESD, "esd")):
-            if kind == "esd" and inside is None:
-                self.plots[name].clear("select a layer of the result")
-                continue
-            try:
-                self.plots[name].show(wb.figure(self.result, kind, layer=inside))
-            except wb.FigureError as error:
-                self.plots[name].clear(str(error))
+        try:
+            self.plots[ALPHA].show(wb.figure(self.result, "alpha", layer=self._inside()))
+        except wb.FigureError as error:
+            self.plots[ALPHA].clear(str(error))
+        self._set_slider()
+        self._draw_density()
 
     def figure_code(self) -> list[str]:
         """The plots, as `wb.figure` draws them for print."""
-        lines = ['alpha = wb.figure(spectrum, "alpha")'] if self.plots[ALPHA].spec else []
-        return lines + (
-            [f'esd = wb.figure(spectrum, "esd", layer={self.selection[0]!r})'] if self.plots[ESD].spec else []
-        )
+        name = self._shown[0].variable if self._shown else "spectrum"
+        lines = [f'alpha = wb.figure({name}, "alpha")'] if self.plots[ALPHA].spec else []
+        xmin = f", xmin={self.refit_at.value!r}" if self.refit.value else ""
+        esd = f'esd = wb.figure({name}, "esd", layer={self._inside()!r}{xmin})'
+        return lines + ([esd] if self.plots[ESD].spec else [])
+
+    def _inside(self) -> str | None:
+        """The selected layer, if the result has it."""
+        layer = self.selection[0] if self.selection else None
+        return layer if self.result is not None and layer in self.result.tables["layers"]["layer"] else None
+
+    def _draw_density(self) -> None:
+        layer = self._inside()
+        if layer is None:
+            self.plots[ESD].clear("select a layer of the result")
+            return
+        xmin = self.refit_at.value if self.refit.value else None
+        try:
+            self.plots[ESD].show(wb.figure(self.result, "esd", layer=layer, xmin=xmin))
+        except wb.FigureError as error:
+            self.plots[ESD].clear(str(error))
+
+    def _set_slider(self) -> None:
+        """The slider goes from the smallest to the largest eigenvalue, and begins where the fit does."""
+        layer = self._inside()
+        values = self.result.eigenvalues.get(layer) if layer and self.result is not None else None
+        row = self.result.row(layer) if values is not None else {}
+        positive = values[values > 1e-12 * values[-1]] if values is not None and len(values) else []
+        if len(positive) < 2 or float(positive[0]) == float(positive[-1]):
+            self.refit.value, self.refit.disabled = False, True
+            return
+        self.refit.disabled = False
+        low, high = math.log10(float(positive[0])), math.log10(float(positive[-2]))
+        if (self.refit_at.min, self.refit_at.max) != (low, high):
+            with self.refit_at.hold_trait_notifications():
+                self.refit_at.min, self.refit_at.max = min(low, self.refit_at.min), max(high, self.refit_at.max)
+                self.refit_at.value = row["xmin"] if math.isfinite(row["xmin"]) and row["xmin"] > 0 else 10**low
+                self.refit_at.min, self.refit_at.max = low, high
+
+    def _filtered(self, frame: pd.DataFrame) -> pd.DataFrame:
+        columns = SHOWN[type(self.result)]
+        chosen = frame if self.verdict.value == EVERY else frame[frame["verdict"] == self.verdict.value]
+        return chosen[columns]
 
     def _list(self, frame: pd.DataFrame) -> None:
         self.rows.show(frame)
@@ -168,9 +202,13 @@ class SpectrumExplorer(Explorer):
         if self.layer.value is not None and self.selection != (self.layer.value,):
             self.selection = (self.layer.value,)
 
+    def _verdict_chosen(self) -> None:
+        if self.result is not None:
+            self._list(self._filtered(self.result.frame()))
+
+    def _refit_chosen(self) -> None:
+        self.refit_at.disabled = not self.refit.value
+        self._draw_density()
+
     def _picked(self, layer: str) -> None:
         self._attempt(lambda: setattr(self, "selection", (layer,)))
-
-    def _enable(self) -> None:
-        self.xmin.disabled = self.conv.disabled = self.compat.value
-        self.xmin_number.disabled = self.compat.value or self.xmin.value != "number"
