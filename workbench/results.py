@@ -117,7 +117,9 @@ class Result:
     def _checked(self, table: str, name: str, cells: Cells) -> Iterator[Any]:
         column = self.COLUMNS[table][name]
         for row, cell in enumerate(cells):
-            fits = isinstance(cell, _KINDS[column.kind]) and (column.kind is bool or not isinstance(cell, bool))
+            fits = type(cell) is column.kind or (
+                isinstance(cell, _KINDS[column.kind]) and (column.kind is bool or not isinstance(cell, bool))
+            )
             value = column.kind(cell) if fits else cell
             if fits and column.kind is not str:
                 fits = not (value < column.low or value > column.high)  # NaN is in every range

@@ -50,7 +50,8 @@ def load(source: ModelLike, *, base: ModelLike | None = None, ema: bool = False)
         SourceTypeError: `source` is none of the above.
         ArgumentError: `base` without an adapter, or `ema` with what keeps no moving average.
 
-    Cost: the header. A legacy torch pickle costs its file size in memory, and says so in `.notes`.
+    Cost: the header. A legacy torch pickle or a compressed archive costs its whole size in memory, and says so in
+    `.notes`, as does a torch file whose storages hold more than its tensors.
 
     Source: the safetensors format; PyTorch's `torch.load(weights_only=True)`, never less strict.
 

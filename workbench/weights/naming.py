@@ -10,6 +10,7 @@ from torch import Tensor
 
 PREFIXES = ("module.", "_orig_mod.")  # torch's DataParallel/DistributedDataParallel, torch.compile
 COMPILED = "._orig_mod."  # torch.compile of a submodule
+INNER = re.compile(re.escape(COMPILED))
 NESTINGS = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights
 AVERAGES = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema")  # and their moving average
 LIGHTNING, LIGHTNING_PREFIX = "pytorch-lightning_version", "model."
@@ -50,7 +51,7 @@ def without_prefixes(names: Iterable[str], more: Iterable[str] = ()) -> dict[str
 
 def _owners(name: str) -> set[str]:
     """The paths in front of each inner `_orig_mod.` of a name."""
-    return {name[: found.start()] for found in re.finditer(re.escape(COMPILED), name)}
+    return {name[: found.start()] for found in INNER.finditer(name)}
 
 
 def _partly_compiled(names: Iterable[str]) -> set[str]:
