@@ -580,3 +580,81 @@ def test_cuda_says_the_same() -> None:
         here = found[name].moments.covariance
         assert here.is_cuda
         torch.testing.assert_close(here.cpu(), expected[name].moments.covariance, rtol=1e-8, atol=1e-10)
+
+
+class StepsFirst(nn.Module):
+    """Transposes its input, as around torch's own layers, which take the steps first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.inside, self.after = nn.Identity(), nn.Identity(), nn.Identity()
+        self.memory = filled(nn.LSTM(2, 3))
+        self.memory_batch_first = filled(nn.LSTM(2, 3, batch_first=True))
+
+    def forward(self, x: Tensor, attention_mask: Tensor) -> Tensor:
+        self.memory(x.transpose(0, 1))
+        self.memory_batch_first(x)
+        inside: Tensor = self.inside(self.before(x).transpose(0, 1))
+        return self.after(inside.transpose(0, 1))  # type: ignore[no-any-return]
+
+
+def padded(batch: int, steps: int) -> tuple[dict[str, Tensor], Tensor]:
+    """A batch of sequences of 1, 2, 3, … steps, and the rows of it that are no padding."""
+    x = random_tensor(batch, steps, 2)
+    mask = (torch.arange(steps) <= torch.arange(batch)[:, None]).long()
+    return {"x": x, "attention_mask": mask}, x[mask != 0]
+
+
+@pytest.mark.parametrize("steps", [4, 3, 7])
+def test_padding_is_left_out_where_the_steps_come_first(steps: int) -> None:
+    batch, rows = padded(5, steps)
+    found = activation_moments(StepsFirst(), [batch])
+    for name in ("before", "inside", "after"):
+        assert_are(found[name], rows)
+        assert found[name].left_out == 5 * steps - len(rows)
+    for name in ("memory", "memory_batch_first"):
+        assert (found[name].samples, found[name].left_out) == (len(rows), 5 * steps - len(rows))
+
+
+def test_a_square_batch_is_refused_unless_the_order_is_said() -> None:
+    batch, rows = padded(4, 4)
+    for order in (True, False, None):
+        found = activation_moments(StepsFirst(), [batch], batch_first=order)
+        told = {True: {"before", "after"}, False: {"inside"}, None: set()}[order]
+        for name in told:
+            assert_are(found[name], rows)
+        module = StepsFirst()
+        for name in ("memory", "memory_batch_first"):  # they have a `batch_first` of their own
+            part: nn.Module = getattr(module, name)
+            outputs = part(batch["x"] if name != "memory" else batch["x"].transpose(0, 1))[0].detach()
+            outputs = outputs if name != "memory" else outputs.transpose(0, 1)
+            assert_are(found[name], outputs[batch["attention_mask"] != 0])
+    assert {*found.skipped} == {"before", "inside", "after"}
+    reason = (
+        "its output [4, 4, 2] could be [batch, steps, width] or [steps, batch, width], so that which of its positions "
+        "are padding is unknown: say it in `batch_first`, or give batches of another size."
+    )
+    assert found.skipped["inside"] == reason
+    with pytest.raises(
+        EvaluationError, match=r"layer 'inside': its output \[4, 4, 2\] could be \[batch, steps, width\]"
+    ):
+        activation_moments(StepsFirst(), [batch], "inside")
+
+
+def test_a_square_batch_whose_order_does_not_matter_is_counted() -> None:
+    batch, _ = padded(4, 4)
+    for mask in (torch.ones(4, 4), torch.ones(4, 4).tril().flip(1)):
+        found = activation_moments(StepsFirst(), [batch | {"attention_mask": mask}])
+        assert not found.skipped and found["inside"].samples == found["before"].samples == int(mask.sum())
+
+
+def test_an_order_is_true_false_or_none(unchecked: Callable[..., Any]) -> None:
+    script = """
+import json, torch
+from workbench.runtime import activation_moments
+try:
+    activation_moments(torch.nn.Identity(), [torch.ones(1, 2)], batch_first="yes")
+except Exception as error:
+    print(json.dumps([type(error).__name__, str(error)]))
+"""
+    assert unchecked(script) == ["ArgumentError", "batch_first='yes': expected True, False or None."]

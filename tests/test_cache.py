@@ -3,11 +3,13 @@
 import importlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import workbench as wb
 from workbench.cache import Cache, Entry
@@ -72,10 +74,10 @@ def test_what_raises_is_passed_on_and_not_kept(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_loses_no_run(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
     cache = Cache(tmp_path / "file" / "folder")
+    (tmp_path / "file").write_text("in the way")
     assert cache.through({}, lambda: Entry({"x": 1}, {})).values["x"] == 1
-    assert cache.facts()["not_kept"] == 1
+    assert cache.facts() == {"found": 0, "computed": 1, "damaged": 0, "not_kept": 1}
 
 
 def test_a_second_run_computes_nothing_and_is_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +128,10 @@ def test_wrong_caches_are_refused_before_anything_is_read(raised: Any, tmp_path:
         f"wb.spectrum(model, cache={str(file)!r})": "is a file: expected a folder",
         "wb.spectrum(model, cache=True)": "expected the path of a folder, or None",
         "wb.spectrum(model, cache='')": "expected the path of a folder, or None",
+        f"wb.spectrum(model, cache={f'{file}/sub/folder'!r})": "lies in 'file', which is a file: expected a folder",
+        "wb.spectrum(model, cache='a\\0b')": "cannot be a folder (",
+        "wb.spectrum(model, cache=300 * 'a')": "cannot be a folder (File name too long); choose another path",
+        "wb.spectrum(model, cache='~no such user')": "cannot be a folder (",
     }
     for code, (kind, message) in raised(calls).items():
         assert kind == "ArgumentError" and calls[code] in message
@@ -134,3 +140,48 @@ def test_wrong_caches_are_refused_before_anything_is_read(raised: Any, tmp_path:
 def test_the_cache_is_in_a_saved_result(tmp_path: Path) -> None:
     saved = wb.spectrum(model(), cache=tmp_path / "cache").save(tmp_path / "result")
     assert json.loads((saved / "result.json").read_text())["meta"]["cache"]["computed"] == 4
+
+
+def test_no_flipped_byte_is_served(tmp_path: Path) -> None:
+    def kept(value: float) -> Entry:
+        return Cache(tmp_path).through({}, lambda: Entry({"x": value}, {"t": torch.full((3,), value)}))
+
+    kept(1.0)
+    (file,) = tmp_path.iterdir()
+    data = file.read_bytes()
+    for place in range(len(data)):
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert kept(2.0).values["x"] == 2 and kept(3.0).tensors["t"].tolist() == [2.0] * 3
+
+
+def test_an_entry_under_anothers_name_is_not_served(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.through({"unit": "a"}, lambda: Entry({"x": 1}, {}))
+    (a,) = tmp_path.iterdir()
+    cache.through({"unit": "b"}, lambda: Entry({"x": 2}, {}))
+    (b,) = {*tmp_path.iterdir()} - {a}
+    b.write_bytes(a.read_bytes())
+    assert cache.through({"unit": "b"}, lambda: Entry({"x": 3}, {})).values["x"] == 3
+    assert cache.facts()["damaged"] == 1
+
+
+def test_an_entry_without_its_values_is_computed_again(tmp_path: Path) -> None:
+    layer = {"0.weight": model()["0.weight"]}
+    for call in (wb.spectrum, wb.contents):
+        folder = tmp_path / call.__name__
+        before = call(layer, cache=folder)
+        (file,) = folder.iterdir()
+        save_file({}, file, {"values": "{}"})
+        again = call(layer, cache=folder)
+        assert again.meta["cache"]["damaged"] == 1 and again.frame().equals(before.frame())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="rights of POSIX")
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        Cache(tmp_path / "cache").through({}, lambda: Entry({"x": 1}, {}))
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "cache").iterdir()
+    assert file.stat().st_mode & 0o777 == 0o644

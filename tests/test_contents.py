@@ -233,3 +233,56 @@ def test_facts_and_figures() -> None:
         wb.figure(wb.contents({"t": torch.full((2,), math.nan)}), "histogram")
     with pytest.raises(wb.FigureError, match="no magnitude to draw"):
         wb.figure(wb.contents({"t": torch.zeros(2)}))
+
+
+@pytest.mark.parametrize("shape", [(1, 5_000_000), (5_000_000, 1), (3000, 2000), (2, 1 << 20), (3, (1 << 20) + 1)])
+def test_tiles_are_bounded_whatever_the_shape(shape: tuple[int, int]) -> None:
+    seen = torch.zeros(shape, dtype=torch.bool)
+    for tile, top, left in _tiles(torch.zeros(1).expand(shape)):
+        assert tile.size <= 1 << 20
+        here = seen[top : top + tile.shape[0], left : left + tile.shape[1]]
+        assert here.shape == tile.shape and not here.any()
+        here.fill_(True)
+    assert seen.all()
+
+
+def test_one_block_is_summed_over_many_tiles() -> None:
+    tensor = torch.randn(1700, 1300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for cells in (1, 3):
+        assert_as_numpy(tensor, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        (torch.tensor([1, 2**53]), True),
+        (torch.tensor([1, 2**53 - 1]), False),
+        (torch.tensor([0, -(2**60)]), True),
+        (torch.tensor([7, 2**63], dtype=torch.uint64), True),
+        (torch.tensor([1.0, 2.0**60]), False),
+    ],
+)
+def test_integers_that_are_rounded_say_so(tensor: torch.Tensor, told: bool) -> None:
+    assert looked_into(tensor)[0]["reason"] == ("integers of 2⁵³ or more: the numbers are rounded" if told else "")
+
+
+@pytest.mark.parametrize("size", [1.79e308, np.finfo(np.float64).max, -np.finfo(np.float64).max])
+def test_numbers_at_the_very_end_have_finite_edges_and_no_figure(size: float) -> None:
+    row, found = looked_into(torch.full((2, 2), size, dtype=torch.float64))
+    low, high = found.edges["t"].tolist()
+    assert math.isfinite(low) and math.isfinite(high) and low <= size <= high and found.counts["t"].tolist() == [4]
+    assert row["mean"] == size and row["rms"] == abs(size)
+    for kind in ("histogram", "heatmap"):
+        with pytest.raises(wb.FigureError, match=r"t has elements of 1\.\d+e\+308: a figure takes 1e\+300 at most"):
+            wb.figure(found, kind)
+    with pytest.raises(wb.FigureError, match=r"no magnitude to draw \(not drawn: 1 above 1e\+300\); see .frame"):
+        wb.figure(found, "rms", layer="t")
+
+
+def test_a_logarithmic_axis_says_what_it_leaves_out() -> None:
+    drawn = {"a": torch.ones(3), "b": torch.full((2, 2), 2.0)}
+    assert wb.figure(wb.contents(drawn), "rms").panels[0].title == ""
+    lost = {"zero": torch.zeros(4), "nil": torch.zeros(2, 2), "nan": torch.full((2,), math.nan), "none": torch.zeros(0)}
+    figure = wb.figure(wb.contents(drawn | lost | {"huge": torch.full((2,), 1e301, dtype=torch.float64)}), "rms")
+    assert figure.panels[0].title == "not drawn: 2 all zero, 2 without a finite element, 1 above 1e+300"
+    assert {name for mark in figure.panels[0].marks for name in mark.ids} == set(drawn)  # type: ignore[union-attr]

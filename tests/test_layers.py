@@ -426,3 +426,46 @@ def test_a_transformer_and_its_bare_file_have_the_same_layers(minilm: Path) -> N
     )
     assert len(code) == 40 and code.equals(file)
     assert wb.load(module).ordered and not wb.load(minilm).ordered
+
+
+@given(
+    tensors=st.dictionaries(
+        st.sampled_from(
+            "experts experts.weight experts.0 experts.0.weight experts.0.part experts.0.part.weight experts.1 "
+            "experts.0.0.weight experts.0.q a.qkv.weight a.qkv a.qkv.q a.qkv.q.weight rnn.weight_ih_l0 "
+            "rnn.weight_hh_l0 rnn.weight_ih_l0.i rnn.weight_ih_l0.i.weight".split()
+        ),
+        st.sampled_from([(2,), (2, 0), (2, 3, 4), (12, 4), (12, 3)]).map(torch.zeros),
+        min_size=1,
+    ),
+)
+def test_no_two_layers_have_one_id_and_order_does_not_matter(tensors: dict[str, Tensor]) -> None:
+    table, turned = wb.layers(tensors), wb.layers(dict(reversed(tensors.items())))
+    ids, others = (dict(zip(one.frame()["layer"], one.frame()["tensor"], strict=True)) for one in (table, turned))
+    assert ids == others and len(ids) == len(table.frame())
+    assert sum(table.frame()["elements"]) == sum(tensor.numel() for tensor in tensors.values())
+
+
+def test_an_id_that_is_taken_is_said() -> None:
+    stack = torch.zeros(2, 3, 4)
+    rows = wb.layers({"experts": stack, "experts.0.weight": torch.zeros(3, 4)}).frame().set_index("layer")
+    assert list(rows.index) == ["experts.0", "experts.1", "experts.0.weight"]
+    assert rows.loc["experts.0.weight", "reason"] == "called so because 'experts.0' is a part of 'experts'"
+    rows = wb.layers({"experts": stack, "experts.0": torch.zeros(3)}).frame().set_index("layer")
+    assert list(rows.index) == ["experts.0.part", "experts.1", "experts.0"]
+    assert rows.loc["experts.0.part", "reason"] == "called so because 'experts.0' is a tensor's name"
+
+
+def test_names_are_looked_up_and_not_searched_for() -> None:
+    looks = 0
+
+    class Watched(wb.Layer):
+        def __getattribute__(self, name: str) -> Any:
+            nonlocal looks
+            looks += name in ("layer", "tensor")
+            return super().__getattribute__(name)
+
+    shape = {"kind": "linear", "shape": (2, 3)}
+    views = [Watched(layer=f"{n}", tensor=f"{n}.weight", depth=n, **shape) for n in range(200)]  # type: ignore[arg-type]
+    found = selected(views, [f"{n}.weight" for n in range(200)], "a model")
+    assert found == views and looks < 200 * 10  # 200 · 200 · 2 where each name is compared with every layer

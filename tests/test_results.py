@@ -472,3 +472,15 @@ def test_a_result_travels_between_processes() -> None:
     again = pickle.loads(pickle.dumps(toy(weights={"a": torch.ones(2)})))
     assert exact(again.tables["cells"]) == exact(toy().tables["cells"])
     assert torch.equal(copy.deepcopy(again).weights["a"], torch.ones(2))
+
+
+def test_rows_are_counted_in_one_pass() -> None:
+    class Names(tuple[str, ...]):
+        def count(self, name: object) -> int:
+            pytest.fail("a pass over all rows for each of them")
+
+    class Watched(Toy):
+        def _table(self, name: str | None) -> Any:
+            return {**super()._table(name), "layer": Names(["fc"])}
+
+    assert Watched(tables={"cells": cells()}, meta=toy().meta, weight=torch.ones(1), weights={}).row("fc")["count"] == 3

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from workbench.weights import content_fingerprint
+from workbench.weights.naming import without_prefixes
 
 Saved = Callable[[Any, Path], Any]
 Bits = tuple[torch.dtype, tuple[int, ...], bytes]
@@ -883,3 +884,132 @@ def test_a_mapped_zip_that_changes_is_refused_and_does_not_end_the_process(
         wb.CheckpointError, match=r"\[a\]: (the file changed since it was opened|cannot be read any more)"
     ):
         weights["a"]
+
+
+def test_compiled_parts_are_told_without_comparing_all_names() -> None:
+    calls = 0
+
+    class Watched(str):
+        def startswith(self, *arguments: Any) -> bool:
+            nonlocal calls
+            calls += 1
+            return super().startswith(*arguments)
+
+    names = [Watched(f"a{n}._orig_mod.b.weight") for n in range(300)]
+    assert list(without_prefixes(names)) == [f"a{n}.b.weight" for n in range(300)]
+    assert calls < 300 * 10  # 300 · 300 where each name is compared with every other
+
+
+def test_a_name_that_is_no_text_is_written_out(tmp_path: Path) -> None:
+    state = {"fc\ud800.weight": torch.ones(2, 3), "fc.bias": torch.ones(2)}
+    for source in (state, as_zip(state, tmp_path / "a.pt")):
+        weights = wb.load(source)
+        assert list(weights) == ["fc\\ud800.weight", "fc.bias"] and weights.fingerprint
+        assert weights.renames == {"fc\\ud800.weight": "fc\ud800.weight"}
+        assert any("half a surrogate pair" in note and r"fc\ud800.weight" in note for note in weights.notes)
+        assert wb.contents(weights, cache=tmp_path / "cache").row("fc\\ud800")["mean"] == 1
+        assert list(wb.load(wb.save(weights, tmp_path / "b.safetensors"))) == list(weights)
+    with pytest.raises(wb.CheckpointError, match=r"\[fc\\ud800\]: no text .* another tensor's name; rename one"):
+        wb.load({"fc\ud800": torch.ones(2), "fc\\ud800": torch.ones(2)})
+
+
+def repacked(path: Path, method: Callable[[str], int]) -> Path:
+    """A torch zip, each record written again with the compression that `method` says."""
+    with zipfile.ZipFile(path) as archive:
+        records = {record.filename: archive.read(record) for record in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records.items():
+            archive.writestr(name, data, compress_type=method(name))
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+@pytest.mark.parametrize("which", ["data/0", "data/1", "data.pkl", ""])
+def test_a_compressed_archive_is_read_and_not_mapped(method: int, which: str, tmp_path: Path) -> None:
+    random = torch.randint(-(2**31), 2**31 - 1, (999,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    state = {"random": random, "zeros": torch.zeros(50, 40)}
+    path = repacked(
+        as_zip(state, tmp_path / "a.pt"), lambda name: method if name.endswith(which) else zipfile.ZIP_STORED
+    )
+    weights, reference = wb.load(path), torch.load(path, weights_only=True)
+    for name in state:
+        assert bits(weights[name]) == bits(reference[name]) == bits(state[name])
+    told = [note for note in weights.notes if note.startswith("a compressed zip archive cannot be mapped: the whole")]
+    assert len(told) == (method == zipfile.ZIP_DEFLATED)
+
+
+@pytest.mark.parametrize("save", [as_zip, as_legacy])
+def test_bytes_that_belong_to_no_tensor_are_reported(save: Saved, tmp_path: Path) -> None:
+    whole = torch.zeros(1000)
+    state = {"few": torch.zeros(10_000_000)[:3], "a": whole[:300], "b": whole[300:], "c": whole[:300], "d": whole[2:9]}
+    weights = wb.load(save(state | {"none": torch.zeros(7)[:0]}, tmp_path / "a.pt"))
+    (note,) = [note for note in weights.notes if note.startswith("wasted")]
+    assert note == (
+        "wasted: 40,000,016 bytes of storage belong to no tensor, in few (39,999,988 bytes), none (28 bytes); "
+        "wb.save leaves them out"
+    )
+    assert wb.save(weights, tmp_path / "b.safetensors").stat().st_size < 10_000
+    assert not any("wasted" in note for note in wb.load({"few": whole[:3]}).notes)  # a model in memory is no file
+
+
+def sharded(folder: Path, shards: Mapping[str, Mapping[str, Tensor]], save: Saved = as_zip) -> Path:
+    for file, state in shards.items():
+        save(dict(state), folder / file)
+    weight_map = {name: file for file, state in shards.items() for name in state}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+@pytest.mark.parametrize("save", [as_zip, as_legacy])
+def test_a_tie_inside_a_shard_counts_once(save: Saved, tmp_path: Path) -> None:
+    shared = torch.randn(8, 5)
+    state = {"wte.weight": shared, "head.weight": shared, "copy.weight": shared}
+    single = wb.load(save(state, tmp_path / "single.pt"))
+    parts = wb.load(sharded(tmp_path, {"a.bin": state, "b.bin": {"other.weight": torch.ones(3, 2)}}, save))
+    assert single.elements == 40 and parts.elements == 46
+    assert {name: parts.infos[name].tied_to for name in state} == {name: single.infos[name].tied_to for name in state}
+    assert all(torch.equal(parts[name], shared) for name in state)
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"head.weight": "a.bin", "copy.weight": "a.bin"}}))
+    weights = wb.load(index)  # the first of the file's names is not in the index
+    assert weights.elements == 40 and weights.infos["copy.weight"].tied_to == "head.weight"
+    assert torch.equal(weights["copy.weight"], shared)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            "a" * 300 + ".bin",
+            r"\[w\]: the index places it in '?aaa.*, which (cannot be read: File name too long|is missing)",
+        ),
+        ("a\0b.bin", r"\[w\]: the index places it in .*, which (cannot be read: embedded null|is missing)"),
+        ("x.bin.index.json", r"\[w\]: the index places it in x.bin.index.json, another index; expected a weight file"),
+    ],
+    ids=["long", "nul", "itself"],
+)
+def test_an_index_of_what_is_no_weight_file_is_refused(file: str, message: str, tmp_path: Path) -> None:
+    index = tmp_path / "x.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": file}}))
+    with pytest.raises(wb.CheckpointError, match=message):
+        wb.load(index)
+
+
+def test_names_that_an_index_has_twice_are_reported(tmp_path: Path) -> None:
+    for value, file in enumerate(("a.bin", "b.bin")):
+        as_zip({"w": torch.full((2, 2), value)}, tmp_path / file)
+    (tmp_path / "x.bin.index.json").write_text('{"weight_map": {"w": "a.bin", "w": "b.bin"}}')
+    weights = wb.load(tmp_path)
+    assert "the index names w twice; the last entry counts" in weights.notes and weights["w"].tolist() == [[1, 1]] * 2
+
+
+def test_views_that_are_conjugate_or_negative_are_read_as_they_are(tmp_path: Path) -> None:
+    z = torch.tensor([[1 + 2j, 3 - 1j]], dtype=torch.complex64)
+    state = {"z": z, "conj": z.conj(), "negative": z.conj().imag}
+    weights = wb.load(state)
+    assert not any(info.tied_to for info in weights.infos.values())
+    assert weights["negative"].tolist() == [[-2, 1]] and weights["conj"].tolist() == [[1 - 2j, 3 + 1j]]
+    assert content_fingerprint(z.conj()) == content_fingerprint(z.conj().resolve_conj()) != content_fingerprint(z)
+    again = wb.load(wb.save(state, tmp_path / "a.safetensors"))
+    assert all(bits(again[name]) == bits(tensor.resolve_conj().resolve_neg()) for name, tensor in state.items())
+    assert set(wb.contents(state).frame()["verdict"]) == {"finite"}

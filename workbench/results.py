@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -116,7 +117,9 @@ class Result:
     def _checked(self, table: str, name: str, cells: Cells) -> Iterator[Any]:
         column = self.COLUMNS[table][name]
         for row, cell in enumerate(cells):
-            fits = isinstance(cell, _KINDS[column.kind]) and (column.kind is bool or not isinstance(cell, bool))
+            fits = type(cell) is column.kind or (
+                isinstance(cell, _KINDS[column.kind]) and (column.kind is bool or not isinstance(cell, bool))
+            )
             value = column.kind(cell) if fits else cell
             if fits and column.kind is not str:
                 fits = not (value < column.low or value > column.high)  # NaN is in every range
@@ -231,9 +234,9 @@ class LayerResult(Result):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        layers = self._table(None)["layer"]
-        if twice := {layer for layer in layers if layers.count(layer) > 1}:
-            raise ResultError(f"{type(self).__name__} has more than one row of {sorted(twice)[0]!r}.")
+        counts = Counter(self._table(None)["layer"])
+        if twice := sorted(layer for layer, count in counts.items() if count > 1):
+            raise ResultError(f"{type(self).__name__} has more than one row of {twice[0]!r}.")
 
     def row(self, layer: str) -> dict[str, Any]:
         """One layer's cells in the main table.

@@ -56,7 +56,8 @@ def parts(info: TensorInfo, infos: Mapping[str, TensorInfo]) -> list[Part]:
         return _even(("q", "k", "v"), 1, cols)
     if RECURRENT.search(info.name):
         hidden = infos.get(info.name.replace("weight_ih", "weight_hh"), info).shape
-        count = CELLS.get(info.module or "", hidden[0] // hidden[1] if hidden[0] % hidden[1] == 0 else 0)
+        told = hidden[0] // hidden[1] if len(hidden) == 2 and hidden[1] and hidden[0] % hidden[1] == 0 else 0
+        count = CELLS.get(info.module or "", told)
         return _even(GATES[count], 0, rows) if count in GATES and rows % count == 0 else []
     return []
 

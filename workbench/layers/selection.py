@@ -1,7 +1,8 @@
 """Choosing layers by name, glob or predicate, with an answer to every typo."""
 
-from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase, translate
 from typing import Any, TypeAlias, TypeVar
 
 from workbench.errors import ArgumentError, LayerNotFoundError, nearest
@@ -54,15 +55,22 @@ def _matching(known: Sequence[View], views: Sequence[Layer | Exclusion], layers:
         )
     if not patterns:
         raise LayerNotFoundError("an empty list of layers selects nothing; use layers=None for all.")
+    exact: dict[str, set[str]] = {}
+    for view in known:
+        for name in (view.layer, view.tensor):
+            exact.setdefault(name, set()).add(view.layer)
     names: set[str] = set()
     for pattern in patterns:
-        matching = {view.layer for view in known if pattern in (view.layer, view.tensor)} or {
-            view.layer for view in known if fnmatchcase(view.layer, pattern) or fnmatchcase(view.tensor, pattern)
-        }
+        matching = exact.get(pattern) or _globbed(pattern, exact)
         if not matching:
             raise LayerNotFoundError(_why_not(pattern, known, views, source))
         names |= matching
     return [view for view in known if view.layer in names]
+
+
+def _globbed(pattern: str, exact: Mapping[str, set[str]]) -> set[str]:
+    fits = re.compile(translate(pattern)).match
+    return set().union(*(layers for name, layers in exact.items() if fits(name)))
 
 
 def _why_not(pattern: str, known: Sequence[Layer | Exclusion], views: Sequence[Layer | Exclusion], source: str) -> str:

@@ -1,6 +1,6 @@
 """Which tensors are matrices, and how a tensor is seen as one or many of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, Literal
@@ -115,24 +115,25 @@ def matrices(layer: Layer, tensor: Tensor, conv: Conv = "slices") -> Float[Tenso
 
 def layer_views(weights: Weights) -> list[Layer | Exclusion]:
     """Every tensor of the weights in order, as a Layer or as an Exclusion with its reason."""
+    kinds = {info.name: _kind(info) for info in weights.infos.values()}
+    inside = {name: parts(weights.infos[name], weights.infos) for name, (kind, _) in kinds.items() if kind}
+    ids = _ids(weights, inside)
     views: list[Layer | Exclusion] = []
     depth = 0
     for info in weights.infos.values():
-        kind, reason = _kind(info)
+        kind, reason = kinds[info.name]
         if kind is None:
             views.append(Exclusion(tensor=info.name, depth=depth, shape=info.shape, reason=reason))
             continue
-        base = info.name.removesuffix(".weight")
-        base = info.name if base in weights else base  # a parameter may be called like a module
-        inside = parts(info, weights.infos)
         remark = RAW_REMARK if info.name.endswith(RAW) else ""
-        if info.name.endswith(FUSED) and not inside:
+        if info.name.endswith(FUSED) and not inside[info.name]:
             remark = FUSED_REMARK
         whole: list[Part | None] = [None]
-        for part in inside or whole:
+        for part in inside[info.name] or whole:
+            layer, renamed = ids[info.name, part]
             views.append(
                 Layer(
-                    layer=f"{base}.{part.suffix}" if part else base,
+                    layer=layer,
                     tensor=info.name,
                     depth=depth,
                     kind=kind,
@@ -140,11 +141,34 @@ def layer_views(weights: Weights) -> list[Layer | Exclusion]:
                     part=part,
                     groups=info.groups,
                     transposed=(info.module or "").startswith("ConvTranspose"),
-                    remark=remark,
+                    remark="; ".join(filter(None, [remark, renamed])),
                 )
             )
             depth += 1
     return views
+
+
+def _ids(weights: Weights, inside: Mapping[str, Sequence[Part]]) -> dict[tuple[str, Part | None], tuple[str, str]]:
+    """The id of every layer and what is to be said of it; no two are equal, in whatever order the tensors come."""
+    ids: dict[tuple[str, Part | None], tuple[str, str]] = {}
+    taken: dict[str, str] = {}  # by a part → the tensor that it is a part of
+    for name, own in inside.items():
+        for part in own:
+            usual = layer = f"{_module_path(name, weights)}.{part.suffix}"
+            while layer in weights:
+                layer += ".part"
+            taken[layer] = name
+            ids[name, part] = layer, "" if layer == usual else f"called so because {usual!r} is a tensor's name"
+    for name in inside:
+        usual = _module_path(name, weights)
+        known = f"called so because {usual!r} is a part of {taken[usual]!r}" if usual in taken else ""
+        ids[name, None] = (name if known else usual), known
+    return ids
+
+
+def _module_path(name: str, weights: Weights) -> str:
+    path = name.removesuffix(".weight")
+    return name if path in weights else path  # a parameter may be called like a module
 
 
 def layer_list(views: Sequence[Layer | Exclusion]) -> list[Layer]:

@@ -95,6 +95,7 @@ def activation_moments(
     *,
     weights: Mapping[str, Tensor] | None = None,
     features: Mapping[str, int] | None = None,
+    batch_first: bool | None = None,
     device: str = "auto",
     progress: ProgressCallback | None = None,
 ) -> ActivationMoments:
@@ -109,11 +110,14 @@ def activation_moments(
         module: the network, in evaluation mode meanwhile; it is as before afterwards, also after an error or a cancel.
         data: a re-iterable of batches, each a tensor, a tuple whose first element is the input, or a dict of named
             arguments (`labels` are left out). Where a dict has an `attention_mask` (batch, steps) of 0 and 1, the
-            positions with 0 are left out of outputs of the shape (batch, steps, width).
+            positions with 0 are left out of outputs of the shape (batch, steps, width) or (steps, batch, width).
         layers: paths as in `module.named_modules()` or globs, which match containers too; None for every module
             without children.
         weights: used in place of the module's own, as in `evaluator`.
         features: path → axis of the features, where the rule above is wrong.
+        batch_first: whether outputs are (batch, steps, width), and not (steps, batch, width), where a mask leaves
+            positions out of a batch with as many sequences as steps, so that no shape tells, and the module has no
+            `batch_first` of its own; None refuses such outputs.
         device: "auto" takes CUDA when there is one; the moments stay there.
         progress: called before each batch with a Progress, and once at the end; it may raise `wb.Cancelled`. Where
             `len(data)` is unknown the total is the number of batches seen.
@@ -121,7 +125,7 @@ def activation_moments(
     Returns:
         A mapping of paths to LayerMoments. A module found by a glob or by None that has no moments is in `.skipped`
         with the reason: it did not run, its output is no tensor, complex, integer or without an axis of features, its
-        width changed, or exceeds 16384.
+        width changed, or exceeds 16384, or which of its positions are padding is unknown (see `batch_first`).
 
     Raises:
         ArgumentError: the data can be walked only once or give no batch; the weights are not the module's; a module
@@ -138,7 +142,8 @@ def activation_moments(
 
     Misreads: positions of an image or a sequence are not independent samples. A function (torch.relu, an addition) is
     no submodule, and an activation module after Conv1d cannot be told from one in a sequence: name its axis in
-    `features`. Padding counts where a model flattens, lengthens or transposes the steps: `.left_out` tells.
+    `features`. Padding counts where a model flattens, shortens or lengthens the steps: `.left_out` is 0 there. That an
+    axis is as long as the batch or the steps is all that tells what it is.
 
     Example:
         >>> data = [torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 4.0]])]
@@ -151,6 +156,8 @@ def activation_moments(
     check_data(data)
     if progress is not None and not callable(progress):
         raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
+    if batch_first not in (True, False, None):
+        raise ArgumentError(f"batch_first={batch_first!r}: expected True, False or None.")
     where, axes = resolved_device(device), features or {}
     asked = [layers] if isinstance(layers, str) else None if layers is None else list(layers)
     parts = _leaves(module) if asked is None else submodules(module, asked)
@@ -164,7 +171,9 @@ def activation_moments(
 
     def heard(name: str, output: object) -> None:
         if name not in counters:
-            counters[name] = _Counter(name, parts[name], axes.get(name), name in required, where)
+            own = getattr(parts[name], "batch_first", None)  # torch's recurrent and attention layers say it
+            order = own if isinstance(own, bool) else batch_first
+            counters[name] = _Counter(name, parts[name], axes.get(name), name in required, where, order)
         counters[name].count(output, keep)
 
     def report(item: str) -> None:
@@ -204,8 +213,17 @@ def activation_moments(
 class _Counter:
     """Counts one submodule's outputs, or knows why it cannot."""
 
-    def __init__(self, name: str, part: nn.Module, axis: int | None, required: bool, device: torch.device) -> None:
+    def __init__(
+        self,
+        name: str,
+        part: nn.Module,
+        axis: int | None,
+        required: bool,
+        device: torch.device,
+        batch_first: bool | None,
+    ) -> None:
         self.name, self.part, self.axis, self.required, self.device = name, part, axis, required, device
+        self.batch_first = batch_first
         self.reason, self.calls, self.left_out = "", 0, 0
         self.moments: Moments | None = None
         self.shapes: list[tuple[int, ...]] = []  # of the first and the last output
@@ -251,7 +269,8 @@ class _Counter:
                 f"its outputs {list(self.shapes[0])} and {list(shape)} have {self.moments.width} and {width} features: "
                 "moments need one width; where the axis is wrong, name it in `features`."
             )
-        if keep is not None and output.ndim == 3 and axis in (2, -1) and shape[:2] == tuple(keep.shape):
+        keep = None if keep is None or output.ndim != 3 or axis not in (2, -1) else self._laid_out(keep, shape)
+        if keep is not None:
             samples = output[keep.to(output.device)]
             self.left_out += shape[0] * shape[1] - len(samples)
         else:
@@ -259,6 +278,22 @@ class _Counter:
         self.moments.update(samples)
         self.calls += 1
         self.shapes, self.axes = [*self.shapes[:1], shape], [*self.axes[:1], axis]
+
+    def _laid_out(self, keep: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+        """The mask with the axes in the order of an output, or None where they are no axes of it.
+
+        Raises:
+            ArgumentError: both orders fit, leave out different positions, and nothing tells which one it is.
+        """
+        orders = [mask for mask in (keep, keep.T) if shape[:2] == tuple(mask.shape)]
+        if len(orders) < 2 or torch.equal(keep, keep.T):
+            return orders[0] if orders else None
+        if self.batch_first is None:
+            raise ArgumentError(
+                f"its output {list(shape)} could be [batch, steps, width] or [steps, batch, width], so that which of "
+                "its positions are padding is unknown: say it in `batch_first`, or give batches of another size."
+            )
+        return keep if self.batch_first else keep.T
 
     def layer_moments(self) -> LayerMoments | None:
         """What was counted, or None."""

@@ -15,30 +15,36 @@ from workbench.weights.naming import LIGHTNING, LIGHTNING_PREFIX
 from workbench.weights.opened import Opened, while_unchanged
 from workbench.weights.safetensors_file import open_safetensors
 from workbench.weights.sharded import INDEX_ENDINGS, open_sharded
-from workbench.weights.torch_file import mapping_infos, record_sizes, torch_content
+from workbench.weights.torch_file import mapping_infos, torch_content, waste, zip_records
 from workbench.weights.weights import TensorInfo
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".ckpt")
-LEGACY_NOTE = "a legacy torch pickle cannot be mapped: the whole file ({:.1f} MB) is in memory"
+IN_MEMORY = "a {} cannot be mapped: the whole file ({:.1f} MB) is in memory"
 
 
 def open_mapping(
-    content: Mapping[Any, Any], source: str, sizes: set[int] | None = None, *, ema: bool = False
+    content: Mapping[Any, Any],
+    source: str,
+    sizes: frozenset[int] | None = None,
+    *,
+    ema: bool = False,
+    file: bool = False,
 ) -> Opened:
-    """Opens a checkpoint dictionary."""
+    """Opens a checkpoint dictionary; of one from a file, it is noted what the file holds in vain."""
     infos, tensors, notes = mapping_infos(content, source, sizes, ema=ema)
+    notes += waste(tensors) if file else []
     prefixes = (LIGHTNING_PREFIX,) if LIGHTNING in content else ()
     return Opened(infos=infos, read=reader(tensors, source), notes=notes, shared=True, prefixes=prefixes)
 
 
 def reader(tensors: Mapping[str, Tensor], source: str) -> Callable[[TensorInfo], Tensor]:
-    """Reads tensors that lie in memory; what is handed out is the source's own memory."""
+    """Reads tensors that lie in memory; what is handed out is the source's own memory (but for conj() views)."""
 
     def read(info: TensorInfo) -> Tensor:
         tensor = tensors[info.stored]
         if tensor.device.type == "meta":
             raise CheckpointError(source, info.stored, "on the meta device: it has a shape but no data")
-        return tensor.detach()
+        return tensor.detach().resolve_conj().resolve_neg()
 
     return read
 
@@ -68,21 +74,30 @@ def open_file(path: Path, *, ema: bool = False) -> Opened:
     if head[:4] == b"GGUF":
         raise CheckpointError(str(path), None, "GGUF holds quantised blocks, not weights; open the original checkpoint")
     if head[:4] == b"PK\x03\x04":
-        sizes = record_sizes(path)
-        if sizes is None:
+        records = zip_records(path)
+        if records is None:
             raise CheckpointError(str(path), None, "a zip archive, but not one that torch.save wrote (no data.pkl)")
-        opened = open_mapping(torch_content(path, legacy=False), str(path), sizes, ema=ema)
+        opened = _open_torch(path, records.sizes, mapped=not records.compressed, ema=ema)
+        if records.compressed:  # torch would map the compressed bytes and take them for numbers
+            return replace(
+                opened, notes=[*opened.notes, IN_MEMORY.format("compressed zip archive", records.bytes / 1e6)]
+            )
         return replace(opened, read=while_unchanged(path, opened.read))
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         return open_safetensors(path)
     if head[:1] == b"\x80":
-        opened = open_mapping(torch_content(path, legacy=True), str(path), ema=ema)
-        return replace(opened, notes=[*opened.notes, LEGACY_NOTE.format(size / 1e6)])
+        opened = _open_torch(path, None, mapped=False, ema=ema)
+        return replace(opened, notes=[*opened.notes, IN_MEMORY.format("legacy torch pickle", size / 1e6)])
     raise CheckpointError(
         str(path),
         None,
         f"neither safetensors nor a torch file (it begins with {head!r}); expected {', '.join(SUFFIXES)}",
     )
+
+
+def _open_torch(path: Path, sizes: frozenset[int] | None, *, mapped: bool, ema: bool) -> Opened:
+    content = torch_content(path, mapped=mapped)
+    return open_mapping(content, str(path), sizes, ema=ema, file=True)
 
 
 def weight_file(source: str | os.PathLike[str]) -> Path:

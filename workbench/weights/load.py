@@ -13,7 +13,7 @@ from workbench.errors import ArgumentError, CheckpointError, SourceTypeError
 from workbench.weights.adapter import is_adapter, merged_adapter
 from workbench.weights.files import open_file, open_mapping, reader, weight_file
 from workbench.weights.hub import HUB
-from workbench.weights.naming import PREFIXES, without_prefixes
+from workbench.weights.naming import COMPILED, PREFIXES, printable, without_prefixes
 from workbench.weights.opened import Opened
 from workbench.weights.torch_file import tensor_infos
 from workbench.weights.weights import TensorInfo, Weights
@@ -50,7 +50,8 @@ def load(source: ModelLike, *, base: ModelLike | None = None, ema: bool = False)
         SourceTypeError: `source` is none of the above.
         ArgumentError: `base` without an adapter, or `ema` with what keeps no moving average.
 
-    Cost: the header. A legacy torch pickle costs its file size in memory, and says so in `.notes`.
+    Cost: the header. A legacy torch pickle or a compressed archive costs its whole size in memory, and says so in
+    `.notes`, as does a torch file whose storages hold more than its tensors.
 
     Source: the safetensors format; PyTorch's `torch.load(weights_only=True)`, never less strict.
 
@@ -92,6 +93,9 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
     _refuse_quantised(source, [info.name for info in opened.infos])
     stored = without_prefixes([info.name for info in opened.infos], opened.prefixes)
     names = {original: name for name, original in stored.items()}
+    if lost := next((info.name for info in opened.infos if info.name not in names), None):
+        reason = "no text (half a surrogate pair), and written out it is another tensor's name; rename one of them"
+        raise CheckpointError(source, printable(lost), reason)
     infos = [
         replace(info, name=names[info.name], tied_to=names[info.tied_to] if info.tied_to else None)
         for info in opened.infos
@@ -100,8 +104,10 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
     prefix = _shared_prefix(infos[0], (*PREFIXES, *opened.prefixes)) if infos else ""
     if prefix:
         notes.append(f"prefix {prefix!r} removed from every name")
-    if inner := sum(info.stored.removeprefix(prefix) != info.name for info in infos if not info.tied_to):
+    if inner := sum(printable(info.stored.removeprefix(prefix)) != info.name for info in infos if not info.tied_to):
         notes.append(f"'_orig_mod.' of compiled submodules removed from {inner} names")
+    if escaped := [info.name for info in infos if printable(info.stored) != info.stored]:
+        notes.append(f"no text (half a surrogate pair), written out as its escape: {', '.join(escaped[:5])}")
     return Weights(
         infos,
         opened.read,
@@ -117,7 +123,7 @@ def _unwrapped(opened: Opened, source: str) -> Weights:
 def _shared_prefix(info: TensorInfo, prefixes: tuple[str, ...]) -> str:
     """The wrapper prefixes in front of a stored name, which `without_prefixes` removed; empty if there were none."""
     rest = info.stored
-    while info.name not in (rest, rest.replace("._orig_mod.", ".")):
+    while info.name not in (printable(rest), printable(rest.replace(COMPILED, "."))):
         shared = next((prefix for prefix in prefixes if rest.startswith(prefix)), None)
         if shared is None:
             break

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 PREFIXES = ("module.", "_orig_mod.")  # torch's DataParallel/DistributedDataParallel, torch.compile
+COMPILED = "._orig_mod."  # torch.compile of a submodule
+INNER = re.compile(re.escape(COMPILED))
 NESTINGS = ("state_dict", "model_state_dict", "model")  # where training scripts keep the weights
 AVERAGES = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema")  # and their moving average
 LIGHTNING, LIGHTNING_PREFIX = "pytorch-lightning_version", "model."
@@ -42,17 +44,35 @@ def without_prefixes(names: Iterable[str], more: Iterable[str] = ()) -> dict[str
         if shared is None:
             break
         stored = {name.removeprefix(shared): original for name, original in stored.items()}
-    return {_without_compiled_submodules(name, stored): original for name, original in stored.items()}
+    partly = _partly_compiled(stored)
+    shorter = {name: name if partly & _owners(name) else name.replace(COMPILED, ".") for name in stored}
+    return {printable(shorter[name]): original for name, original in stored.items()}
 
 
-def _without_compiled_submodules(name: str, names: Iterable[str]) -> str:
-    """`name` without each inner `_orig_mod.` that everything beside it carries, as in a net with compiled parts."""
-    parts = name.split("._orig_mod.")
-    for end in range(1, len(parts)):
-        owner = "._orig_mod.".join(parts[:end])
-        if any(other.startswith(f"{owner}.") and not other.startswith(f"{owner}._orig_mod.") for other in names):
-            return name
-    return ".".join(parts)
+def _owners(name: str) -> set[str]:
+    """The paths in front of each inner `_orig_mod.` of a name."""
+    return {name[: found.start()] for found in INNER.finditer(name)}
+
+
+def _partly_compiled(names: Iterable[str]) -> set[str]:
+    """Those paths beside whose `_orig_mod.` lies something else: there it is no wrapper's, but a submodule's name."""
+    owners = {owner for name in names for owner in _owners(name)}
+    return {
+        name[: dot.start()]
+        for name in (names if owners else ())
+        for dot in re.finditer(r"\.", name)
+        if not name.startswith(COMPILED, dot.start()) and name[: dot.start()] in owners
+    }
+
+
+def printable(name: str) -> str:
+    r"""A name that can be written and shown: half a surrogate pair, which is no text, as its escape.
+
+    Example:
+        >>> printable("fc.weight"), printable("fc\ud800")
+        ('fc.weight', 'fc\\ud800')
+    """
+    return name.encode(errors="backslashreplace").decode()
 
 
 def unnested(content: Mapping[Any, Any], *, ema: bool = False) -> tuple[dict[str, Tensor], list[str], list[str]]:

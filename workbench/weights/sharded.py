@@ -1,7 +1,8 @@
 """Checkpoints in several files, held together by an index of names."""
 
 import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -25,17 +26,17 @@ def open_sharded(index: Path, open_file: Callable[[Path], Opened]) -> Opened:
         CheckpointError: the index is damaged, names a file outside its folder or one that is missing, or places a
             tensor in a file that does not hold it.
     """
-    weight_map, metadata = _read_index(index)
+    weight_map, metadata, twice = _read_index(index)
     first = {file: name for name, file in reversed(weight_map.items())}  # the tensor that messages about a file name
     shards = {file: open_file(_inside(index, file, first[file])) for file in dict.fromkeys(weight_map.values())}
-    held = {file: {info.stored: info for info in opened.infos} for file, opened in shards.items()}
+    held = {
+        file: {info.name: info for info in opened.infos if info.name == info.stored} for file, opened in shards.items()
+    }
     for name, file in weight_map.items():
         if name not in held[file]:
             raise CheckpointError(str(index), name, f"the index places it in {file}, which does not hold it")
     extra = [f"{name} in {file}" for file, infos in held.items() for name in infos if weight_map.get(name) != file]
-    infos, ordered = arranged(
-        [replace(held[file][name], name=name, tied_to=None) for name, file in weight_map.items()], recorded(metadata)
-    )
+    infos, ordered = arranged(_indexed(weight_map, held), recorded(metadata))
 
     def read(info: TensorInfo) -> Tensor:
         return shards[weight_map[info.stored]].read(info)
@@ -46,6 +47,7 @@ def open_sharded(index: Path, open_file: Callable[[Path], Opened]) -> Opened:
 
     notes = [f"{len(shards)} files, held together by {index.name}"]
     notes += [] if ordered else [NATURAL_ORDER]
+    notes += [f"the index names {name} twice; the last entry counts" for name in twice]
     notes += [f"not in the index, left out: {', '.join(extra[:5])}{' …' if len(extra) > 5 else ''}"] if extra else []
     notes += sorted({note for opened in shards.values() for note in opened.notes if note != NATURAL_ORDER})
     return Opened(
@@ -59,9 +61,26 @@ def open_sharded(index: Path, open_file: Callable[[Path], Opened]) -> Opened:
     )
 
 
-def _read_index(index: Path) -> tuple[dict[str, str], dict[str, object]]:
+def _indexed(weight_map: Mapping[str, str], held: Mapping[str, Mapping[str, TensorInfo]]) -> list[TensorInfo]:
+    """The tensors that an index names; of tied names in a file the first that the index has stands for all."""
+    first: dict[tuple[str, str], str] = {}
+    infos = []
+    for name, file in weight_map.items():
+        tied = held[file][name].tied_to or name
+        tied = tied if weight_map.get(tied) == file else first.setdefault((file, tied), name)
+        infos.append(replace(held[file][name], tied_to=None if tied == name else tied))
+    return infos
+
+
+def _read_index(index: Path) -> tuple[dict[str, str], dict[str, object], list[str]]:
+    twice: list[str] = []
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        twice.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = json.loads(index.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(index), None, f"not a readable index: {error}") from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
@@ -71,7 +90,7 @@ def _read_index(index: Path) -> tuple[dict[str, str], dict[str, object]]:
         if not isinstance(file, str):
             raise CheckpointError(str(index), name, f"the index gives {file!r} for its file, expected a name")
     metadata = content.get("metadata")
-    return weight_map, metadata if isinstance(metadata, dict) else {}
+    return weight_map, metadata if isinstance(metadata, dict) else {}, sorted(twice)
 
 
 def _inside(index: Path, file: str, key: str) -> Path:
@@ -85,7 +104,16 @@ def _inside(index: Path, file: str, key: str) -> Path:
         raise CheckpointError(
             str(index), key, f"the index places it in {file!r}, outside the checkpoint's folder: refused"
         )
+    if file.endswith(INDEX_ENDINGS):
+        raise CheckpointError(str(index), key, f"the index places it in {file}, another index; expected a weight file")
     path = index.parent / file
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except (OSError, ValueError) as error:  # a name too long, a NUL
+        reason = (
+            f"the index places it in {file!r:.80}, which cannot be read: {getattr(error, 'strerror', None) or error}"
+        )
+        raise CheckpointError(str(index), key, reason) from error
+    if not there:
         raise CheckpointError(str(index), key, f"the index places it in {file}, which is missing")
     return path

@@ -3,6 +3,7 @@
 import pickle
 import zipfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,17 @@ RESAVE = (
 )
 
 
-def torch_content(path: Path, *, legacy: bool) -> Mapping[Any, Any]:
-    """The dictionary in a torch file, its tensors mapped from the file (zip) or in memory (legacy pickle).
+@dataclass(frozen=True)
+class Records:
+    """What the directory of a zip archive that torch wrote tells: the storages' sizes, and what they are in all."""
+
+    sizes: frozenset[int]
+    bytes: int
+    compressed: bool
+
+
+def torch_content(path: Path, *, mapped: bool) -> Mapping[Any, Any]:
+    """The dictionary in a torch file, its tensors mapped from the file or in memory.
 
     Never falls back to unpickling arbitrary objects: what `weights_only=True` refuses stays refused.
 
@@ -28,7 +38,7 @@ def torch_content(path: Path, *, legacy: bool) -> Mapping[Any, Any]:
         CheckpointError: the file is damaged, hostile, or no dictionary.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not legacy)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         # torch raises one class for a refused object and a broken stream; its text, which ends in the advice to load
         # the file unsafely, is not passed on
@@ -44,8 +54,8 @@ def torch_content(path: Path, *, legacy: bool) -> Mapping[Any, Any]:
     return content
 
 
-def record_sizes(path: Path) -> set[int] | None:
-    """Sizes of the storages in a zip archive that torch wrote; None if it is another archive.
+def zip_records(path: Path) -> Records | None:
+    """The storages in a zip archive that torch wrote, by its directory; None if it is another archive.
 
     Every record's own header is compared with the archive's directory, which mapping the file would skip.
 
@@ -57,6 +67,7 @@ def record_sizes(path: Path) -> set[int] | None:
             for record in archive.infolist():
                 archive.open(record).close()
             records = {record.filename: record.file_size for record in archive.infolist()}
+            compressed = any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist())
     except Exception as error:  # zipfile raises what it meets: BadZipFile, NotImplementedError, struct and OS errors
         raise CheckpointError(str(path), None, f"truncated or damaged zip archive: {_first_line(error)}") from error
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in records):
@@ -64,18 +75,19 @@ def record_sizes(path: Path) -> set[int] | None:
         raise CheckpointError(str(path), None, reason)
     if not any(name.endswith("data.pkl") for name in records):
         return None
-    return {size for name, size in records.items() if "data/" in name}
+    sizes = frozenset(size for name, size in records.items() if "data/" in name)
+    return Records(sizes, sum(records.values()), compressed)
 
 
 def mapping_infos(
-    content: Mapping[Any, Any], source: str, sizes: set[int] | None = None, *, ema: bool = False
+    content: Mapping[Any, Any], source: str, sizes: frozenset[int] | None = None, *, ema: bool = False
 ) -> tuple[list[TensorInfo], dict[str, Tensor], list[str]]:
     """Infos, tensors by stored name and notes of a checkpoint dictionary.
 
     Args:
         content: the dictionary.
         source: its name, for messages.
-        sizes: of the records that it was mapped from. Mapping believes the pickle's sizes; a damaged pickle would
+        sizes: of the records that it was read from. Mapping believes the pickle's sizes; a damaged pickle would
             read its neighbours' bytes.
         ema: take the exponential moving average of the weights that is kept beside them.
 
@@ -114,6 +126,30 @@ def mapping_infos(
     return tensor_infos(tensors.items()), tensors, notes
 
 
+def waste(tensors: Mapping[str, Tensor]) -> list[str]:
+    """A note on the bytes of storage that a file holds beyond what its tensors need, or none.
+
+    torch.save writes the whole storage of a tensor, also where the tensor is a few rows of it.
+    """
+    names: dict[tuple[int, int], str] = {}  # of the first tensor in each storage
+    used: dict[tuple[int, int], dict[tuple[Any, ...], int]] = {}
+    for name, tensor in tensors.items():
+        if tensor.layout == torch.strided and not tensor.is_nested and tensor.device.type != "meta":
+            storage = tensor.untyped_storage()
+            place = storage.data_ptr(), storage.nbytes()
+            view = tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
+            names.setdefault(place, name)
+            used.setdefault(place, {})[view] = tensor.numel() * tensor.element_size()
+    unused = {names[place]: place[1] - sum(views.values()) for place, views in used.items()}
+    wasted = sorted(((size, name) for name, size in unused.items() if size > 0), reverse=True)
+    if not wasted:
+        return []
+    listed = ", ".join(f"{name} ({size:,} bytes)" for size, name in wasted[:5])
+    more = f" and {len(wasted) - 5} more" if len(wasted) > 5 else ""
+    total = sum(size for size, _ in wasted)
+    return [f"wasted: {total:,} bytes of storage belong to no tensor, in {listed}{more}; wb.save leaves them out"]
+
+
 def tensor_infos(
     tensors: Iterable[tuple[str, Tensor]], owners: Mapping[str, tuple[str, bool, int]] | None = None
 ) -> list[TensorInfo]:
@@ -129,7 +165,8 @@ def tensor_infos(
         layout = torch.jagged if tensor.is_nested else tensor.layout
         tied = None
         if layout == torch.strided and tensor.numel() and tensor.device.type != "meta":
-            place = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
+            memory = (tensor.device, tensor.dtype, tensor.data_ptr(), tensor.shape, tensor.stride())
+            place = (*memory, tensor.is_conj(), tensor.is_neg())  # such views read other numbers from it
             tied = first.setdefault(place, name)
         module, buffer, groups = (owners or {}).get(name, (None, False, 1))
         infos.append(

@@ -162,7 +162,7 @@ def content_fingerprint(tensor: Tensor) -> str:
 
     Cost: one pass over the bytes, about the speed of memory.
     """
-    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    data = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     digest = xxhash.xxh3_128(f"{list(tensor.shape)} {tensor.dtype}".encode())
     digest.update(data.data)
     return digest.hexdigest()
