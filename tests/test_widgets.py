@@ -63,6 +63,9 @@ def test_run_gives_the_librarys_result(explorer: wb.ui.SpectrumExplorer, checkpo
 
 
 MOVED = {
+    "windows": {"analysis": "farms", "window": 12, "aspect_ratio": 0.5},
+    "windows at the peak": {"analysis": "farms", "xmin": "peak", "conv": "flatten", "layers": "fc*"},
+    "overlays": {"overlays": True, "xmin": "peak"},
     "rules": {"xmin": "median", "layers": "fc*, conv"},
     "number": {"xmin": "number", "xmin_number": 30.0, "conv": "flatten"},
     "compat": {"xmin": "median", "compat": True, "layers": "conv"},
@@ -330,8 +333,10 @@ def test_arguments_set_the_controls_and_bad_ones_are_refused(checkpoint: str) ->
     with pytest.raises(wb.ArgumentError, match="auto.*light.*dark"):
         Explorer(checkpoint, theme="blue")
     wrong_layers: list[dict[str, Any]] = [{"layers": []}, {"layers": 5}, {"layers": [3]}, {"layers": ["a,b"]}]
-    wrong_rules: list[dict[str, Any]] = [{"xmin": wrong} for wrong in ("edge", -1.0, True, None, [1], float("inf"))]
+    wrong_rules: list[dict[str, Any]] = [{"xmin": wrong} for wrong in ("edge", -1.0, True, [1], float("inf"))]
     others = [{"conv": "slice"}, {"compat": "weightwacher"}, {"xmin": "median", "compat": "weightwatcher"}]
+    others += [{"analysis": "farm"}, {"window": 5}, {"window": True}, {"aspect_ratio": 9.0}, {"overlays": 1}]
+    others += [{"analysis": "farms", "compat": "weightwatcher"}]
     for bad in [*wrong_layers, *wrong_rules, *others]:
         with pytest.raises(wb.ArgumentError):
             Explorer(checkpoint, **bad)
@@ -348,3 +353,48 @@ def test_a_closed_explorer_is_freed(kind: type[wb.ui.Explorer], checkpoint: str)
     del explorer
     gc.collect()
     assert gone() is None
+
+
+def test_windows_stand_beside_full_matrices(checkpoint: str) -> None:
+    explorer = Explorer(checkpoint, analysis="farms", window=20)
+    result = explorer.run()
+    expected = wb.farms(checkpoint, window=20)
+    pd.testing.assert_frame_equal(result.frame(), expected.frame())
+    assert {"alpha", "alpha_full", "windows"} <= set(shown_frame(explorer).columns)
+    assert explorer.plots[ALPHA].spec.csv() == wb.figure(expected, "alpha", layer=explorer.selection[0]).csv()
+    assert explorer.plots[ESD].spec.csv() == wb.figure(expected, "esd", layer=explorer.selection[0]).csv()
+    assert explorer.inputs.compat.disabled and not explorer.inputs.window.disabled
+    explorer.inputs.analysis.value = "spectrum"
+    assert explorer.inputs.xmin.value == "search" and explorer.inputs.window.disabled
+    explorer.close()
+
+
+def test_noise_and_shuffled_elements_are_drawn_on_request(explorer: wb.ui.SpectrumExplorer) -> None:
+    explorer.inputs.overlays.value = True
+    explorer.run()
+    labels = {mark.label for mark in explorer.plots[ESD].spec.panels[0].marks}
+    assert {"noise (Marchenko–Pastur)", "shuffled elements"} <= labels
+
+
+def test_the_slider_fits_the_tail_anew_at_once(explorer: wb.ui.SpectrumExplorer) -> None:
+    result = explorer.run()
+    layer = explorer.selection[0]
+    values = result.eigenvalues[layer]
+    assert explorer.refit_at.disabled and 10**explorer.refit_at.min == pytest.approx(float(values[values > 0][0]))
+    explorer.refit.value = True
+    assert explorer.refit_at.value == pytest.approx(result.row(layer)["xmin"], rel=0.03)
+    middle = float(values[len(values) // 2])
+    explorer.refit_at.value = middle
+    assert explorer.plots[ESD].spec.csv() == wb.figure(result, "esd", layer=layer, xmin=middle).csv()
+    assert f"xmin={middle!r}" in explorer.code() and explorer.result is result
+    explorer.refit.value = False
+    assert explorer.plots[ESD].spec.csv() == wb.figure(result, "esd", layer=layer).csv()
+
+
+def test_rows_of_one_verdict(explorer: wb.ui.SpectrumExplorer) -> None:
+    frame = explorer.run().frame()
+    word = frame["verdict"][0]
+    explorer.verdict.value = word
+    assert list(shown_frame(explorer)["layer"]) == list(frame.loc[frame["verdict"] == word, "layer"])
+    explorer.verdict.value = explorer.verdict.options[0]
+    assert len(shown_frame(explorer)) == len(frame)

@@ -12,7 +12,7 @@ from workbench_widgets.call import Call, script
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
 from workbench_widgets.job import Job
-from workbench_widgets.layout import beside, parts
+from workbench_widgets.layout import beside, code_field, parts
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
 from workbench_widgets.style import Theme, style_sheet
@@ -63,14 +63,7 @@ class Explorer(ipw.VBox):
         self.controls = RunBar()
         self.rows = LayerRows(self.TITLE)
         self.plots = self.make_plots()
-        self.code_box = ipw.Textarea(
-            description="Code",
-            disabled=True,
-            rows=13,
-            layout=ipw.Layout(width="100%"),
-            style={"description_width": "0"},
-        )
-        self.code_box.add_class("wb-code")
+        self.code_box = code_field()
         self.export_panel = ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})
         controls = self.make_inputs(wide)
         own = self.make_panels()
@@ -81,8 +74,7 @@ class Explorer(ipw.VBox):
             [style_sheet(), beside(inputs, list(self.plots.values()), self.LEFT, self.FLOW), self.rows, more]
         )
         self.add_class("wb-explorer")
-        if theme != "auto":
-            self.add_class(f"wb-{theme}")
+        self.add_class(f"wb-{theme}")
         self.controls.run.on_click(self._guarded(self.start))
         self.controls.cancel.on_click(self._guarded(self.cancel))
         for field in self.sources():

@@ -24,6 +24,14 @@ def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left
     return ipw.HBox([column, ipw.Box(list(plots), layout=room)])
 
 
+def code_field() -> ipw.Textarea:
+    """A field for Python that can be read and copied."""
+    field = ipw.Textarea(description="Code", disabled=True, rows=13, style={"description_width": "0"})
+    field.layout.width = "100%"
+    field.add_class("wb-code")
+    return field
+
+
 def parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
     """All widgets inside a widget, layouts and styles included, the innermost first."""
     for child in getattr(widget, "children", ()):

@@ -51,7 +51,8 @@ class SpectrumInputs:
         one_of("xmin", "number" if number else xmin, (*RULES, "number"))
         one_of("conv", conv, CONV)
         one_of("compat", compat, (None, "weightwatcher"))
-        one_of("overlays", overlays, (False, True))
+        if not isinstance(overlays, bool):
+            raise wb.ArgumentError(f"overlays={overlays!r}: expected True or False.")
         if compat and (analysis, xmin, conv) != (FULL, "search", "slices"):
             raise wb.ArgumentError(
                 f"compat={compat!r} means full matrices, xmin='search' and conv='slices'; drop one or the other."

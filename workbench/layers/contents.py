@@ -2,9 +2,8 @@
 
 import math
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -12,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from workbench.cache import Cache, Entry
-from workbench.errors import ArgumentError, Cancelled, LayerError
-from workbench.layers.selection import Selection, selected_views
-from workbench.layers.views import Exclusion, Layer, layer_views
-from workbench.progress import Outcome, ProgressCallback, map_units
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
-from workbench.weights import ModelLike, Weights, content_fingerprint, load
+from workbench.cache import Entry
+from workbench.errors import ArgumentError
+from workbench.layers.run import Run, View, found, layer_run
+from workbench.layers.selection import Selection
+from workbench.layers.views import Exclusion
+from workbench.progress import ProgressCallback
+from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.weights import ModelLike, TensorInfo
 
-View: TypeAlias = Layer | Exclusion
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 
@@ -125,55 +124,33 @@ def contents(
         >>> row["sparsity"], row["nan"], row["minimum"], row["verdict"], row["reason"]
         (0.25, 1, -4.0, 'not finite', '1 of 4 elements is NaN')
     """
-    begin = time.perf_counter()
     for name, value, most in (("bins", bins, 10_000), ("cells", cells, 1_000)):
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
             raise ArgumentError(f"{name}={value!r}: expected a whole number from 1 to {most:,}.")
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
-    kept = None if cache is None else Cache(cache)
-    weights = load(model)
-    chosen = selected_views(layer_views(weights), layers, short_source(weights.source))
 
-    def unit(view: View) -> Entry:
-        if weights.infos[view.tensor].tied_to:
-            return _row(view, "tied", view.reason if isinstance(view, Exclusion) else "")
-        tensor = weights.borrowed(view.tensor)
-        if tensor.layout != torch.strided:
-            raise LayerError(f"{str(tensor.layout).removeprefix('torch.')} layout: only dense tensors are looked into")
-        fingerprint = content_fingerprint(tensor)
+    def unread(view: View, info: TensorInfo) -> Entry | None:
+        if not info.tied_to:
+            return None
+        return found({"layers": [_row(view, "tied", view.reason if isinstance(view, Exclusion) else "")]})
 
-        def compute() -> Entry:
-            entry = tensor_contents(view, tensor, bins, cells)
-            return Entry({**entry.values, "fingerprint": fingerprint}, entry.tensors)
-
-        if kept is None:
-            return compute()
-        key = {"function": "wb.contents", "view": asdict(view), "fingerprint": fingerprint, "bins": bins}
-        return kept.through(key | {"cells": cells}, compute)
-
-    def result(outcomes: Sequence[Outcome[View, Entry]]) -> Contents:
-        names = [view.layer for view in chosen] if layers is not None else None
-        meta = weights.provenance("wb.contents", layers=names, bins=bins, cells=cells)
-        meta |= {"seed": None, "dtype": "float64", "device": "cpu", "seconds": time.perf_counter() - begin}
-        if kept is not None:
-            meta["cache"] = kept.facts()
-        if len(outcomes) < len(chosen):
-            meta["cancelled"] = {"done": len(outcomes), "total": len(chosen)}
-        return _contents(weights, outcomes, meta)
-
-    try:
-        return result(map_units(unit, chosen, name=lambda view: view.layer, progress=progress))
-    except Cancelled as stop:
-        stop.partial = result(stop.partial)
-        raise
+    return layer_run(
+        model,
+        layers,
+        lambda view, tensor: tensor_contents(view, tensor, bins, cells),
+        _contents,
+        function="wb.contents",
+        parameters={"bins": bins, "cells": cells},
+        cache=cache,
+        progress=progress,
+        unread=unread,
+    )
 
 
 def tensor_contents(view: View, tensor: Tensor, bins: int, cells: int) -> Entry:
     """One tensor's row, histogram and map: the unit of work of `contents`."""
     own = view.part.of(tensor) if view.part else tensor
     if not own.numel():
-        return _row(view, "empty", "no elements")
+        return found({"layers": [_row(view, "empty", "no elements")]})
     flat = own.reshape(own.shape[0], -1) if own.ndim > 1 else own.reshape(1, -1)
     down, across = (_bounds(side, min(side, cells)) for side in flat.shape)
     zeros = nan = infinite = 0
@@ -229,7 +206,7 @@ def tensor_contents(view: View, tensor: Tensor, bins: int, cells: int) -> Entry:
         "counts": torch.from_numpy(counts),
         "heat": torch.from_numpy(heat),
     }
-    return Entry({**_row(view, verdict, reason, flat.numel()).values, **numbers}, tensors)
+    return found({"layers": [_row(view, verdict, reason, own.numel()) | numbers]}, tensors)
 
 
 def _tiles(flat: Tensor) -> Iterator[tuple[Floats, int, int]]:
@@ -285,27 +262,24 @@ def _verdict(view: View, own: Tensor, nan: int, infinite: int, low: float, high:
     return word, "; ".join(reasons)
 
 
-def _row(view: View, verdict: str, reason: str, elements: int = 0) -> Entry:
+def _row(view: View, verdict: str, reason: str, elements: int = 0) -> dict[str, Any]:
     """A row without numbers."""
     row: dict[str, Any] = dict.fromkeys(NUMBERS, math.nan) | dict.fromkeys(COUNTS, 0)
     shape = "×".join(map(str, view.shape)) or "scalar"
     row |= {"layer": view.layer, "depth": view.depth, "kind": view.kind, "shape": shape, "elements": elements}
-    return Entry(row | {"verdict": verdict, "reason": reason}, {})
+    return row | {"verdict": verdict, "reason": reason}
 
 
-def _contents(weights: Weights, outcomes: Sequence[Outcome[View, Entry]], meta: dict[str, Any]) -> Contents:
-    rows, fingerprints = [], {}
-    tensors: dict[str, dict[str, Tensor]] = {"edges": {}, "counts": {}, "heat": {}}
-    for outcome in outcomes:
-        view = outcome.unit
-        error = outcome.error
-        known = str(error) if isinstance(error, LayerError) else f"{type(error).__name__}: {error}"
-        entry = outcome.value or _row(view, "failed", known)
-        info = weights.infos[view.tensor]
-        rows.append({**entry.values, "dtype": str(info.dtype).removeprefix("torch.")})
-        if "fingerprint" in entry.values:
-            fingerprints[view.tensor] = entry.values["fingerprint"]
-        for name, tensor in entry.tensors.items():
-            tensors[name][view.layer] = tensor
-    meta["fingerprints"] = fingerprints
-    return Contents(tables={"layers": Contents.columns("layers", rows)}, meta=meta, **tensors)
+def _contents(run: Run) -> Contents:
+    dtypes = {outcome.unit.layer: run.weights.infos[outcome.unit.tensor].dtype for outcome in run.outcomes}
+    rows = (
+        {**row, "dtype": str(dtypes[row["layer"]]).removeprefix("torch.")}
+        for row in run.rows("layers", lambda view, reason: _row(view, "failed", reason))
+    )
+    return Contents(
+        tables={"layers": Contents.columns("layers", rows)},
+        meta=run.meta,
+        edges=run.tensors("edges"),
+        counts=run.tensors("counts"),
+        heat=run.tensors("heat"),
+    )
