@@ -154,3 +154,42 @@ def test_dark_theme_follows_the_page(tour: Any) -> None:
     ]
     assert min(channels) > 150, channels
     assert not tour.problems
+
+
+def test_live_refit_noise_and_windows(tour: Any, minilm: Path) -> None:
+    page, explorer = tour.page, tour.page.locator(".wb-explorer")
+    layers = explorer.get_by_role("textbox", name="Layers")
+    layers.fill("encoder.layer.0.*")
+    layers.press("Enter")
+    explorer.locator("label", has_text="noise and shuffled elements too").locator("input").check()
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".wb-status")).to_contain_text("6 layers (")
+    expected = wb.spectrum(minilm, layers="encoder.layer.0.*", detail=["noise", "randomised"])
+    explorer.get_by_label("Look at").select_option("encoder.layer.0.output.dense")
+    expect(explorer.locator(".gtitle", has_text="encoder.layer.0.output.dense")).to_be_visible()
+    page.wait_for_timeout(500)
+    assert_drawn(drawn(page, 1), wb.figure(expected, "esd", layer="encoder.layer.0.output.dense"))
+
+    explorer.locator("label", has_text="fit the tail anew").locator("input").check()
+    handle = explorer.locator(".widget-hslider", has_text="λ").locator(".noUi-handle")
+    handle.focus()
+    for _ in range(20):
+        page.keyboard.press("ArrowLeft")
+    expect(explorer.locator(".g-gtitle")).to_have_count(2)
+    expect(explorer.locator(".js-plotly-plot").nth(1)).to_contain_text("refit at λ")
+    page.wait_for_timeout(1000)
+    tour.shot("8-refit")
+    subtitle = drawn(page, 1)["subtitle"]
+    xmin = float(subtitle.split("refit at λ = ")[1])
+    values = expected.eigenvalues["encoder.layer.0.output.dense"]
+    above = values[values >= xmin * (1 - 1e-4)]
+    assert abs(int(subtitle.split("n = ")[1].split()[0]) - len(above)) <= 1
+
+    explorer.get_by_label("Analyse").select_option("windows of one shape (FARMS)")
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".wb-status")).to_contain_text("windows of 100 rows at aspect ratio 1 (cover)")
+    page.wait_for_timeout(1000)
+    tour.shot("9-farms")
+    windows = wb.farms(minilm, layers="encoder.layer.0.*")
+    assert_drawn(drawn(page, 0), wb.figure(windows, "alpha", layer="encoder.layer.0.output.dense"))
+    assert not tour.problems

@@ -153,6 +153,6 @@ def log_density(values: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _numbers(row: Mapping[str, Any], tail: Tail | None, count: int, xmin: float | None) -> str:
     if tail is None:
         return f"{row['verdict']}: {row['reason']}" if xmin is None else f"no tail from xmin = {xmin:.4g} on"
-    said = row["verdict"] if xmin is None else f"refitted from xmin = {tail.xmin:.4g}"
+    said = row["verdict"] if xmin is None else f"refit at λ = {tail.xmin:.4g}"
     error = f" ± {tail.alpha_error:.3f}" if math.isfinite(tail.alpha_error) else ""
     return f"α = {tail.alpha:.3f}{error} · n = {tail.size} of {count} · D = {tail.ks_distance:.3f} · {said}"
