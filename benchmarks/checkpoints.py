@@ -127,7 +127,9 @@ def browsing(what: str, note: str) -> Callable[[], Measurement]:
 
 ROWS = [
     Row(
-        "browser-open", Bound(judged="ours", at_most=1.0), browsing("opened", "CheckpointBrowser of 10 GB, until shown")
+        "browser-open",
+        Bound(judged="ours", at_most=1.0),
+        browsing("opened", "the kernel's share in showing 10 GB"),
     ),
     Row("browser-click", None, browsing("clicked", "a click on one of its tensors of 34 MB, until drawn")),
     Row("checkpoint-open", Bound(judged="ours", at_most=0.3), seconds("opened", None, "wb.layers: names and shapes")),

@@ -162,6 +162,7 @@ def test_a_result_of_another_checkpoint_is_never_shown(minilm: Path, checkpoint:
         if browser.wait(30) and browser.result is not None:
             break
         time.sleep(0.01)
+    browser.wait(30)
     assert list(browser.result.frame()["layer"]) == ["head"] and browser.tree.marks == {"head.weight": "NaN"}
     browser.close()
 
@@ -210,6 +211,45 @@ def test_a_part_is_read_with_its_tensor_so_a_click_counts_the_whole(monkeypatch:
 def test_a_result_of_another_kind_is_refused(browser: wb.ui.CheckpointBrowser, checkpoint: str) -> None:
     with pytest.raises(wb.ArgumentError, match="result is a Spectrum: CheckpointBrowser shows Contents"):
         browser.result = wb.spectrum(checkpoint, layers="body.*")
+
+
+def test_a_run_of_what_is_not_there_says_so_and_ends(browser: wb.ui.CheckpointBrowser) -> None:
+    browser.tree.value = ["head.weight", "nope"]
+    browser.tree.value = ["head.weight", "body.0.bias"]
+    assert len(browser.run().frame()) == 2
+
+
+def test_a_result_of_another_checkpoint_may_be_looked_at(browser: wb.ui.CheckpointBrowser) -> None:
+    other = wb.contents({"elsewhere.weight": torch.eye(5), "b": torch.ones(2)})
+    browser.result = other
+    browser.selection = ("elsewhere",)
+    assert browser.plots[HEAT].spec.csv() == wb.figure(other, "heatmap", layer="elsewhere").csv()
+    assert "was given to the explorer" in browser.code() and browser.result is other
+
+
+def test_parts_with_dots_in_their_ids_have_nodes_of_their_own() -> None:
+    state = {f"attn.c_attn.{part}": torch.ones(8, 8) for part in "qkv"} | {"attn.c_attn.weight": torch.ones(8, 24)}
+    table = wb.layers(state)
+    nodes = tree_nodes(table, "x")
+    assert sorted(node.layer for node in nodes if node.layer) == sorted(table.frame()["layer"])
+    for node in nodes[1:]:
+        assert sorted(wb.contents(state, layers=node.patterns).frame()["layer"]) == sorted(node.layers)
+
+
+def test_many_threads_leave_one_figure(minilm: Path) -> None:
+    explorer = wb.ui.SpectrumExplorer(str(minilm), layers="encoder.layer.0.*, encoder.layer.1.*")
+    names = list(wb.spectrum(minilm, layers="encoder.layer.0.*").frame()["layer"])
+    for _ in range(3):
+        explorer.start()
+        turn = 0
+        while explorer.running:
+            explorer.selection = (names[turn % len(names)],)
+            turn += 1
+            time.sleep(0.002)
+        explorer.wait(30)
+        for plot in explorer.plots.values():
+            assert len(plot.prepare().data) == len(plot.spec.to_plotly().data)
+    explorer.close()
 
 
 def test_several_tensors_are_selected_with_ctrl(browser: wb.ui.CheckpointBrowser, checkpoint: str) -> None:

@@ -278,3 +278,40 @@ def test_the_density_of_windows_is_that_of_their_pooled_eigenvalues() -> None:
     assert rule.value == farms.row("fc")["xmin"]
     slope = math.log(line.y[1] / line.y[0]) / math.log(line.x[1] / line.x[0])
     assert slope == pytest.approx(-farms.row("fc")["alpha"], rel=1e-12)
+
+
+def test_sampled_windows_carry_the_tail_of_all() -> None:
+    farms = wb.farms(
+        {"fc.weight": torch.randn(700, 700, generator=torch.Generator().manual_seed(0))}, window=40, resamples=0
+    )
+    row = farms.row("fc")
+    assert row["num_eigenvalues"] == len(farms.eigenvalues["fc"])
+    sampled = wb.Farms(
+        tables={**farms.tables}, meta=farms.meta, eigenvalues={"fc": farms.eigenvalues["fc"][::10].contiguous()}
+    )
+    for result in (farms, sampled):  # the drawn law holds tail_size of all eigenvalues, also where a tenth is kept
+        panel = wb.figure(result, "esd", layer="fc").panels[0]
+        line = next(mark for mark in panel.marks if isinstance(mark, Line))
+        mass = line.y[0] * line.x[0] / (row["alpha"] - 1)
+        assert mass == pytest.approx(row["tail_size"] / row["num_eigenvalues"], rel=0.01)
+        assert f"of {row['num_eigenvalues']}" in panel.title
+        refit = wb.figure(result, "esd", layer="fc", xmin=row["xmin"]).panels[0].title
+        assert "±" not in refit and abs(int(refit.split("n = ")[1].split()[0]) / row["tail_size"] - 1) < 0.01
+
+
+def test_a_heat_of_another_shape_is_refused() -> None:
+    axis = Axis(label="x", limits=(0.0, 1.0))
+    with pytest.raises(wb.FigureError, match="has edges of 1×2 cells and other values"):
+        Panel(x=axis, y=axis, marks=(Heat(x=(0, 1, 2), y=(0, 1), values=((1.0,),), limits=(0, 1)),))
+    with pytest.raises(wb.FigureError, match="has no elements to draw"):
+        wb.figure(wb.contents({"t": torch.zeros(0, 3)}), "heatmap")
+    nothing = wb.contents({"t": torch.ones(3)})
+    empty = wb.Contents(
+        tables={"layers": {name: [] for name in nothing.tables["layers"]}},
+        meta=nothing.meta,
+        edges={},
+        counts={},
+        heat={},
+    )
+    with pytest.raises(wb.FigureError, match="cancelled before the first"):
+        wb.figure(empty, "histogram")

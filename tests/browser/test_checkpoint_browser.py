@@ -154,3 +154,39 @@ def test_filter_and_an_error(shown: Any) -> None:
     expect(explorer.get_by_role("treeitem").first).to_be_visible()
     page.wait_for_timeout(200)
     assert not shown.problems
+
+
+def test_a_thousand_children_are_reached_by_the_keyboard(lab: Any) -> None:
+    cell = (
+        "import torch, workbench as wb\n"
+        'browser = wb.ui.CheckpointBrowser({f"layers.{n}.bias": torch.ones(3) for n in range(1000)})\nbrowser'
+    )
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[
+                nbformat.v4.new_code_cell(cell),
+                nbformat.v4.new_code_cell('browser.selection = ("layers.950.bias",)'),
+            ],
+            metadata={"kernelspec": KERNEL},
+        ),
+        lab.folder / "many.ipynb",
+    )
+    lab.open("many.ipynb")
+    page = lab.page
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell-and-select-next')")
+    explorer = page.locator(".wb-explorer")
+    item(explorer, "layers").focus()
+    page.keyboard.press("End")
+    expect(explorer.get_by_text("show 400 of 600 more")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(item(explorer, "layers.400")).to_be_focused()
+    expect(item(explorer, "layers.400")).to_have_attribute("aria-posinset", "401")
+    expect(item(explorer, "layers.400")).to_have_attribute("aria-setsize", "1000")
+    page.keyboard.press("ArrowUp")
+    expect(item(explorer, "layers.399")).to_be_focused()
+
+    # a tensor that is selected elsewhere is unfolded and in view, and the keyboard stays where it was
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    expect(item(page.locator(".wb-explorer"), "layers.950.bias")).to_be_visible()
+    expect(item(page.locator(".wb-explorer"), "layers.950.bias")).to_have_attribute("aria-selected", "true")
+    assert not lab.problems

@@ -132,7 +132,7 @@ PRIMITIVES = {
         farms_oracle,
         "workbench.spectra.farms_layer.cover",
         lambda original: lambda rows, cols, **rules: original(rows, cols, **rules | {"aspect_ratio": cols / rows}),
-        ("alpha",),
+        ("alpha", "esd"),
     ),
     "layers": Primitive(
         layers_oracle,
@@ -214,9 +214,10 @@ def test_a_notebook_shows_it(name: str) -> None:
 def test_every_result_has_its_figures() -> None:
     from workbench.figures import KINDS
 
-    promised = {kind for primitive in PRIMITIVES.values() for kind in primitive.figures}
-    assert promised == {kind for kinds in KINDS.values() for kind in kinds}
-    assert set(KINDS) == set(KINDS_OF_RESULTS)
+    made = {name: inspect.signature(getattr(wb, name)).return_annotation for name in PRIMITIVES}
+    for name, primitive in PRIMITIVES.items():
+        assert tuple(KINDS.get(made[name], ())) == primitive.figures, name
+    assert set(KINDS) == set(KINDS_OF_RESULTS) == {kind for kind in made.values() if kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_RESULTS)

@@ -123,11 +123,13 @@ class CheckpointBrowser(Explorer):
     def show_selection(self, layers: tuple[str, ...]) -> None:
         """One tensor: its histogram and map. Several: magnitudes over depth, if they were looked into."""
         nodes = [self.tree.node_of(layer) for layer in layers]
-        if None in nodes:
-            return self._forget(f"{layers[nodes.index(None)]!r} is not in this checkpoint")
-        if set(layers) != set(self._layers_of_tree()):
-            self.tree.value = [node.path for node in nodes if node]
         seen = set(self.result.tables["layers"]["layer"]) if self.result is not None else set[str]()
+        if None in nodes and not (
+            len(layers) == 1 and layers[0] in seen
+        ):  # a result of another checkpoint may be given
+            return self._forget(f"{layers[nodes.index(None)]!r} is not in this checkpoint")
+        if None not in nodes and set(layers) != set(self._layers_of_tree()):
+            self.tree.value = [node.path for node in nodes if node]
         if len(layers) == 1 and layers[0] in seen:
             self._draw({HISTOGRAM: ("histogram", layers[0]), HEAT: ("heatmap", layers[0])})
         elif len(layers) != 1 and len(seen) > 1:
@@ -139,8 +141,8 @@ class CheckpointBrowser(Explorer):
             size = sum(node.bytes for node in nodes if node)
             self._forget(f"{len(layers):,} tensors, {size_text(size)}: press Run to look into them")
             if nodes[1:] == [] and nodes[0] and nodes[0].read <= AT_ONCE and not self.running:
-                self._looking = True
                 self.start()
+                self._looking = True
 
     def figure_code(self) -> list[str]:
         """The plots, as `wb.figure` draws them for print."""
@@ -173,7 +175,7 @@ class CheckpointBrowser(Explorer):
             wb.Cancelled: the run was cancelled; its `.partial` is in `.result`.
             wb.WorkbenchError: whatever `wb.contents` raises.
         """
-        while self._looking and self._started != self.call():
+        while self._looking and self.running and self._started != self.call():
             self.wait()
         return super().run()
 

@@ -74,5 +74,5 @@ def _variable(value: Any) -> str | None:
     from IPython import get_ipython
 
     shell = get_ipython()
-    names = shell.user_ns.items() if shell else ()
+    names = list(shell.user_ns.items()) if shell else []  # a cell may assign meanwhile
     return next((name for name, known in names if known is value and not name.startswith("_")), None)

@@ -58,6 +58,8 @@ class Explorer(ipw.VBox):
         self._shown: tuple[Call, wb.Result] | None = None
         self._opened = self._started_for = 0  # counts checkpoints, so that no result is shown for another's
         self._closed = False
+        self._later = threading.Timer(PAINTED, self._guarded(self._prepare))
+        self._later.daemon = True
         wide = {"description_width": "96px"}
         self.source = CheckpointField(source, "Checkpoint", wide)
         self.controls = RunBar()
@@ -77,17 +79,13 @@ class Explorer(ipw.VBox):
         self.add_class(f"wb-{theme}")
         self.controls.run.on_click(self._guarded(self.start))
         self.controls.cancel.on_click(self._guarded(self.cancel))
-        for field in self.sources():
-            field.observe(self._guarded(self._on_source), "value")
-        for control in controls:
-            control.observe(self._guarded(self._on_controls), "value")
-        traitlets.link((self.rows, "selection"), (self, "selection"))
+        for controlled, heard in ((self.sources(), self._on_source), (controls, self._on_controls)):
+            for control in controlled:
+                control.observe(self._guarded(heard), "value")
+        self.rows.observe(self._guarded(lambda: setattr(self, "selection", self.rows.selection)), "selection")
         self.observe(self._guarded(self._on_selection), "selection")
         self.observe(self._guarded(self._on_result), "result")
-        if self.source.filled:
-            self.open_checkpoint()
-        else:
-            self._say("type the path of a checkpoint")
+        self.open_checkpoint() if self.source.filled else self._say("type the path of a checkpoint")
         self._on_controls()
 
     # what a subclass says
@@ -233,6 +231,7 @@ class Explorer(ipw.VBox):
         if hasattr(self, "_closed") and not self._closed:  # ipywidgets also closes what failed to be made
             self._closed = True
             self._job.cancel()
+            self._later.cancel()
             self.unobserve_all()
             self.result, self.error, self._shown, self._started = None, None, None, None
             self.source.release()
@@ -252,9 +251,8 @@ class Explorer(ipw.VBox):
         return f"{type(self).__name__}: {self.status}"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        later = threading.Timer(PAINTED, self._prepare)  # the page paints first and loads plotly then
-        later.daemon = True
-        later.start()
+        if self._later.ident is None:  # the page paints first
+            self._later.start()
         return super()._repr_mimebundle_(**options)
 
     # how it works
@@ -268,10 +266,11 @@ class Explorer(ipw.VBox):
         return callback
 
     def _attempt(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except Exception as error:
-            self._fail(error)
+        with self._lock:  # callbacks run in threads of the kernel's choice, and a run ends in its own
+            try:
+                action()
+            except Exception as error:
+                self._fail(error)
 
     def _prepare(self) -> None:
         for plot in self.plots.values():
@@ -293,6 +292,7 @@ class Explorer(ipw.VBox):
             self.code_box.value = f"# {error}"
 
     def _on_selection(self) -> None:
+        self.rows.selection = self.selection
         self.show_selection(self.selection)
         self._on_controls()
 

@@ -24,7 +24,7 @@ class Plot(ipw.VBox):
         self.spec: wb.FigureSpec | None = None
         self._name, self._on_pick, self._height = name, on_pick, height
         self._widget: FigureWidget | None = None
-        self._making = threading.Lock()
+        self._lock = threading.RLock()  # the kernel's threads and the worker's draw here
         self._caption = ipw.HTML()
         super().__init__([self._caption], layout=ipw.Layout(min_height=f"{height + 28}px"))
         self.add_class("wb-plot")
@@ -32,16 +32,17 @@ class Plot(ipw.VBox):
 
     def clear(self, why: str) -> None:
         """Empties the plot and says why."""
-        self.spec = None
-        if self._widget is not None:
-            with self._widget.batch_update():
-                self._widget.data = ()
-                self._widget.layout = _blank(self._height)
-        self._caption.value = f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
+        with self._lock:
+            self.spec = None
+            if self._widget is not None:
+                with self._widget.batch_update():
+                    self._widget.data = ()
+                    self._widget.layout = _blank(self._height)
+            self._caption.value = f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
 
     def prepare(self) -> FigureWidget:
         """Makes the widget, if it is not there yet; any thread may."""
-        with self._making:
+        with self._lock:
             if self._widget is None:
                 widget = FigureWidget(layout=_blank(self._height))
                 widget._config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
@@ -51,6 +52,10 @@ class Plot(ipw.VBox):
 
     def show(self, spec: wb.FigureSpec) -> None:
         """Draws a figure."""
+        with self._lock:
+            self._show(spec)
+
+    def _show(self, spec: wb.FigureSpec) -> None:
         self.spec = spec
         figure = spec.to_plotly()
         traces = [trace.to_plotly_json() for trace in figure.data]

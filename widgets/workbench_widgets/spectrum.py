@@ -174,7 +174,7 @@ class SpectrumExplorer(Explorer):
         layer = self._inside()
         values = self.result.eigenvalues.get(layer) if layer and self.result is not None else None
         row = self.result.row(layer) if values is not None else {}
-        positive = values[values > 1e-12 * values[-1]] if values is not None and len(values) else []
+        positive = values[-row["rank"] :] if "rank" in row else values[values > 0] if values is not None else []
         if len(positive) < 2 or float(positive[0]) == float(positive[-1]):
             self.refit.value, self.refit.disabled = False, True
             return
@@ -199,7 +199,7 @@ class SpectrumExplorer(Explorer):
         self.layer.value = chosen if chosen in names else None
 
     def _layer_chosen(self) -> None:
-        if self.layer.value is not None and self.selection != (self.layer.value,):
+        if self.layer.value is not None and self.layer.value not in self.selection[:1]:
             self.selection = (self.layer.value,)
 
     def _verdict_chosen(self) -> None:

@@ -12,6 +12,7 @@ from workbench_widgets.explorer import one_of
 FULL, WINDOWS = "spectrum", "farms"
 RULES = ("search", "median", "peak")
 CONV = ("slices", "flatten")
+WINDOW = 100  # the default of wb.farms
 
 
 class SpectrumInputs:
@@ -57,6 +58,10 @@ class SpectrumInputs:
             raise wb.ArgumentError(
                 f"compat={compat!r} means full matrices, xmin='search' and conv='slices'; drop one or the other."
             )
+        if analysis == WINDOWS and overlays:
+            raise wb.ArgumentError("overlays=True goes with analysis='spectrum': noise and shuffles of full matrices.")
+        if analysis == FULL and (window, aspect_ratio) != (WINDOW, 1):
+            raise wb.ArgumentError("window= and aspect_ratio= go with analysis='farms', which looks through windows.")
         self.analysis = ipw.Dropdown(
             options=[("full matrices", FULL), ("windows of one shape (FARMS)", WINDOWS)],
             value=analysis,
@@ -133,7 +138,7 @@ class SpectrumInputs:
             arguments["conv"] = self.conv.value
         if full:
             return wb.spectrum, arguments
-        if self.window.value != 100:
+        if self.window.value != WINDOW:
             arguments["window"] = self.window.value
         if self.aspect_ratio.value != 1:
             arguments["aspect_ratio"] = self.aspect_ratio.value

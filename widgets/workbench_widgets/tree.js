@@ -41,7 +41,15 @@ function render({ model, el }) {
     let node = place.get(path);
     if (node === undefined) return;
     focus = node;
-    while ((node = rows[node][PARENT]) >= 0) unfolded.add(node);
+    for (let parent = rows[node][PARENT]; parent >= 0; node = parent, parent = rows[node][PARENT]) {
+      unfolded.add(parent);
+      const needed = children[parent].indexOf(node) + 1;
+      if (needed > (shown.get(parent) ?? MOST)) shown.set(parent, needed);
+    }
+  }
+
+  function drawn() { // what is in the page: the rows that keys can reach
+    return visible().slice(0, 4 * MOST);
   }
 
   function visible() {
@@ -58,7 +66,7 @@ function render({ model, el }) {
       if (!unfolded.has(node)) return;
       const most = shown.get(node) ?? MOST;
       children[node].slice(0, most).forEach(child => walk(child, level + 1));
-      if (children[node].length > most) found.push([node, level + 1, null]);
+      if (children[node].length > most) found.push([node, level + 1, null]); // a row that shows more
     };
     if (rows.length) walk(0, 0);
     return found;
@@ -71,25 +79,37 @@ function render({ model, el }) {
     return part;
   }
 
-  function more(text, action) {
+  function more(text, level, node = null) {
     const line = document.createElement("div");
     line.className = "wb-tree-more";
     line.textContent = text;
-    line.onclick = action;
+    line.setAttribute("role", "treeitem");
+    line.setAttribute("aria-level", level + 1);
+    line.tabIndex = -1;
+    if (node !== null) {
+      line.dataset.more = rows[node][PATH];
+      line.tabIndex = focus === ~node ? 0 : -1;
+      line.onclick = () => extend(node);
+    }
     return line;
   }
 
-  function draw(refocus = false) {
+  function extend(node) {
+    const before = shown.get(node) ?? MOST;
+    shown.set(node, before + MOST);
+    focus = children[node][before];
+    draw(true);
+  }
+
+  function draw(refocus = list.contains(document.activeElement)) {
     const chosen = new Set(model.get("value")), marks = model.get("marks");
-    const found = visible();
-    if (!found.some(([node, , name]) => node === focus && name !== null)) focus = found[0]?.[0] ?? 0;
-    const lines = found.slice(0, 4 * MOST).map(([node, level, name]) => {
+    const found = visible(), inside = drawn();
+    const key = ([node, , name]) => (name === null ? ~node : node); // ~node is the row that shows more of node
+    if (!inside.some(one => key(one) === focus)) focus = inside.length ? key(inside[0]) : 0;
+    const lines = inside.map(([node, level, name]) => {
       if (name === null) {
         const rest = children[node].length - (shown.get(node) ?? MOST);
-        return more(`show ${Math.min(MOST, rest)} of ${rest} more`, () => {
-          shown.set(node, (shown.get(node) ?? MOST) + MOST);
-          draw();
-        });
+        return more(`show ${Math.min(MOST, rest)} of ${rest} more`, level, node);
       }
       const [path, , , about, size] = rows[node];
       const line = document.createElement("div");
@@ -98,6 +118,9 @@ function render({ model, el }) {
       line.title = `${path || rows[0][LABEL]}: ${about}, ${size}`;
       line.setAttribute("role", "treeitem");
       line.setAttribute("aria-level", level + 1);
+      const siblings = rows[node][PARENT] < 0 || search.value.trim() ? null : children[rows[node][PARENT]];
+      line.setAttribute("aria-setsize", siblings ? siblings.length : 1);
+      line.setAttribute("aria-posinset", siblings ? siblings.indexOf(node) + 1 : 1);
       line.setAttribute("aria-selected", chosen.has(path));
       line.tabIndex = node === focus ? 0 : -1;
       line.style.paddingLeft = `${2 + 14 * level}px`;
@@ -112,8 +135,8 @@ function render({ model, el }) {
       line.ondblclick = () => toggle(node);
       return line;
     });
-    if (found.length > 4 * MOST) lines.push(more(`… ${found.length - 4 * MOST} more: narrow the filter`, () => {}));
-    if (!found.length && rows.length) lines.push(more("no tensor has this in its name", () => {}));
+    if (found.length > inside.length) lines.push(more(`… ${found.length - inside.length} more: narrow the filter`, 0));
+    if (!found.length && rows.length) lines.push(more("no tensor has this in its name", 0));
     list.replaceChildren(...lines);
     if (refocus) list.querySelector("[tabindex='0']")?.focus();
   }
@@ -134,8 +157,9 @@ function render({ model, el }) {
   }
 
   list.onkeydown = event => {
-    const items = visible().filter(([, , name]) => name !== null).map(([node]) => node);
+    const items = drawn().map(([node, , name]) => (name === null ? ~node : node));
     const at = items.indexOf(focus), folds = children[focus]?.length;
+    const enter = () => (focus < 0 ? extend(~focus) : choose(focus, event.ctrlKey || event.metaKey));
     const to = node => { if (node !== undefined) { focus = node; draw(true); } };
     const keys = {
       ArrowDown: () => to(items[at + 1]),
@@ -143,9 +167,13 @@ function render({ model, el }) {
       Home: () => to(items[0]),
       End: () => to(items[items.length - 1]),
       ArrowRight: () => { if (folds) unfolded.has(focus) ? to(children[focus][0]) : toggle(focus); },
-      ArrowLeft: () => { folds && unfolded.has(focus) ? toggle(focus) : to(rows[focus][PARENT] >= 0 ? rows[focus][PARENT] : undefined); },
-      Enter: () => choose(focus, event.ctrlKey || event.metaKey),
-      " ": () => choose(focus, event.ctrlKey || event.metaKey),
+      ArrowLeft: () => {
+        if (folds && unfolded.has(focus)) return toggle(focus);
+        const parent = focus < 0 ? ~focus : rows[focus][PARENT];
+        if (parent >= 0) to(parent);
+      },
+      Enter: enter,
+      " ": enter,
     };
     if (!keys[event.key]) return;
     event.preventDefault();
@@ -153,7 +181,7 @@ function render({ model, el }) {
     keys[event.key]();
   };
   search.onkeydown = event => event.stopPropagation();
-  search.oninput = () => draw();
+  search.oninput = () => draw(false);
 
   model.on("change:rows", rebuild);
   model.on("change:marks", () => draw());

@@ -57,7 +57,7 @@ def tree_nodes(table: wb.LayerTable, title: str) -> list[Node]:
     for row, layer in enumerate(cells["layer"]):
         tensor, size = cells["tensor"][row], cells["bytes"][row]
         part = rows_of[tensor] > 1
-        keys = [*tensor.split("."), layer.rsplit(".", 1)[1]] if part else tensor.split(".")
+        keys = [*tensor.split("."), *([_suffix(layer, tensor)] if part else [])]
         counted = 0 if tensor in seen else 1
         seen.add(tensor)
         above = [0]
@@ -85,6 +85,12 @@ def tree_nodes(table: wb.LayerTable, title: str) -> list[Node]:
         elif node.layer and len(node.layers) > 1:  # a tensor called like a module
             node.patterns = [node.layer, f"{glob.escape(node.path)}.*"]
     return nodes
+
+
+def _suffix(layer: str, tensor: str) -> str:
+    """What a part's id says beyond its tensor's name."""
+    whole = next(name for name in (tensor, tensor.removesuffix(".weight")) if layer.startswith(f"{name}."))
+    return layer.removeprefix(f"{whole}.")
 
 
 def size_text(count: int) -> str:

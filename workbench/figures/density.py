@@ -14,6 +14,7 @@ from workbench.figures.spec import Axis, Bars, FigureSpec, Line, Mark, Panel, Ru
 from workbench.results import LayerResult
 from workbench.spectra import Farms, Spectrum, power_law
 from workbench.spectra.marchenko_pastur import marchenko_pastur_density
+from workbench.spectra.norms import zero_threshold
 
 MOST_BINS, LEAST_BINS = 80, 8
 LAW_POINTS = 200
@@ -47,7 +48,7 @@ def eigenvalue_density(spectrum: Spectrum, layer: str | None, xmin: float | None
         noise = spectrum.tables["noise"]
         place = noise["layer"].index(layer)
         marks += _law({name: cells[place] for name, cells in noise.items()}, row, len(values))
-    return _drawn(spectrum, layer, row, values, marks, xmin)
+    return _drawn(spectrum, layer, row, values, marks, xmin, len(values))
 
 
 def window_density(farms: Farms, layer: str | None, xmin: float | None = None) -> FigureSpec:
@@ -55,9 +56,10 @@ def window_density(farms: Farms, layer: str | None, xmin: float | None = None) -
     layer = one_layer(farms, "esd", layer)
     row = farms.row(layer)
     values = farms.eigenvalues.get(layer, torch.empty(0, dtype=torch.float64, device="cpu"))
-    side = max(row["window_rows"], row["window_cols"])
-    above = torch.finfo(torch.float64).eps * side * float(values[-1]) if len(values) else 0.0
-    return _drawn(farms, layer, row, values[values > above], [], xmin)
+    above = zero_threshold(values, max(row["window_rows"], row["window_cols"])) if len(values) else 0.0
+    positive = values[values > above]
+    share = row["num_eigenvalues"] / max(len(values), 1)  # above 1 where order statistics stand for all
+    return _drawn(farms, layer, row, positive, [], xmin, round(share * len(positive)))
 
 
 def _kept(spectrum: Spectrum, layer: str, rank: int) -> Tensor:
@@ -70,16 +72,23 @@ def _kept(spectrum: Spectrum, layer: str, rank: int) -> Tensor:
 
 
 def _drawn(
-    result: LayerResult, layer: str, row: Mapping[str, Any], values: Tensor, more: list[Mark], xmin: float | None
+    result: LayerResult,
+    layer: str,
+    row: Mapping[str, Any],
+    values: Tensor,
+    more: list[Mark],
+    xmin: float | None,
+    count: int,
 ) -> FigureSpec:
+    """The figure of `values`, which stand for `count` eigenvalues."""
     if len(values) < 2:
         raise FigureError(f"{layer} has {len(values)} non-zero eigenvalues: no density to draw ({row['reason']}).")
     edges, heights = log_density(values)
     marks: list[Mark] = [Bars(edges=edges, heights=heights, role="first", label="eigenvalues"), *more]
     lowest = [height for height in heights if height > 0]
-    tail = _tail(row) if xmin is None else _refitted(values, xmin)
+    tail = _tail(row) if xmin is None else _refitted(values, xmin, count, apart=isinstance(result, Spectrum))
     if tail is not None:
-        share, end = tail.size / len(values), float(values[-1])
+        share, end = tail.size / count, float(values[-1])
         top = share * (tail.alpha - 1) / tail.xmin
         bottom = top * (end / tail.xmin) ** -tail.alpha
         marks.append(Line(x=(tail.xmin, end), y=(top, bottom), role="fit", label="fit"))
@@ -89,7 +98,7 @@ def _drawn(
         x=Axis(label="eigenvalue λ", scale="log", limits=limits(edges, "log")),
         y=Axis(label="density", scale="log", limits=limits(lowest, "log")),
         marks=tuple(marks),
-        title=_numbers(row, tail, len(values), xmin),
+        title=_numbers(row, tail, count, xmin),
     )
     told = story(result) | {"layer": layer} | ({} if xmin is None else {"refitted": f"xmin={xmin:g}"})
     return FigureSpec(kind="esd", title=layer, panels=(panel,), provenance=told)
@@ -101,13 +110,15 @@ def _tail(row: Mapping[str, Any]) -> Tail | None:
     return Tail(row["alpha"], row["alpha_error"], row["ks_distance"], row["xmin"], row["tail_size"])
 
 
-def _refitted(values: Tensor, xmin: float) -> Tail | None:
+def _refitted(values: Tensor, xmin: float, count: int, *, apart: bool) -> Tail | None:
+    """The tail from `xmin` on; it has a standard error if the values are `apart`, and not of overlapping windows."""
     if not 0 < xmin < math.inf:
         raise FigureError(f"xmin={xmin!r}: expected a positive number, an eigenvalue at which the tail begins.")
     fit = power_law(values, float(xmin))
     if not fit.tail_size:
         return None
-    return Tail(fit.alpha, fit.alpha_error, fit.ks_distance, fit.xmin, fit.tail_size)
+    size = round(fit.tail_size * count / len(values))
+    return Tail(fit.alpha, fit.alpha_error if apart else math.nan, fit.ks_distance, fit.xmin, size)
 
 
 def _law(noise: Mapping[str, Any], row: Mapping[str, Any], count: int) -> list[Mark]:

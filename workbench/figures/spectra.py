@@ -13,7 +13,6 @@ VERDICT_ROLES = {
     "weak": "third",
     "heavier than noise": "first",
     "lighter than noise": "third",
-    "not judged": "fourth",
     "no tail": "muted",
 }
 

@@ -121,6 +121,7 @@ def layer_run(
     views = layer_views(weights)
     choose = selected if unread is None else selected_views
     chosen: Sequence[View] = choose(views, layers, short_source(weights.source))
+    fingerprints: dict[str, str] = {}  # parts of one tensor share it
     key = {"function": function, "seed": seed, "device": str(device), **parameters}
 
     def one(view: View) -> Entry:
@@ -130,7 +131,8 @@ def layer_run(
         tensor = weights.borrowed(view.tensor)
         if tensor.layout != torch.strided:
             raise LayerError(f"{str(tensor.layout).removeprefix('torch.')} layout: only dense tensors are looked into")
-        fingerprint = content_fingerprint(tensor)
+        fingerprint = fingerprints.get(view.tensor) or content_fingerprint(tensor)
+        fingerprints[view.tensor] = fingerprint
 
         def compute() -> Entry:
             entry = unit(view, tensor)

@@ -206,7 +206,7 @@ def layer_spectrum(
     if compat:
         fitted = pooled[pooled > weightwatcher.ZERO]
         fit = weightwatcher.compatible_fit(fitted)
-        word, reason = verdicts.verdict(fit, xmin, len(fitted), weightwatcher.ZERO)
+        word, reason = verdicts.verdict(fit, len(fitted), weightwatcher.ZERO)
     else:
         fitted, fit = positive, power_law(positive, xmin, resolution=resolution)
         word, reason = nulls.verdict(fit, xmin, positive, rows, cols, count)

@@ -6,7 +6,7 @@ MIN_EIGENVALUES = 20  # WeightWatcher 0.7.7 switches to its small-sample fit bel
 MIN_TAIL = 8  # and its small-sample fit accepts no shorter tail
 HEAVY, WEAK = 2.0, 6.0  # WeightWatcher's thresholds: experience with trained networks, not a theorem
 
-UNTESTED = "a folk threshold on α; not yet tested against noise (Marchenko–Pastur)"
+FOLK = "a folk threshold on α, without a comparison with noise: WeightWatcher's rules know none"
 
 
 def degenerate(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None) -> tuple[str, str] | None:
@@ -33,26 +33,20 @@ def degenerate(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None
     return None
 
 
-def verdict(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None) -> tuple[str, str]:
-    """The verdict on one layer's tail without a comparison with noise, as compatibility asks for, and its reason.
+def verdict(fit: PowerLaw, count: int, above: float) -> tuple[str, str]:
+    """The verdict on a searched tail as WeightWatcher gives it, which knows no noise, and its reason.
 
     Args:
         fit: the fitted tail.
-        xmin: the rule that chose the tail; a verdict belongs to its rule.
         count: number of eigenvalues that the fit saw.
-        above: what they lie above, if that is not zero.
+        above: what they lie above.
 
     Returns:
-        `no tail`, `heavy` (α < 2), `typical` (2 to 6), `weak` (α > 6) or `not judged`; and why.
+        `no tail`, `heavy` (α < 2), `typical` (2 to 6) or `weak` (α > 6); and why.
     """
-    word = degenerate(fit, xmin, count, above)
+    word = degenerate(fit, "search", count, above)
     if word is not None:
         return word
-    if xmin != "search":
-        return (
-            "not judged",
-            f"α under xmin={xmin!r} is judged against its own noise null, which is not computed yet",
-        )
     if fit.alpha < HEAVY:
-        return "heavy", UNTESTED
-    return ("typical" if fit.alpha <= WEAK else "weak"), UNTESTED
+        return "heavy", FOLK
+    return ("typical" if fit.alpha <= WEAK else "weak"), FOLK
