@@ -7,15 +7,18 @@ from workbench.errors import FigureError, nearest
 from workbench.figures.layers import sizes
 from workbench.figures.spec import FigureSpec
 from workbench.figures.spectra import alpha_over_depth, eigenvalue_density, farms_over_depth
+from workbench.figures.uses import learning_rate_over_depth, sparsity_over_depth
 from workbench.layers import LayerTable
 from workbench.results import Result
-from workbench.spectra import Farms, Spectrum
+from workbench.spectra import AlphaPruning, Farms, Spectrum, TempBalance
 
 Drawing = Callable[[Any, str | None], FigureSpec]
 
 KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Spectrum: {"alpha": alpha_over_depth, "esd": eigenvalue_density},
     Farms: {"alpha": farms_over_depth},
+    TempBalance: {"learning_rate": learning_rate_over_depth},
+    AlphaPruning: {"sparsity": sparsity_over_depth},
     LayerTable: {"sizes": sizes},
 }
 
@@ -26,7 +29,8 @@ def figure(result: Result, kind: str | None = None, *, layer: str | None = None)
     Args:
         result: what an analysis returned.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
-            density and fit). Farms: `alpha` (α of the windows beside α of the full matrix). LayerTable: `sizes`.
+            density and fit). Farms: `alpha` (α of the windows beside α of the full matrix).
+            TempBalance: `learning_rate`. AlphaPruning: `sparsity`. LayerTable: `sizes`.
         layer: the layer that `esd` shows, and that the others ring.
 
     Returns:
