@@ -1,20 +1,20 @@
 """What α is used for, tried on scikit-learn's digits against tuned baselines at equal budget; writes data/results.
 
-`python data/studies.py [--quick] [--out DIR]`. Two studies on the same small networks:
+`python data/studies.py [--quick] [--only STUDY] [--out DIR]`. Two studies on the same small networks:
 
 * tempbalance-digits: SGD with a cosine schedule, with and without `TempBalanceScheduler`. Every method's base rate is
   tuned on validation images over one grid with one number of trials; then fresh seeds are trained at the best rate and
   compared on test images, seed by seed (same initialisation, same order of batches).
 * alphapruning-digits: the baseline networks of the first study, pruned without fine-tuning by AlphaPruning and by
-  uniform, global-magnitude and depth-ramp allocations, network by network. What is tuned is tuned on each network's
-  validation images, AlphaPruning and the ramp with six trials each.
+  uniform and global-magnitude allocations and ramps over depth, network by network; all layers, or the inner ones
+  alone as in the paper, which keeps embeddings and heads whole. What is tuned is tuned on each network's validation
+  images, AlphaPruning and the baseline with six trials each.
 """
 
 import argparse
 import itertools
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,10 +29,11 @@ from torch import Tensor, nn
 
 import workbench as wb
 from workbench.results import Column, Result, versions
+from workbench.spectra.alphapruning import pruned_counts
 
 SPLIT = {"train": 500, "validation": 300, "test": 997}  # few to train on, many to tell methods apart by
 EPOCHS, BATCH, MOMENTUM, DECAY = 40, 50, 0.9, 5e-4
-RATES = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4)
+RATES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 TUNING_SEEDS, SEEDS = tuple(range(100, 104)), tuple(range(16))
 DENSITIES = (0.5, 0.3, 0.2, 0.1)
 EPSILONS = (0.1, 0.2, 0.3)
@@ -46,6 +47,7 @@ class Study(Result):
     COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
         "comparisons": {
             "network": Column("the architecture", str, ""),
+            "pruned": Column("which weight matrices: none, all, or inner (without the first and last)", str, ""),
             "density": Column("share of the elements kept", low=0, high=1),
             "method": Column("the method that is tried", str, ""),
             "baseline": Column("what it is compared with", str, ""),
@@ -58,6 +60,7 @@ class Study(Result):
         },
         "runs": {
             "network": Column("the architecture", str, ""),
+            "pruned": Column("which weight matrices: none, all, or inner (without the first and last)", str, ""),
             "density": Column("share of the elements kept", low=0, high=1),
             "method": Column("the method", str, ""),
             "setting": Column("what was tuned", str, ""),
@@ -67,6 +70,7 @@ class Study(Result):
         },
         "trials": {
             "network": Column("the architecture", str, ""),
+            "pruned": Column("which weight matrices: none, all, or inner (without the first and last)", str, ""),
             "method": Column("the method", str, ""),
             "setting": Column("what was tried", str, ""),
             "trials": Column("runs behind the mean", int, low=1),
@@ -100,9 +104,12 @@ def parts() -> dict[str, Part]:
 
 
 def mlp() -> nn.Sequential:
-    """64 and five hidden layers of 128, ReLU."""
+    """64, five hidden layers of 128 and 10, ReLU, He's initialisation (with torch's own few rates train it at all)."""
     widths = (64, 128, 128, 128, 128, 128)
     hidden = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.ReLU())]
+    for part in hidden[::2]:
+        nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+        nn.init.zeros_(part.bias)
     return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, 10))
 
 
@@ -126,6 +133,12 @@ TRAINING: dict[str, dict[str, Any] | None] = {
 }
 
 
+def matrices(module: nn.Module, which: str) -> list[str]:
+    """The layer ids of all weight matrices, or of the inner ones."""
+    layers = wb.layers(module).frame().query("verdict == 'analysed'")["layer"].tolist()
+    return layers[1:-1] if which == "inner" else layers
+
+
 def trained(network: str, method: str, rate: float, seed: int, data: Mapping[str, Part]) -> nn.Module:
     """One run; its seed alone decides initialisation and order, so that methods are paired."""
     options, train, order = TRAINING[method], data["train"], torch.Generator().manual_seed(seed)
@@ -135,8 +148,8 @@ def trained(network: str, method: str, rate: float, seed: int, data: Mapping[str
     optimizer = torch.optim.SGD(module.parameters(), rate, momentum=MOMENTUM, weight_decay=DECAY)
     balance = None
     if options is not None:
-        inner = wb.layers(module).frame().query("verdict == 'analysed'")["layer"].tolist()[1:-1]
-        balance = wb.TempBalanceScheduler(optimizer, module, layers=inner if method == ENDS else None, **options)
+        layers = matrices(module, "inner" if method == ENDS else "all")
+        balance = wb.TempBalanceScheduler(optimizer, module, layers=layers, **options)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS)
     for _ in range(EPOCHS):
         for rows in torch.randperm(len(train.y), generator=order).split(BATCH):
@@ -178,15 +191,12 @@ def best(means: Mapping[Any, float]) -> Any:
     return max(means, key=lambda setting: means[setting])
 
 
-def tempbalance_study(
-    data: Mapping[str, Part], seeds: Sequence[int], tuning: Sequence[int]
-) -> tuple[Study, dict[str, list[nn.Module]]]:
-    """The first study, and the baseline's networks for the second."""
+def tempbalance_study(data: Mapping[str, Part], seeds: Sequence[int], tuning: Sequence[int]) -> Study:
+    """The first study."""
     begin = time.perf_counter()
     runs: list[dict[str, Any]] = []
     trials: list[dict[str, Any]] = []
     comparisons: list[dict[str, Any]] = []
-    networks: dict[str, list[nn.Module]] = {}
     for network in NETWORKS:
         mine: list[dict[str, Any]] = []
         for method in TRAINING:
@@ -197,72 +207,77 @@ def tempbalance_study(
                 for rate in RATES
             }
             chosen = best(means)
+            where = {"network": network, "pruned": "none"}
             for rate, mean in means.items():
-                cells = {"network": network, "method": method, "setting": f"rate {rate:g}"}
+                cells = where | {"method": method, "setting": f"rate {rate:g}"}
                 trials.append(cells | {"trials": len(tuning), "validation": mean, "chosen": rate == chosen})
             for seed in seeds:
-                module = trained(network, method, chosen, seed, data)
-                if method == BASELINE:
-                    networks.setdefault(network, []).append(module)
-                cells = {"network": network, "density": 1.0, "method": method, "setting": f"rate {chosen:g}"}
-                mine.append(cells | {"seed": seed} | scores(module, data))
+                cells = where | {"density": 1.0, "method": method, "setting": f"rate {chosen:g}", "seed": seed}
+                mine.append(cells | scores(trained(network, method, chosen, seed, data), data))
             print(network, method, f"rate {chosen:g}", f"{time.perf_counter() - begin:.0f} s", flush=True)
         runs += mine
         for method in TRAINING:
             if method != BASELINE:
-                comparisons.append({"network": network, "density": 1.0} | comparison(mine, method, BASELINE))
+                comparisons.append(where | {"density": 1.0} | comparison(mine, method, BASELINE))
     recipe = (
         f"SGD, momentum {MOMENTUM:g}, weight decay {DECAY:g}, batch {BATCH}, {EPOCHS} epochs, cosine by epoch; base "
         f"rate of each method from {list(RATES)} by mean validation accuracy over the seeds {list(tuning)}; test "
         f"accuracy on the seeds {list(seeds)}"
     )
-    return study("tempbalance-digits", recipe, comparisons, runs, trials, begin), networks
+    return study("tempbalance-digits", recipe, comparisons, runs, trials, begin)
 
 
-def global_magnitude(module: nn.Module, density: float) -> dict[str, Tensor]:
-    """The state dict with one threshold for all weight matrices."""
+State = dict[str, Tensor]
+
+
+def global_magnitude(module: nn.Module, density: float, layers: list[str]) -> State:
+    """The state dict with one threshold for all chosen weight matrices."""
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    names = wb.layers(module).frame().query("verdict == 'analysed'")["tensor"]
+    names = [f"{layer}.weight" for layer in layers]
     sizes = torch.cat([state[name].abs().flatten() for name in names])
-    keep = round(density * len(sizes))
-    threshold = sizes.kthvalue(len(sizes) - keep).values
+    threshold = sizes.kthvalue(len(sizes) - round(density * len(sizes))).values
     for name in names:
         state[name][state[name].abs() <= threshold] = 0
     return state
 
 
-def ramp(module: nn.Module, density: float, slope: float) -> dict[str, Tensor]:
-    """AlphaPruning's allocation with depth in the place of α: r from 1 − slope at the first layer to 1 + slope."""
-    found = wb.alphapruning(module, density=density, by="layer", epsilon=0.0, estimator="spectrum")
-    from workbench.spectra.alphapruning import AlphaPruning, pruned_counts
+def ramp(slope: float) -> Callable[[nn.Module, float, list[str]], State]:
+    """AlphaPruning's allocation with depth in the place of α: r from 1 − slope to 1 + slope; uniform for 0."""
 
-    table = dict(found.tables["layers"])
-    last = len(table["layer"]) - 1
-    ratios = [1 - slope + 2 * slope * place / last for place in range(last + 1)]
-    counts = pruned_counts(table["elements"], ratios, density)
-    table["kept"] = [size - count for size, count in zip(table["elements"], counts, strict=True)]
-    return dict(AlphaPruning(tables={"layers": table}, meta=found.meta).apply(module))
+    def pruned(module: nn.Module, density: float, layers: list[str]) -> State:
+        found = wb.alphapruning(module, density=density, by="layer", estimator="spectrum", layers=layers)
+        table = dict(found.tables["layers"])
+        last = len(layers) - 1
+        ratios = [1 - slope + 2 * slope * place / last for place in range(last + 1)]
+        counts = pruned_counts(table["elements"], ratios, density)
+        table["kept"] = [size - count for size, count in zip(table["elements"], counts, strict=True)]
+        return dict(wb.AlphaPruning(tables={"layers": table}, meta=found.meta).apply(module))
 
-
-def by_alpha(module: nn.Module, density: float, epsilon: float, estimator: Any) -> dict[str, Tensor]:
-    pruning = wb.alphapruning(module, density=density, epsilon=epsilon, by="layer", estimator=estimator)
-    return dict(pruning.apply(module))
+    return pruned
 
 
-Pruned = Callable[[nn.Module, float], dict[str, Tensor]]
-# method → what it may try on the validation images; one entry is nothing to tune
-PRUNING: dict[str, dict[str, Pruned]] = {
-    "uniform": {"": lambda module, density: ramp(module, density, 0.0)},
-    "global magnitude": {"": global_magnitude},
-    "depth ramp, tuned": {
-        f"slope {slope:g}": lambda module, density, slope=slope: ramp(module, density, slope)
-        for slope in (*(-epsilon for epsilon in EPSILONS), *EPSILONS)
-    },
-    "alphapruning": {"epsilon 0.2": lambda module, density: by_alpha(module, density, 0.2, "farms")},
-    "alphapruning, tuned": {
-        f"epsilon {epsilon:g}, {estimator}": (
-            lambda module, density, epsilon=epsilon, estimator=estimator: by_alpha(module, density, epsilon, estimator)
+def by_alpha(epsilon: float, estimator: Any) -> Callable[[nn.Module, float, list[str]], State]:
+    def pruned(module: nn.Module, density: float, layers: list[str]) -> State:
+        found = wb.alphapruning(
+            module, density=density, epsilon=epsilon, by="layer", estimator=estimator, layers=layers
         )
+        return dict(found.apply(module))
+
+    return pruned
+
+
+# method → what it may try on the validation images; one entry is nothing to tune
+PRUNING: dict[str, dict[str, Callable[[nn.Module, float, list[str]], State]]] = {
+    "uniform": {"": ramp(0.0)},
+    "global magnitude": {"": global_magnitude},
+    "tuned baseline": {
+        "uniform": ramp(0.0),
+        "global magnitude": global_magnitude,
+        **{f"depth ramp {slope:g}": ramp(slope) for slope in (-0.2, -0.1, 0.1, 0.2)},
+    },
+    "alphapruning": {"epsilon 0.2": by_alpha(0.2, "farms")},
+    "alphapruning, tuned": {
+        f"epsilon {epsilon:g}, {estimator}": by_alpha(epsilon, estimator)
         for estimator in ("farms", "spectrum")
         for epsilon in EPSILONS
     },
@@ -270,54 +285,58 @@ PRUNING: dict[str, dict[str, Pruned]] = {
 PAIRS = [
     ("alphapruning", "uniform"),
     ("alphapruning", "global magnitude"),
-    ("alphapruning, tuned", "depth ramp, tuned"),
-    ("alphapruning, tuned", "global magnitude"),
-    ("depth ramp, tuned", "uniform"),
+    ("alphapruning, tuned", "tuned baseline"),
 ]
 
 
-def alphapruning_study(data: Mapping[str, Part], networks: Mapping[str, Sequence[nn.Module]]) -> Study:
-    """The second study."""
+def alphapruning_study(data: Mapping[str, Part], first: Result) -> Study:
+    """The second study, on the networks that the first study's baseline trained, which are trained again."""
     begin = time.perf_counter()
     runs: list[dict[str, Any]] = []
-    trials: dict[tuple[str, str, str], list[float]] = {}
-    chosen: dict[tuple[str, str], list[str]] = {}
+    trials: dict[tuple[str, str, str, str], list[float]] = {}
+    chosen: dict[tuple[str, str, str], list[str]] = {}
     comparisons: list[dict[str, Any]] = []
-    for network, modules in networks.items():
-        for density in DENSITIES:
+    baselines = first.frame("runs").query("method == @BASELINE")
+    for network, rows in baselines.groupby("network", sort=False):
+        rates = [float(setting.removeprefix("rate ")) for setting in rows["setting"]]
+        modules = {
+            seed: trained(network, BASELINE, rate, seed, data) for seed, rate in zip(rows["seed"], rates, strict=True)
+        }
+        for which, density in itertools.product(("all", "inner"), DENSITIES):
             mine: list[dict[str, Any]] = []
-            for seed, module in enumerate(modules):
-                for method, settings in PRUNING.items():
-                    found = {}
-                    for setting, pruned in settings.items():
-                        other = NETWORKS[network]().eval()
-                        other.load_state_dict(pruned(module, density))
-                        found[setting] = scores(other, data)
-                        trials.setdefault((network, method, setting), []).append(found[setting]["validation"])
-                    setting = best({name: score["validation"] for name, score in found.items()})
-                    chosen.setdefault((network, method), []).append(setting)
-                    cells = {"network": network, "density": density, "method": method, "setting": setting}
-                    mine.append(cells | {"seed": seed} | found[setting])
+            where = {"network": network, "pruned": which}
+            for (seed, module), (method, settings) in itertools.product(modules.items(), PRUNING.items()):
+                found = {}
+                for setting, pruned in settings.items():
+                    other = NETWORKS[network]().eval()
+                    other.load_state_dict(pruned(module, density, matrices(module, which)))
+                    found[setting] = scores(other, data)
+                    trials.setdefault((network, which, method, setting), []).append(found[setting]["validation"])
+                setting = best({name: score["validation"] for name, score in found.items()})
+                chosen.setdefault((network, which, method), []).append(setting)
+                cells = where | {"density": density, "method": method, "setting": setting, "seed": seed}
+                mine.append(cells | found[setting])
             runs += mine
-            comparisons += [{"network": network, "density": density} | comparison(mine, a, b) for a, b in PAIRS]
-            print(network, density, f"{time.perf_counter() - begin:.0f} s", flush=True)
-    rows = [
+            comparisons += [where | {"density": density} | comparison(mine, a, b) for a, b in PAIRS]
+            print(network, which, density, f"{time.perf_counter() - begin:.0f} s", flush=True)
+    means = [
         {
             "network": network,
+            "pruned": which,
             "method": method,
             "setting": setting,
             "trials": len(values),
             "validation": statistics.fmean(values),
-            "chosen": setting == statistics.mode(chosen[network, method]),
+            "chosen": setting == statistics.mode(chosen[network, which, method]),
         }
-        for (network, method, setting), values in trials.items()
+        for (network, which, method, setting), values in trials.items()
     ]
     recipe = (
-        "the SGD networks of tempbalance-digits, all weight matrices pruned once by magnitude, no fine-tuning; tuned "
-        "methods choose per network and density among six settings by validation accuracy (`trials` has the means over "
-        "networks and densities, and `chosen` the setting chosen most often); AlphaPruning by layer, xmin='median'"
+        "the SGD networks of tempbalance-digits, their weight matrices pruned once by magnitude, no fine-tuning; tuned "
+        "methods choose for each network and density among six settings by validation accuracy (`trials` has the means "
+        "over networks and densities, and `chosen` the setting chosen most often); AlphaPruning by layer, median xmin"
     )
-    return study("alphapruning-digits", recipe, comparisons, runs, rows, begin)
+    return study("alphapruning-digits", recipe, comparisons, runs, means, begin)
 
 
 def study(name: str, recipe: str, comparisons: Any, runs: Any, trials: Any, begin: float) -> Study:
@@ -339,16 +358,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Runs both studies and saves them.")
     parser.add_argument("--quick", action="store_true", help="two seeds and one tuning seed, to see that it runs")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path(__file__).parent / "results")
+    parser.add_argument("--only", choices=("tempbalance", "alphapruning"), help="the second needs the first's result")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data = parts()
-    first, networks = tempbalance_study(
-        data, SEEDS[:2] if arguments.quick else SEEDS, TUNING_SEEDS[:1] if arguments.quick else TUNING_SEEDS
-    )
-    for result in (first, alphapruning_study(data, networks)):
-        print(result.frame().to_string())
-        result.save(arguments.out / result.meta["source"])
+    data, path = parts(), arguments.out / "tempbalance-digits"
+    if arguments.only != "alphapruning":
+        quick = arguments.quick
+        found = tempbalance_study(data, SEEDS[:2] if quick else SEEDS, TUNING_SEEDS[:1] if quick else TUNING_SEEDS)
+        print(found.frame().to_string())
+        found.save(path)
+    if arguments.only != "tempbalance":
+        found = alphapruning_study(data, wb.open_result(path))
+        print(found.frame().to_string())
+        found.save(arguments.out / "alphapruning-digits")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -58,6 +58,7 @@ def test_sparsities_are_the_papers_formula() -> None:
         ([100, 100], [0.8, 1.2], 0.5, [40, 60]),
         ([100, 300], [0.8, 1.2], 0.5, [36, 164]),  # 200·0.8·100/440 = 36.36…, 163.63…
         ([10, 10], [0.5, 1.5], 0.2, [7, 9]),  # 4 and 12 of 10: one stays, the other gives the rest
+        ([10, 10], [0.5, 1.0], 0.25, [6, 9]),  # 5 and just 10 of 10
         ([10, 10, 20], [0.5, 1.5, 1.5], 0.1, [8, 9, 19]),
         ([3, 3, 3], [1.0, 1.0, 1.0], 0.5, [2, 2, 1]),  # round(4.5) = 4 stay, 5 go
         ([7, 9], [0.8, 1.2], 1.0, [0, 0]),
@@ -234,7 +235,7 @@ def test_masks_are_true_where_apply_keeps_and_can_be_saved(tmp_path: Path) -> No
         assert torch.equal(module.state_dict()[name] * mask, applied[name])
         assert torch.equal(mask, applied[name] != 0)
     read = load_file(wb.save(masks, tmp_path / "masks.safetensors"))
-    assert all(torch.equal(read[name], masks[name]) for name in masks)
+    assert all(read[name].dtype == torch.bool and torch.equal(read[name], masks[name]) for name in masks)
 
 
 def test_tied_names_parts_and_order_stay() -> None:

@@ -413,6 +413,9 @@ def test_the_scheduler_refuses_what_would_go_wrong() -> None:
     scheduled = SGD(module.parameters(), lr=0.1)
     lr_scheduler.StepLR(scheduled, 3)
     refused(scheduled, "make the TempBalanceScheduler before the schedule")
+    single = SGD([{"params": [parameter]} for parameter in module.parameters()], lr=0.1)
+    lr_scheduler.StepLR(single, 3)
+    wb.TempBalanceScheduler(single, module)  # nothing to split
     twice = SGD(module.parameters(), lr=0.1)
     wb.TempBalanceScheduler(twice, module)
     refused(twice, "has a TempBalanceScheduler already")

@@ -106,7 +106,7 @@ class AlphaPruning(LayerResult):
                 held.copy_(largest(own, layer.elements - count))
             return mask
 
-        infos = [replace(weights.infos[name], dtype=torch.bool, tied_to=None) for name in weights if name in inside]
+        infos = [replace(weights.infos[name], dtype=torch.bool) for name in weights if name in inside]
         return self._derived(weights, infos, read, "masks, True where kept,")
 
     def _layers_of(self, weights: Weights) -> dict[str, list[tuple[Layer, int]]]:
@@ -271,7 +271,7 @@ def block_of(layer: str) -> str:
         ['encoder.layer.3', 'layer1.0', 'h.0', '2']
     """
     parts = layer.split(".")
-    numbers = (place for place, part in enumerate(parts[:-1]) if part.isdigit())
+    numbers = (place for place, part in enumerate(parts) if part.isdigit())
     return ".".join(parts[: next(numbers, len(parts)) + 1])
 
 
