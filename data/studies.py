@@ -33,7 +33,7 @@ from workbench.spectra.alphapruning import pruned_counts
 
 SPLIT = {"train": 500, "validation": 300, "test": 997}  # few to train on, many to tell methods apart by
 EPOCHS, BATCH, MOMENTUM, DECAY = 40, 50, 0.9, 5e-4
-RATES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
+RATES = (0.00625, 0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
 TUNING_SEEDS, SEEDS = tuple(range(100, 104)), tuple(range(16))
 DENSITIES = (0.5, 0.3, 0.2, 0.1)
 EPSILONS = (0.1, 0.2, 0.3)
