@@ -379,7 +379,7 @@ def test_a_saved_study_follows_from_its_own_runs(name: str, studies: Any) -> Non
     comparisons, runs = study.frame(), study.frame("runs")
     assert len(comparisons) and study.meta["recipe"].startswith("scikit-learn's digits")
     for row in comparisons.itertuples():
-        mine = runs[(runs["network"] == row.network) & (runs["density"] == row.density)]
+        mine = runs.query("network == @row.network and pruned == @row.pruned and density == @row.density")
         wide = mine.pivot(index="seed", columns="method", values="test")
         test = stats.ttest_rel(wide[row.method], wide[row.baseline])
         interval = test.confidence_interval(0.95)
@@ -388,7 +388,7 @@ def test_a_saved_study_follows_from_its_own_runs(name: str, studies: Any) -> Non
         assert (row.low, row.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
         expected = "better" if row.low > 0 else "worse" if row.high < 0 else "no difference shown"
         assert row.conclusion == expected
-    best = study.frame("trials").query("chosen").groupby(["network", "method"]).size()
+    best = study.frame("trials").query("chosen").groupby(["network", "pruned", "method"]).size()
     assert (best == 1).all()
     assert sum(file.stat().st_size for file in (DATA / "results").rglob("*") if file.is_file()) < 200_000
 
