@@ -1,5 +1,5 @@
 # make lab   opens JupyterLab on the tour          make bench      speed against peers, as ratios
-# make test  lints, types and runs every test      make reproduce  rebuilds the shipped checkpoints
+# make test  lints, types and runs every test      make reproduce  rebuilds the shipped checkpoints and studies
 # make fuzz  damages thousands of files
 
 PYTHON ?= python3
@@ -44,6 +44,7 @@ bench: $(VENV)/.test
 
 reproduce: $(VENV)/.test
 	$(BIN)/python data/build.py
+	$(ONE_THREAD) $(BIN)/python data/studies.py
 
 $(VENV)/.lab $(VENV)/.test: $(VENV)/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed: make PYTHON=python3.11" && exit 1)

@@ -27,12 +27,23 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.spectra import Farms, Spectrum, farms, spectrum
+from workbench.spectra import (
+    AlphaPruning,
+    Farms,
+    Spectrum,
+    TempBalance,
+    TempBalanceScheduler,
+    alphapruning,
+    farms,
+    spectrum,
+    tempbalance,
+)
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
 from workbench.weights import ModelLike, Weights, load, save
 
 __all__ = [
+    "AlphaPruning",
     "ArgumentError",
     "Cancelled",
     "CheckpointError",
@@ -53,8 +64,11 @@ __all__ = [
     "ResultError",
     "SourceTypeError",
     "Spectrum",
+    "TempBalance",
+    "TempBalanceScheduler",
     "Weights",
     "WorkbenchError",
+    "alphapruning",
     "contents",
     "evaluator",
     "farms",
@@ -64,6 +78,7 @@ __all__ = [
     "open_result",
     "save",
     "spectrum",
+    "tempbalance",
 ]
 
 

@@ -47,6 +47,26 @@ def farms_oracle() -> None:
     assert table["alpha_full"][1] == pytest.approx(3.4546, rel=0.02)
 
 
+def _pareto(alpha: float) -> torch.Tensor:
+    """A matrix whose λ are the quantiles of a power law."""
+    return torch.diag((torch.arange(1, 201, dtype=torch.float64) / 200.5) ** (-0.5 / (alpha - 1)))
+
+
+def tempbalance_oracle() -> None:
+    """A power law's own exponents give the rates by the paper's formula."""
+    model = {f"{alpha}.weight": _pareto(alpha) for alpha in (2, 3, 4)}
+    rates = wb.tempbalance(model, learning_rate=0.2, estimator="spectrum", xmin=1.0).frame()["learning_rate"]
+    assert rates.tolist() == pytest.approx([0.1, 0.2, 0.3], rel=0.01)
+
+
+def alphapruning_oracle() -> None:
+    """A power law's own exponents give the sparsities by the paper's formula, and those are the zeros."""
+    model = {f"{alpha}.weight": _pareto(alpha) + 1e-9 for alpha in (2, 3, 4)}
+    pruning = wb.alphapruning(model, density=0.5, estimator="spectrum", xmin=1.0)
+    zeros = [int((tensor == 0).sum()) for tensor in pruning.apply(model).values()]
+    assert zeros == pytest.approx([16000, 20000, 24000], rel=0.01) and sum(zeros) == 60000
+
+
 def layers_oracle() -> None:
     """Elements of all rows are the module's own count of its parameters and buffers."""
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
@@ -134,6 +154,18 @@ PRIMITIVES = {
         lambda original: lambda rows, cols, **rules: original(rows, cols, **rules | {"aspect_ratio": cols / rows}),
         ("alpha", "esd"),
     ),
+    "tempbalance": Primitive(
+        tempbalance_oracle,
+        "workbench.spectra.tempbalance.positions",
+        lambda original: lambda values: [1 - place for place in original(values)],  # the heaviest tail learns fastest
+        ("learning_rate",),
+    ),
+    "alphapruning": Primitive(
+        alphapruning_oracle,
+        "workbench.spectra.alphapruning.positions",
+        lambda original: lambda values: [1 - place for place in original(values)],  # the lightest tail is spared
+        ("sparsity",),
+    ),
     "layers": Primitive(
         layers_oracle,
         "workbench.layers.table.layer_views",
@@ -169,6 +201,7 @@ OTHERS = {
     ).split(),
     *("ResultError SourceTypeError WorkbenchError").split(),
     *("Evaluator EvaluationError").split(),
+    *("AlphaPruning TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }
 

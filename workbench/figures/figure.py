@@ -8,15 +8,18 @@ from workbench.figures.density import eigenvalue_density, window_density
 from workbench.figures.layers import sizes
 from workbench.figures.spec import FigureSpec
 from workbench.figures.spectra import alpha_over_depth, farms_over_depth
+from workbench.figures.uses import learning_rate_over_depth, sparsity_over_depth
 from workbench.layers import Contents, LayerTable
 from workbench.results import Result
-from workbench.spectra import Farms, Spectrum
+from workbench.spectra import AlphaPruning, Farms, Spectrum, TempBalance
 
 Drawing = Callable[..., FigureSpec]
 
 KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Spectrum: {"alpha": alpha_over_depth, "esd": eigenvalue_density},
     Farms: {"alpha": farms_over_depth, "esd": window_density},
+    TempBalance: {"learning_rate": learning_rate_over_depth},
+    AlphaPruning: {"sparsity": sparsity_over_depth},
     LayerTable: {"sizes": sizes},
     Contents: {"rms": magnitudes, "histogram": histogram, "heatmap": heat_map},
 }
@@ -31,8 +34,8 @@ def figure(
         result: what an analysis returned.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
             density and fit, with noise and shuffled elements if the result has those details). Farms: `alpha` (α of
-            the windows beside α of the full matrix), `esd`. LayerTable: `sizes`.
-            Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`.
+            the windows beside α of the full matrix), `esd`. TempBalance: `learning_rate`. AlphaPruning: `sparsity`.
+            LayerTable: `sizes`. Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`.
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
         xmin: where `esd` fits the tail anew; None for the result's own fit.

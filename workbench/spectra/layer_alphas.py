@@ -1,0 +1,68 @@
+"""One α per layer for those who use it: of FARMS' windows, or of the full matrices."""
+
+from typing import Literal
+
+from workbench.errors import ArgumentError, nearest
+from workbench.layers import Selection
+from workbench.progress import ProgressCallback
+from workbench.spectra.farms import WINDOW, Farms, farms
+from workbench.spectra.power_law import Xmin
+from workbench.spectra.spectrum import Spectrum, spectrum
+from workbench.weights import Weights
+
+Estimator = Literal["farms", "spectrum"]
+
+EQUAL = 1e-9  # relative: α of equal matrices differ by roundings, which no range is to be stretched over
+
+
+def layer_alphas(
+    weights: Weights,
+    *,
+    estimator: Estimator,
+    xmin: Xmin,
+    window: int | None,
+    stride: int | None,
+    layers: Selection,
+    device: str,
+    progress: ProgressCallback | None,
+) -> Farms | Spectrum:
+    """A result with the columns `layer depth verdict reason alpha`, by one of two estimators.
+
+    Raises:
+        ArgumentError: an unknown estimator, a window or a stride for one that has none, or what the estimator refuses.
+    """
+    if estimator == "farms":
+        size = WINDOW if window is None else window
+        return farms(
+            weights,
+            layers=layers,
+            xmin=xmin,
+            window=size,
+            stride=stride,
+            resamples=0,
+            device=device,
+            progress=progress,
+        )
+    if estimator != "spectrum":
+        message = f"estimator={estimator!r}: expected 'farms' or 'spectrum'."
+        raise ArgumentError(message + nearest(estimator, ("farms", "spectrum")))
+    if window is not None or stride is not None:
+        raise ArgumentError(
+            f"window={window!r}, stride={stride!r} go with estimator='farms'; full matrices have no windows. Drop them."
+        )
+    return spectrum(weights, layers=layers, xmin=xmin, device=device, progress=progress)
+
+
+def positions(values: list[float]) -> list[float]:
+    """(v − min)/(max − min) of each value; ½ for all where they are equal to 1e-9.
+
+    Example:
+        >>> positions([2.0, 3.0, 4.0]), positions([3.0, 3.0])
+        ([0.0, 0.5, 1.0], [0.5, 0.5])
+    """
+    if not values:
+        return []
+    low, high = min(values), max(values)
+    if high - low <= EQUAL * abs(high):
+        return [0.5] * len(values)
+    return [(value - low) / (high - low) for value in values]
