@@ -83,7 +83,7 @@ def test_code_recomputes_the_frame_in_a_fresh_kernel(
     frame = explorer.run().frame()
     assert explorer.code_box.value == explorer.code()
     assert not explorer.code().startswith("#")
-    code = explorer.code() + "\nframe.to_pickle('frame.pkl')\nalpha.save('alpha.csv')\nesd.save('esd.csv')"
+    code = explorer.code() + "\nframe.to_pickle('frame.pkl')\noverview.save('alpha.csv')\none.save('esd.csv')"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "frame.pkl"), frame)
     assert (tmp_path / "esd.csv").read_text() == explorer.plots[ESD].spec.csv()

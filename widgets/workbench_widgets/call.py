@@ -62,7 +62,12 @@ def _told(value: Any, name: str) -> tuple[str, list[str]]:
     """How an argument is written, and what must be said of it; an object that is not at hand is called `name`."""
     if isinstance(value, Call):
         return value.variable, []
-    if value is None or isinstance(value, str | int | float | list | tuple):
+    if value is None or isinstance(value, str | int | float):
+        return pprint.pformat(value, width=100), []
+    if isinstance(value, list | tuple) and not all(isinstance(one, str | int | float) for one in value):
+        parts = [_told(one, f"{name}_{place}") for place, one in enumerate(value)]
+        return f"[{', '.join(text for text, _ in parts)}]", [line for _, remark in parts for line in remark]
+    if isinstance(value, list | tuple):
         return pprint.pformat(value, width=100), []
     if found := _variable(value):
         return found, []

@@ -24,6 +24,7 @@ SHOWN: Mapping[type[wb.Result], list[str]] = {
         "layer verdict alpha alpha_error alpha_full tail_size ks_distance windows coverage window_rows window_cols "
         "rows cols depth reason"
     ).split(),
+    wb.Comparison: "layer verdict first last change change_error mean std models numbers depth reason".split(),
 }
 
 
@@ -40,6 +41,7 @@ class SpectrumExplorer(Explorer):
         window: rows of a window, 10 to 512.
         aspect_ratio: columns per row of a window, 0.25 to 4.
         overlays: compute noise and shuffled elements too, and draw them beside the eigenvalues.
+        compare: a path, or a list of paths or models: α against one other checkpoint, or over a trajectory of several.
         theme: `auto` follows JupyterLab, `light` and `dark` do not.
 
     Example:
@@ -64,6 +66,7 @@ class SpectrumExplorer(Explorer):
         window: int = 100,
         aspect_ratio: float = 1.0,
         overlays: bool = False,
+        compare: Any = None,
         theme: Theme = "auto",
     ) -> None:
         self._initial = {
@@ -75,6 +78,7 @@ class SpectrumExplorer(Explorer):
             "window": window,
             "aspect_ratio": aspect_ratio,
             "overlays": overlays,
+            "compare": compare,
         }
         super().__init__(source, theme=theme)
 
@@ -108,9 +112,10 @@ class SpectrumExplorer(Explorer):
         return [*self.inputs.widgets, self.verdict, self.layer, self.refit, self.refit_at]
 
     def call(self) -> Call:
-        """`wb.spectrum` or `wb.farms` with what the controls say, defaults left out."""
+        """`wb.spectrum`, `wb.farms` or `wb.comparison` with what the controls say, defaults left out."""
         function, arguments = self.inputs.call()
-        return Call(function, (self.model,), arguments)
+        others = self.inputs.others
+        return Call(function, ([self.model, *others] if others else self.model,), arguments)
 
     def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """The layers that would be analysed, from the header alone."""
@@ -128,7 +133,8 @@ class SpectrumExplorer(Explorer):
         self.verdict.options, self.verdict.value = words, chosen
         self._list(self._filtered(frame))
         if not set(self.selection) <= set(frame["layer"]) or not self.selection:
-            fitted = frame.dropna(subset=["alpha"]).sort_values("alpha")
+            order = frame["alpha"] if "alpha" in frame else -frame["change"].abs()
+            fitted = frame.loc[order.dropna().sort_values().index]
             self.selection = tuple(fitted["layer"].head(1)) or tuple(frame["layer"].head(1))
 
     def show_selection(self, layers: tuple[str, ...]) -> None:
@@ -139,7 +145,7 @@ class SpectrumExplorer(Explorer):
         if self.result is None:
             return
         try:
-            self.plots[ALPHA].show(wb.figure(self.result, "alpha", layer=self._inside()))
+            self.plots[ALPHA].show(wb.figure(self.result, self._overview(), layer=self._ringed()))
         except wb.FigureError as error:
             self.plots[ALPHA].clear(str(error))
         self._set_slider()
@@ -148,10 +154,24 @@ class SpectrumExplorer(Explorer):
     def figure_code(self) -> list[str]:
         """The plots, as `wb.figure` draws them for print."""
         name = self._shown[0].variable if self._shown else "spectrum"
-        lines = [f'alpha = wb.figure({name}, "alpha")'] if self.plots[ALPHA].spec else []
+        lines = [f"overview = wb.figure({name}, {self._overview()!r})"] if self.plots[ALPHA].spec else []
         xmin = f", xmin={self.refit_at.value!r}" if self.refit.value else ""
-        esd = f'esd = wb.figure({name}, "esd", layer={self._inside()!r}{xmin})'
-        return lines + ([esd] if self.plots[ESD].spec else [])
+        one = f"one = wb.figure({name}, {self._one()!r}, layer={self._inside()!r}{xmin})"
+        return lines + ([one] if self.plots[ESD].spec else [])
+
+    def _overview(self) -> str:
+        """The figure of all layers: α over depth, or the first and the last of a comparison, or all its models."""
+        if not isinstance(self.result, wb.Comparison):
+            return "alpha"
+        return "change" if len(self.result.tables["models"]["label"]) == 2 else "trajectory"
+
+    def _ringed(self) -> str | None:
+        """The layer that the overview rings; a map of a trajectory has none."""
+        return None if self._overview() == "trajectory" else self._inside()
+
+    def _one(self) -> str:
+        """The figure of one layer."""
+        return "trajectory" if isinstance(self.result, wb.Comparison) else "esd"
 
     def _inside(self) -> str | None:
         """The selected layer, if the result has it."""
@@ -165,14 +185,14 @@ class SpectrumExplorer(Explorer):
             return
         xmin = self.refit_at.value if self.refit.value else None
         try:
-            self.plots[ESD].show(wb.figure(self.result, "esd", layer=layer, xmin=xmin))
+            self.plots[ESD].show(wb.figure(self.result, self._one(), layer=layer, xmin=xmin))
         except wb.FigureError as error:
             self.plots[ESD].clear(str(error))
 
     def _set_slider(self) -> None:
         """The slider goes from the smallest to the largest eigenvalue, and begins where the fit does."""
         layer = self._inside()
-        values = self.result.eigenvalues.get(layer) if layer and self.result is not None else None
+        values = getattr(self.result, "eigenvalues", {}).get(layer)
         row = self.result.row(layer) if values is not None else {}
         positive = values[-row["rank"] :] if "rank" in row else values[values > 0] if values is not None else []
         if len(positive) < 2 or float(positive[0]) == float(positive[-1]):
@@ -212,3 +232,9 @@ class SpectrumExplorer(Explorer):
 
     def _picked(self, layer: str) -> None:
         self._attempt(lambda: setattr(self, "selection", (layer,)))
+
+    def close(self) -> None:
+        """Lets go of the models to compare with too."""
+        if (inputs := getattr(self, "inputs", None)) is not None:  # it may have failed to be made
+            inputs.release()
+        super().close()

@@ -28,6 +28,7 @@ class SpectrumInputs:
         window: rows of a window.
         aspect_ratio: columns per row of a window.
         overlays: whether noise and shuffled elements are computed, to be drawn beside the density.
+        compare: other checkpoints, a path or a list of paths or models: one to compare with, several for a trajectory.
 
     Raises:
         wb.ArgumentError: a value that its control does not offer.
@@ -45,6 +46,7 @@ class SpectrumInputs:
         window: int,
         aspect_ratio: float,
         overlays: bool,
+        compare: Any,
     ) -> None:
         one_of("analysis", analysis, (FULL, WINDOWS))
         xmin = {FULL: "search", WINDOWS: "median"}[analysis] if xmin is None else xmin
@@ -103,7 +105,18 @@ class SpectrumInputs:
         self.aspect_ratio = self._slider(
             ipw.FloatSlider, aspect_ratio, 0.25, 4.0, 0.25, "Aspect ratio", "columns per row of a window", style
         )
-        for control in (self.analysis, self.xmin, self.compat):
+        others = [] if compare is None else compare if isinstance(compare, list | tuple) else [compare]
+        typed = all(isinstance(one, str) and "," not in one for one in others)
+        self._others = [] if typed else list(others)
+        self.compare = ipw.Text(
+            ", ".join(others) if typed else "",
+            description="Compare with",
+            placeholder="other checkpoints, comma-separated" if typed else f"{len(others)} models that were given",
+            tooltip="one checkpoint to compare with, or several for a trajectory",
+            continuous_update=False,
+            style=style,
+        )
+        for control in (self.analysis, self.xmin, self.compat, self.compare):
             control.observe(lambda _: self.enable(), "value")
         self.analysis.observe(self._usual_rule, "value")
         self.enable()
@@ -121,10 +134,27 @@ class SpectrumInputs:
             self.aspect_ratio,
             self.compat,
             self.overlays,
+            self.compare,
         ]
 
+    @property
+    def others(self) -> list[Any]:
+        """The checkpoints to compare with; what is typed comes first."""
+        return [part.strip() for part in self.compare.value.split(",") if part.strip()] or self._others
+
+    def release(self) -> None:
+        """Lets go of the models that were given."""
+        self._others = []
+
     def call(self) -> tuple[Callable[..., wb.Result], dict[str, Any]]:
-        """The function and its keyword arguments, defaults left out."""
+        """The function and its keyword arguments, defaults left out; `wb.comparison` where there are others."""
+        function, arguments = self._analysis()
+        if not self.others:
+            return function, arguments
+        arguments.pop("detail", None)
+        return wb.comparison, arguments | ({"analysis": "farms"} if function is wb.farms else {})
+
+    def _analysis(self) -> tuple[Callable[..., wb.Result], dict[str, Any]]:
         patterns = [part.strip() for part in self.layers.value.split(",") if part.strip()]
         arguments: dict[str, Any] = {"layers": patterns} if patterns else {}
         full = self.analysis.value == FULL
@@ -148,7 +178,8 @@ class SpectrumInputs:
         """Greys out what has no meaning for what is chosen."""
         full = self.analysis.value == FULL
         compatible = full and self.compat.value
-        self.compat.disabled = self.overlays.disabled = not full
+        self.compat.disabled = not full
+        self.overlays.disabled = not full or bool(self.others)
         self.window.disabled = self.aspect_ratio.disabled = full
         self.xmin.disabled = self.conv.disabled = compatible
         self.xmin_number.disabled = compatible or self.xmin.value != "number"
