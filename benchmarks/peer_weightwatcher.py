@@ -1,4 +1,4 @@
-"""The peer's worker: weightwatcher's `analyze` with its defaults, on the same matrices as a dict of tensors.
+"""The peer's worker: weightwatcher's `analyze`, with its defaults on the same matrices, in full on the same ResNet-20.
 
 Runs in the peers' environment (peers.py), where there is no workbench.
 """
@@ -11,29 +11,36 @@ from typing import Any
 import torch
 from dialogue import serve
 from minilm import minilm_matrices
+from resnet20 import resnet20
 
 torch.set_num_threads(int(sys.argv[1]))
 MATRICES = minilm_matrices()
 
 
-def analysed() -> tuple[float, Any]:
+def analysed(model: Any, **options: bool) -> dict[str, Any]:
+    """Seconds of the call, its CPU seconds, and the table."""
     import weightwatcher  # here, where `serve` discards what it prints
 
     logging.disable(logging.CRITICAL)
-    watcher = weightwatcher.WeightWatcher(model=dict(MATRICES))
-    begin = time.perf_counter()
-    details = watcher.analyze()
-    return time.perf_counter() - begin, details
+    watcher = weightwatcher.WeightWatcher(model=model)
+    begin, busy = time.perf_counter(), time.process_time()
+    table = watcher.analyze(**options)
+    return {"seconds": time.perf_counter() - begin, "cpu_seconds": time.process_time() - busy, "table": table}
 
 
-def run() -> dict[str, Any]:
-    seconds, details = analysed()
-    return {"seconds": seconds, "layers": len(details)}
+def counted(measured: dict[str, Any]) -> dict[str, Any]:
+    return {"layers": len(measured.pop("table"))} | measured
 
 
 def alpha() -> dict[str, Any]:
-    _, details = analysed()
-    return dict(zip(details["longname"], map(float, details["alpha"]), strict=True))
+    table = analysed(dict(MATRICES))["table"]
+    return dict(zip(table["longname"], map(float, table["alpha"]), strict=True))
 
 
-serve({"run": run, "alpha": alpha})
+serve(
+    {
+        "run": lambda: counted(analysed(dict(MATRICES))),
+        "details": lambda: counted(analysed(resnet20(), mp_fit=True, randomize=True, detX=True)),
+        "alpha": alpha,
+    }
+)

@@ -129,6 +129,7 @@ class _OneThreadEach:
         self._lock, self._open = threading.Lock(), 0
 
     def __enter__(self) -> None:
+        import scipy.linalg  # noqa: F401 - its BLAS must be there before its threads can be limited
         from threadpoolctl import threadpool_limits
 
         with self._lock:

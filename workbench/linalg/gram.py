@@ -1,6 +1,6 @@
 """Eigenvalues of WᵀW through float64 Gram matrices, in blocks of rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import LayerError
+from workbench.linalg.lapack import lapack_eigenvalues
 
 BLOCK_ELEMENTS = 1 << 20  # elements upcast at a time: 8 MB of float64, in cache reach and small beside any layer
 
@@ -28,10 +29,14 @@ def gram(matrix: Float[Tensor, "rows cols"]) -> Float[Tensor, "small small"]:
     """
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
     width = tall.shape[1]
-    total = torch.zeros(width, width, dtype=torch.float64, device=matrix.device)
+    total: Tensor | None = None
     for block in row_blocks(tall):
-        add_gram(total, block.to(torch.float64))
-    return total
+        wide = block.to(torch.float64)
+        if total is None:
+            total = product(wide)
+        else:
+            add_gram(total, wide)
+    return torch.zeros(width, width, dtype=torch.float64, device=matrix.device) if total is None else total
 
 
 def row_blocks(matrix: Float[Tensor, "rows cols"]) -> Iterator[Tensor]:
@@ -41,12 +46,20 @@ def row_blocks(matrix: Float[Tensor, "rows cols"]) -> Iterator[Tensor]:
     yield from (matrix[begin : begin + step] for begin in range(0, length, step))
 
 
+def product(block: Float[Tensor, "rows width"]) -> Float[Tensor, "width width"]:
+    """BᵀB in float64; on the CPU by numpy, whose symmetric product costs half of torch's general one."""
+    if block.device.type != "cpu":
+        return block.T @ block
+    rows = block.numpy()
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and overflow are found in the sum, and named
+        return torch.from_numpy(rows.T @ rows)
+
+
 def add_gram(total: Float[Tensor, "width width"], block: Float[Tensor, "rows width"]) -> None:
     """Adds BᵀB to `total`, in place; both float64 and on one device."""
     if block.device.type == "cpu":
-        rows, sums = block.numpy(), total.numpy()
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN and overflow are found in the sum, and named
-            sums += rows.T @ rows
+        with np.errstate(invalid="ignore", over="ignore"):
+            total += product(block)
     else:
         total.addmm_(block.T, block)
 
@@ -68,8 +81,8 @@ def gram_eigenvalues(matrices: Float[Tensor, "matrices rows cols"]) -> Float[Ten
 
     Cost: N·M² + 4/3·M³ flops a matrix, against 4·N·M² for the singular values.
     """
-    grams = torch.stack([gram(matrix) for matrix in matrices])
-    traces = grams.diagonal(dim1=1, dim2=2).sum(1)
+    grams = [gram(matrix) for matrix in matrices]
+    traces = torch.stack([one.trace() for one in grams])
     if not bool(torch.isfinite(traces.sum())):
         bad = int((~torch.isfinite(matrices)).sum())
         raise LayerError(
@@ -80,27 +93,25 @@ def gram_eigenvalues(matrices: Float[Tensor, "matrices rows cols"]) -> Float[Ten
     if float(traces.max()) < torch.finfo(torch.float64).tiny and bool(matrices.any()):
         raise LayerError("the elements are so small that their squares underflow float64")
     try:
-        return symmetric_eigenvalues(grams).clamp_min_(0)
+        return symmetric_eigenvalues(grams, overwrite=True).clamp_min_(0)
     except RuntimeError as error:
-        raise LayerError(f"the eigensolver did not converge on a {grams.shape[-1]}² Gram matrix") from error
+        raise LayerError(f"the eigensolver did not converge on a {len(grams[0])}² Gram matrix") from error
 
 
-def symmetric_eigenvalues(symmetric: Float[Tensor, "matrices n n"]) -> Float[Tensor, "matrices n"]:
-    """Eigenvalues of symmetric float64 matrices, ascending; the input may be overwritten.
+def symmetric_eigenvalues(
+    symmetric: Sequence[Float[Tensor, "n n"]], *, overwrite: bool = False
+) -> Float[Tensor, "matrices n"]:
+    """Eigenvalues of symmetric float64 matrices of one size, ascending: by LAPACK on the CPU, one batch on CUDA.
 
-    On the CPU LAPACK's plain QR iteration (`syev`) is faster than the divide and conquer that torch and numpy call,
-    when only eigenvalues are asked for.
+    Args:
+        symmetric: the matrices, at least one.
+        overwrite: allows the input to be destroyed, which saves a copy.
 
     Raises:
         RuntimeError: the solver does not converge.
     """
-    if symmetric.device.type != "cpu":
-        eigenvalues: Tensor = torch.linalg.eigvalsh(symmetric)
-        return eigenvalues
-    from scipy.linalg import LinAlgError, eigvalsh
-
-    try:
-        solved = [eigvalsh(one.numpy(), driver="ev", check_finite=False, overwrite_a=True) for one in symmetric]
-    except LinAlgError as error:
-        raise RuntimeError(str(error)) from error
-    return torch.from_numpy(np.stack(solved))
+    if symmetric[0].device.type == "cpu":
+        return torch.from_numpy(lapack_eigenvalues([one.numpy() for one in symmetric], overwrite=overwrite))
+    batch = torch.stack(list(symmetric)) if len(symmetric) > 1 else symmetric[0][None]
+    eigenvalues: Tensor = torch.linalg.eigvalsh(batch)
+    return eigenvalues

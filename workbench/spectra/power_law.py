@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import ArgumentError, nearest
@@ -22,6 +22,8 @@ SEARCH_LIMIT = 4096  # eigenvalues up to which every one is tried as xmin
 CANDIDATES = 512  # quantiles tried above that: the spec measured 7.1 s → 0.5 s at n = 20000
 NARROWEST = 64 * torch.finfo(torch.float32).eps  # in ln λ
 CHUNK_ELEMENTS = 1 << 20  # of the candidate × eigenvalue table held at a time: 8 MB, in cache reach
+PROBES = 16  # points of each tail whose gaps bound its D from below before D itself is taken
+ROUNDING = 1 + 1e-9  # of such a bound
 CHUNK_STARTS = 128  # candidates at a time: enough for speed, few enough to leave out what lies before them
 
 
@@ -124,24 +126,28 @@ def power_law(
         starts = torch.linspace(first, last, steps, dtype=torch.float64, device=device).round().long()
     if not exhaustive:  # a tail holds all that lies at or above its xmin
         starts = torch.searchsorted(eigenvalues, eigenvalues[starts])
-    alphas, distances = tail_fits(eigenvalues, starts, threshold)
-    width = eigenvalues[-1].log() - (eigenvalues[starts].log() if threshold is None else math.log(threshold))
-    usable = (
-        torch.isfinite(alphas) & torch.isfinite(distances) & (width > (4 * resolution + NARROWEST if resolution else 0))
-    )
-    if not bool(usable.any()):
+    tried, logs = len(starts), eigenvalues.log()
+    exponents = _exponents(logs, starts, threshold, 0)
+    width = logs[-1] - (logs[starts] if threshold is None else math.log(threshold))
+    usable = torch.isfinite(exponents) & (width > (4 * resolution + NARROWEST if resolution else 0))
+    starts, exponents = starts[usable], exponents[usable]
+    if len(starts) > PROBES:
+        contenders = _contenders(logs, starts, exponents)
+        starts, exponents = starts[contenders], exponents[contenders]
+    if not len(starts):
         return NO_FIT
-    best = int(torch.where(usable, distances, torch.inf).argmin())
+    distances = _distances(logs, starts, exponents, threshold)
+    best = int(distances.argmin())
     start = int(starts[best])
     tail = count - start
-    alpha = float(alphas[best])
+    alpha = 1 + float(exponents[best])
     return PowerLaw(
         alpha=alpha,
         alpha_error=(alpha - 1) / math.sqrt(tail),
         ks_distance=float(distances[best]),
         xmin=float(eigenvalues[start]) if threshold is None else threshold,
         tail_size=tail,
-        candidates=len(starts),
+        candidates=tried,
     )
 
 
@@ -181,15 +187,47 @@ def tail_fits(
         α (NaN where the tail has no spread) and D for each start.
     """
     logs = eigenvalues.log()
-    positions = torch.arange(len(logs), device=logs.device)
+    exponents = _exponents(logs, starts, threshold, correction)
+    return 1 + exponents, _distances(logs, starts, exponents, threshold)
+
+
+def _exponents(
+    logs: Float[Tensor, " n"], starts: Int[Tensor, " starts"], threshold: float | None, correction: int
+) -> Float[Tensor, " starts"]:
     sizes = (len(logs) - starts).to(logs.dtype)
     suffix = logs.flip(0).cumsum(0).flip(0)
     origin = logs[starts] if threshold is None else torch.full_like(sizes, math.log(threshold))
     spread = suffix[starts] - sizes * origin
     # a tail of equal values has a spread of a few roundings of its own sum, never exactly zero
     rounding = len(logs) * torch.finfo(logs.dtype).eps * (suffix[starts].abs() + sizes * origin.abs())
-    exponents = torch.where(spread > rounding, (sizes - correction) / spread, torch.nan)
-    distances = torch.empty_like(exponents)
+    return torch.where(spread > rounding, (sizes - correction) / spread, torch.nan)
+
+
+def _contenders(
+    logs: Float[Tensor, " n"], starts: Int[Tensor, " starts"], exponents: Float[Tensor, " starts"]
+) -> Int[Tensor, " contenders"]:
+    """Which starts can have the smallest D: those whose gaps at 16 points do not already exceed another's D.
+
+    A tail's D is at least its gap at any of its points, so nothing is left out that could win.
+    """
+    sizes = (len(logs) - starts)[:, None]
+    offsets = (sizes - 1) * torch.arange(PROBES, device=logs.device) // (PROBES - 1)
+    fitted = (exponents[:, None] * (logs[starts][:, None] - logs[starts[:, None] + offsets])).expm1_().neg_()
+    least = fitted.sub_(offsets / sizes.to(logs.dtype)).abs_().amax(1)
+    likely = least.argmin()[None]
+    limit = _distances(logs, starts[likely], exponents[likely], None)
+    return (least <= limit * ROUNDING).nonzero()[:, 0]
+
+
+def _distances(
+    logs: Float[Tensor, " n"],
+    starts: Int[Tensor, " starts"],
+    exponents: Float[Tensor, " starts"],
+    threshold: float | None,
+) -> Float[Tensor, " starts"]:
+    positions, distances = torch.arange(len(logs), device=logs.device), torch.empty_like(exponents)
+    sizes = (len(logs) - starts).to(logs.dtype)
+    origin = logs[starts] if threshold is None else torch.full_like(sizes, math.log(threshold))
     step = max(1, min(CHUNK_STARTS, CHUNK_ELEMENTS // len(logs)))
     for begin in range(0, len(starts), step):
         part = slice(begin, begin + step)
@@ -199,4 +237,4 @@ def tail_fits(
         empirical = (positions[tail] - first) / sizes[part, None]
         gaps = fitted.sub_(empirical).abs_().masked_fill_(positions[tail] < first, 0)
         distances[part] = gaps.amax(1)
-    return exponents + 1, distances
+    return distances

@@ -45,7 +45,7 @@ def randomisation(
 
     Args:
         matrices: the layer's matrices, of any floating dtype and on any device.
-        eigenvalues: their own λ, pooled and ascending, in float64.
+        eigenvalues: their own λ, pooled and ascending, in float64; the results are on their device.
         seed: any integer; with `layer` it decides the order, on whatever device.
         layer: the layer's id.
         level: chance that noise without traps is said to have one.
@@ -79,7 +79,8 @@ def randomisation(
             f"{len(eigenvalues)} eigenvalues for {count} matrices of {rows}×{cols}: expected all "
             f"{count * min(rows, cols)}, zeros included."
         )
-    shuffled = gram_eigenvalues(shuffled_elements(matrices, seed=seed, layer=layer)).flatten().sort().values
+    own = gram_eigenvalues(shuffled_elements(matrices, seed=seed, layer=layer))
+    shuffled = own.flatten().to(eigenvalues.device).sort().values
     fit = marchenko_pastur_fit(shuffled, rows, cols, count, level=level)
     return Randomisation(
         eigenvalues=shuffled,

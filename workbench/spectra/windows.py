@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.linalg.gram import symmetric_eigenvalues
+from workbench.linalg.gram import product, symmetric_eigenvalues
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,20 +120,12 @@ def window_eigenvalues(
         for top in windows.tops:
             strip = matrix[top : top + height].to(torch.float64)
             if shared:
-                whole = _product(strip)
+                whole = product(strip)
                 grams = [whole[left : left + width, left : left + width] for left in windows.lefts]
             else:
-                grams = [_product(strip[:, left : left + width]) for left in windows.lefts]
-            found.append(symmetric_eigenvalues(torch.stack(grams)))
+                grams = [product(strip[:, left : left + width]) for left in windows.lefts]
+            found.append(symmetric_eigenvalues(grams))
     return torch.stack(found).clamp_min_(0).reshape(len(matrices), len(windows.tops), len(windows.lefts), width)
-
-
-def _product(tall: Float[Tensor, "rows cols"]) -> Float[Tensor, "cols cols"]:
-    """WᵀW; on the CPU by numpy, whose symmetric product costs half of torch's general one."""
-    if tall.device.type != "cpu":
-        return tall.T @ tall
-    matrix = tall.numpy()
-    return torch.from_numpy(matrix.T @ matrix)
 
 
 def _released_axis(length: int, size: int, steps: int) -> tuple[tuple[int, ...], int]:
