@@ -27,7 +27,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.spectra import Farms, Spectrum, farms, spectrum
+from workbench.spectra import Comparison, Farms, Spectrum, comparison, farms, sharpened, smoothed, spectrum
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
 from workbench.weights import ModelLike, Weights, load, save
@@ -37,6 +37,7 @@ __all__ = [
     "Cancelled",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Comparison",
     "Contents",
     "EvaluationError",
     "Evaluator",
@@ -55,6 +56,7 @@ __all__ = [
     "Spectrum",
     "Weights",
     "WorkbenchError",
+    "comparison",
     "contents",
     "evaluator",
     "farms",
@@ -63,6 +65,8 @@ __all__ = [
     "load",
     "open_result",
     "save",
+    "sharpened",
+    "smoothed",
     "spectrum",
 ]
 

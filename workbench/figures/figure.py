@@ -4,19 +4,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from workbench.errors import FigureError, nearest
+from workbench.figures.comparison import first_and_last, trajectory
 from workbench.figures.contents import heat_map, histogram, magnitudes
 from workbench.figures.layers import sizes
 from workbench.figures.spec import FigureSpec
 from workbench.figures.spectra import alpha_over_depth, eigenvalue_density, farms_over_depth
 from workbench.layers import Contents, LayerTable
 from workbench.results import Result
-from workbench.spectra import Farms, Spectrum
+from workbench.spectra import Comparison, Farms, Spectrum
 
 Drawing = Callable[[Any, str | None], FigureSpec]
 
 KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Spectrum: {"alpha": alpha_over_depth, "esd": eigenvalue_density},
     Farms: {"alpha": farms_over_depth},
+    Comparison: {"trajectory": trajectory, "change": first_and_last},
     LayerTable: {"sizes": sizes},
     Contents: {"rms": magnitudes, "histogram": histogram, "heatmap": heat_map},
 }
@@ -28,8 +30,9 @@ def figure(result: Result, kind: str | None = None, *, layer: str | None = None)
     Args:
         result: what an analysis returned.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
-            density and fit). Farms: `alpha` (α of the windows beside α of the full matrix). LayerTable: `sizes`.
-            Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`.
+            density and fit). Farms: `alpha` (α of the windows beside α of the full matrix). Comparison: `trajectory`
+            (the metric over the sequence of models), `change` (the first model beside the last over depth).
+            LayerTable: `sizes`. Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`.
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
 
