@@ -398,3 +398,45 @@ def test_rows_of_one_verdict(explorer: wb.ui.SpectrumExplorer) -> None:
     assert list(shown_frame(explorer)["layer"]) == list(frame.loc[frame["verdict"] == word, "layer"])
     explorer.verdict.value = explorer.verdict.options[0]
     assert len(shown_frame(explorer)) == len(frame)
+
+
+def test_checkpoints_are_compared_and_walked_through(checkpoint: str, tmp_path: Path) -> None:
+    others = []
+    for scale in (2.0, 3.0):
+        path = tmp_path / f"x{scale:g}.safetensors"
+        save_file(
+            {
+                name: one * scale + torch.eye(*one.shape) if one.ndim == 2 else one
+                for name, one in wb.load(checkpoint).items()
+            },
+            path,
+        )
+        others.append(str(path))
+    explorer = Explorer(checkpoint, compare=others[0])
+    result = explorer.run()
+    expected = wb.comparison([checkpoint, others[0]])
+    pd.testing.assert_frame_equal(result.frame(), expected.frame())
+    layer = explorer.selection[0]
+    assert abs(result.row(layer)["change"]) == result.frame()["change"].abs().max()
+    assert explorer.plots[ALPHA].spec.csv() == wb.figure(expected, "change", layer=layer).csv()
+    assert explorer.plots[ESD].spec.csv() == wb.figure(expected, "trajectory", layer=layer).csv()
+    found: dict[str, Any] = {}
+    exec(explorer.code(), found)
+    pd.testing.assert_frame_equal(found["frame"], result.frame())
+
+    explorer.inputs.compare.value = ", ".join(others)
+    explorer.inputs.analysis.value = "farms"
+    explorer.inputs.window.value = 20
+    result = explorer.run()
+    expected = wb.comparison([checkpoint, *others], analysis="farms", window=20)
+    pd.testing.assert_frame_equal(result.frame(), expected.frame())
+    assert explorer.plots[ALPHA].spec.csv() == wb.figure(expected, "trajectory").csv()
+    assert explorer.refit.disabled and "analysis='farms'" in explorer.code()
+    explorer.close()
+
+
+def test_models_in_memory_are_compared(checkpoint: str) -> None:
+    other = {name: tensor * 2 for name, tensor in wb.load(checkpoint).items()}
+    explorer = Explorer(checkpoint, compare=[other])
+    assert len(explorer.run().frame()) == 3 and "# model_1: the dict that the explorer was given" in explorer.code()
+    explorer.close()

@@ -29,12 +29,16 @@ from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
 from workbench.spectra import (
     AlphaPruning,
+    Comparison,
     Farms,
     Spectrum,
     TempBalance,
     TempBalanceScheduler,
     alphapruning,
+    comparison,
     farms,
+    sharpened,
+    smoothed,
     spectrum,
     tempbalance,
 )
@@ -48,6 +52,7 @@ __all__ = [
     "Cancelled",
     "CheckpointError",
     "CheckpointNotFoundError",
+    "Comparison",
     "Contents",
     "EvaluationError",
     "Evaluator",
@@ -69,6 +74,7 @@ __all__ = [
     "Weights",
     "WorkbenchError",
     "alphapruning",
+    "comparison",
     "contents",
     "evaluator",
     "farms",
@@ -77,6 +83,8 @@ __all__ = [
     "load",
     "open_result",
     "save",
+    "sharpened",
+    "smoothed",
     "spectrum",
     "tempbalance",
 ]

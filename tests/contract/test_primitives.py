@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import nbformat
@@ -65,6 +66,35 @@ def alphapruning_oracle() -> None:
     pruning = wb.alphapruning(model, density=0.5, estimator="spectrum", xmin=1.0)
     zeros = [int((tensor == 0).sum()) for tensor in pruning.apply(model).values()]
     assert zeros == pytest.approx([16000, 20000, 24000], rel=0.01) and sum(zeros) == 60000
+
+
+def comparison_oracle() -> None:
+    """The Pareto law gives α at each end, numpy the mean and the spread over the models."""
+    alphas = (2.5, 3.0, 4.0)
+    grids = [(1 - (np.arange(1, 201) - 0.5) / 200) ** (-0.5 / (alpha - 1)) for alpha in alphas]
+    row = wb.comparison([{"fc.weight": torch.from_numpy(np.diag(grid))} for grid in grids]).row("fc")
+    found = [row[name] for name in ("first", "last", "change", "mean", "std")]
+    assert found == pytest.approx([2.5, 4, 1.5, np.mean(alphas), np.std(alphas, ddof=1)], rel=0.02)
+
+
+def smoothed_oracle() -> None:
+    """Eckart and Young: what goes has the next singular value as its norm, what stays is numpy's leading part."""
+    matrix = torch.randn(20, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = wb.smoothed({"fc.weight": matrix}, keep=4)["fc.weight"]
+    left, values, right = np.linalg.svd(matrix.numpy(), full_matrices=False)
+    np.testing.assert_allclose(found, (left[:, :4] * values[:4]) @ right[:4], atol=1e-12)
+    assert float(torch.linalg.matrix_norm(matrix - found, 2)) == pytest.approx(values[4], rel=1e-12)
+
+
+def sharpened_oracle() -> None:
+    """One huge element of noise makes no direction any more; noise without it passes bit for bit."""
+    noise = torch.randn(60, 80, generator=torch.Generator().manual_seed(0))
+    trapped = noise.clone()
+    trapped[3, 5] = 100.0
+    flat = wb.sharpened({"fc.weight": noise, "trap.weight": trapped})
+    assert torch.equal(flat["fc.weight"], noise)
+    largest = np.linalg.svd(flat["trap.weight"].numpy(), compute_uv=False)[0]
+    assert largest < 1.5 * (60**0.5 + 80**0.5), "the edge of noise of this shape, and not the 100 of the element"
 
 
 def layers_oracle() -> None:
@@ -166,6 +196,20 @@ PRIMITIVES = {
         lambda original: lambda values: [1 - place for place in original(values)],  # the lightest tail is spared
         ("sparsity",),
     ),
+    "comparison": Primitive(
+        comparison_oracle,
+        "workbench.spectra.comparison.stdev",
+        lambda _: pstdev,  # n for n − 1
+        ("trajectory", "change"),
+    ),
+    "smoothed": Primitive(
+        smoothed_oracle,
+        "workbench.spectra.transforms.kept",
+        lambda original: lambda given, keep: original(given, keep + 1),
+    ),
+    "sharpened": Primitive(
+        sharpened_oracle, "workbench.spectra.transforms.noise_edge", lambda _: lambda *arguments: float("inf")
+    ),
     "layers": Primitive(
         layers_oracle,
         "workbench.layers.table.layer_views",
@@ -201,7 +245,7 @@ OTHERS = {
     ).split(),
     *("ResultError SourceTypeError WorkbenchError").split(),
     *("Evaluator EvaluationError").split(),
-    *("AlphaPruning TempBalance TempBalanceScheduler").split(),
+    *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from workbench.errors import FigureError, nearest
+from workbench.figures.comparison import first_and_last, trajectory
 from workbench.figures.contents import heat_map, histogram, magnitudes
 from workbench.figures.density import eigenvalue_density, window_density
 from workbench.figures.layers import sizes
@@ -11,7 +12,7 @@ from workbench.figures.spectra import alpha_over_depth, farms_over_depth
 from workbench.figures.uses import learning_rate_over_depth, sparsity_over_depth
 from workbench.layers import Contents, LayerTable
 from workbench.results import Result
-from workbench.spectra import AlphaPruning, Farms, Spectrum, TempBalance
+from workbench.spectra import AlphaPruning, Comparison, Farms, Spectrum, TempBalance
 
 Drawing = Callable[..., FigureSpec]
 
@@ -20,6 +21,7 @@ KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Farms: {"alpha": farms_over_depth, "esd": window_density},
     TempBalance: {"learning_rate": learning_rate_over_depth},
     AlphaPruning: {"sparsity": sparsity_over_depth},
+    Comparison: {"trajectory": trajectory, "change": first_and_last},
     LayerTable: {"sizes": sizes},
     Contents: {"rms": magnitudes, "histogram": histogram, "heatmap": heat_map},
 }
@@ -34,7 +36,8 @@ def figure(
         result: what an analysis returned.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
             density and fit, with noise and shuffled elements if the result has those details). Farms: `alpha` (α of
-            the windows beside α of the full matrix), `esd`. TempBalance: `learning_rate`. AlphaPruning: `sparsity`.
+            the windows beside α of the full matrix), `esd`. Comparison: `trajectory` (the metric over the sequence of
+            models), `change` (the first model beside the last). TempBalance: `learning_rate`. AlphaPruning: `sparsity`.
             LayerTable: `sizes`. Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`.
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
