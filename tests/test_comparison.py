@@ -330,6 +330,8 @@ def test_alpha_without_a_tail_is_drawn_grey() -> None:
     found = wb.comparison([{"fc.weight": torch.randn(80, 120, generator=draws)}, {"fc.weight": pareto(3.0)}])
     words = found.frame("values")["verdict"].tolist()
     assert words == ["no tail", "typical"]
+    noise = wb.comparison([{"fc.weight": torch.randn(80, 120, generator=draws)} for _ in range(2)])
+    assert [mark.label for mark in wb.figure(noise).panels[0].marks] == ["fc", "no tail"], "the line keeps the name"
     points = {mark.label: mark for mark in wb.figure(found).panels[0].marks if isinstance(mark, Points)}
     assert points["no tail"].role == "muted" and points["no tail"].x == (0.0,) and points["fc"].x == (1.0,)
 

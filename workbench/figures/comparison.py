@@ -62,9 +62,11 @@ def _lines(comparison: Comparison, cells: Mapping[str, Sequence[Cell]], shown: S
     marks: list[Mark] = []
     grey = comparison.meta["parameters"]["metric"] in TAIL
     for role, (layer, own) in zip(LINES, cells.items(), strict=False):
+        numbers = [one for one in shown if one["layer"] == layer and not (grey and one["verdict"] == "no tail")]
         if any(math.isfinite(cell["value"]) for cell in own):  # the line keeps its NaN: a missing model is a gap
-            marks.append(Line(x=_floats(own, "place"), y=_floats(own, "value"), role=role))
-        if numbers := [one for one in shown if one["layer"] == layer and not (grey and one["verdict"] == "no tail")]:
+            label = "" if numbers else layer  # one entry in the legend, that of the points where there are some
+            marks.append(Line(x=_floats(own, "place"), y=_floats(own, "value"), role=role, label=label))
+        if numbers:
             marks.append(_points(numbers, _floats(numbers, "place"), role, layer))
     if grey and (numbers := [cell for cell in shown if cell["verdict"] == "no tail"]):
         marks.append(_points(numbers, _floats(numbers, "place"), "muted", "no tail"))

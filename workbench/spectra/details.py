@@ -142,7 +142,7 @@ def details(spectral: Spectral, names: Sequence[str]) -> tuple[dict[str, list[Ro
     rows, tensors = dict[str, list[Row]](), dict[str, Tensor]()
     for name in names:
         made, more = _MAKERS[name](spectral)
-        rows[name] = [{"layer": spectral.layer, **row} for row in made]
+        rows[name] = [{**row, "layer": spectral.layer} for row in made]
         tensors |= more
     return rows, tensors
 
