@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -29,6 +30,7 @@ ARGUMENTS = [
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
 ]
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 SETTINGS: dict[str, dict[str, Any]] = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
@@ -49,6 +51,12 @@ class Lab:
     folder: Path
     address: str
     problems: list[str] = field(default_factory=list)
+
+    def write(self, notebook: str, *codes: str) -> None:
+        """Makes a notebook of code cells."""
+        cells = [nbformat.v4.new_code_cell(code) for code in codes]
+        made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
+        nbformat.write(made, self.folder / notebook)
 
     def open(self, notebook: str) -> None:
         """Opens a notebook and waits until its kernel answers."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
 import pytest
 import torch
@@ -48,10 +47,7 @@ def shown(lab: Any, model: Path) -> Any:
     """A notebook of one cell with the browser on that checkpoint."""
     (lab.folder / "trained.pt").symlink_to(model)
     cell = 'import workbench as wb\nbrowser = wb.ui.CheckpointBrowser("trained.pt")\nbrowser'
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)], metadata={"kernelspec": KERNEL}),
-        lab.folder / "browse.ipynb",
-    )
+    lab.write("browse.ipynb", cell)
     lab.open("browse.ipynb")
     lab.run_all()
     expect(lab.page.get_by_role("treeitem").first).to_be_visible()
@@ -175,16 +171,7 @@ def test_a_thousand_children_are_reached_by_the_keyboard(lab: Any) -> None:
         "import torch, workbench as wb\n"
         'browser = wb.ui.CheckpointBrowser({f"layers.{n}.bias": torch.ones(3) for n in range(1000)})\nbrowser'
     )
-    nbformat.write(
-        nbformat.v4.new_notebook(
-            cells=[
-                nbformat.v4.new_code_cell(cell),
-                nbformat.v4.new_code_cell('browser.selection = ("layers.950.bias",)'),
-            ],
-            metadata={"kernelspec": KERNEL},
-        ),
-        lab.folder / "many.ipynb",
-    )
+    lab.write("many.ipynb", cell, 'browser.selection = ("layers.950.bias",)')
     lab.open("many.ipynb")
     page = lab.page
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell-and-select-next')")
@@ -215,8 +202,7 @@ def test_ten_gigabytes_are_painted_from_the_header(lab: Any) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         file.truncate(8 + len(text) + 300 * size)
     codes = ["import workbench as wb\nwb.ui.CheckpointBrowser({})", 'wb.ui.CheckpointBrowser("ten.safetensors")']
-    cells = [nbformat.v4.new_code_cell(code) for code in codes]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), lab.folder / "ten.ipynb")
+    lab.write("ten.ipynb", *codes)
     lab.open("ten.ipynb")
     page = lab.page
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell-and-select-next')")

@@ -193,3 +193,47 @@ def test_live_refit_noise_and_windows(tour: Any, minilm: Path) -> None:
     windows = wb.farms(minilm, layers="encoder.layer.0.*")
     assert_drawn(drawn(page, 0), wb.figure(windows, "alpha", layer="encoder.layer.0.output.dense"))
     assert not tour.problems
+
+
+def test_two_checkpoints_and_a_trajectory(lab: Any) -> None:
+    checkpoints = [f"data/checkpoints/digits-mlp512-seed{seed}.safetensors" for seed in (0, 1)]
+    cell = f"import workbench as wb\nwb.ui.SpectrumExplorer({checkpoints[0]!r})"
+    lab.write("compare.ipynb", cell)
+    lab.open("compare.ipynb")
+    lab.run_all()
+    page, explorer = lab.page, lab.page.locator(".wb-explorer")
+    others = explorer.get_by_role("textbox", name="Compare with")
+    others.fill(checkpoints[1])
+    others.press("Enter")
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".wb-status")).to_contain_text("Comparison of")
+    expect(rows(explorer)).to_have_count(3)
+    explorer.get_by_label("Look at").select_option("2")
+    expect(explorer.locator(".gtitle", has_text="over 2 models, 2")).to_be_visible()
+    page.wait_for_timeout(500)
+    expected = wb.comparison([lab.folder / one for one in checkpoints])
+    plots = [drawn(page, number) for number in (0, 1)]
+    for plot, spec in zip(
+        plots, (wb.figure(expected, "change", layer="2"), wb.figure(expected, "trajectory", layer="2")), strict=True
+    ):
+        for shown, trace in zip(plot["traces"], spec.to_plotly().data, strict=True):
+            assert shown["y"] == pytest.approx(list(trace.y), rel=1e-9)
+    lab.shot("10-comparison")
+    others.fill(f"{checkpoints[1]}, {checkpoints[0]}")
+    others.press("Enter")
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".gtitle", has_text="over 3 models").first).to_be_visible()
+    lab.shot("11-trajectory")
+    assert not lab.problems
+
+
+@pytest.mark.parametrize("name", ["farms", "spectra"])
+def test_a_notebook_of_figures_runs_in_the_browser(lab: Any, name: str) -> None:
+    lab.open(f"notebooks/{name}.ipynb")
+    lab.run_all(240)
+    pictures = lab.page.locator(".jp-OutputArea-output img")
+    assert pictures.count() >= 4
+    widths = pictures.evaluate_all("images => images.map(image => image.complete && image.naturalWidth)")
+    assert all(width and width > 300 for width in widths)
+    lab.shot(f"notebook-{name}")
+    assert not lab.problems
