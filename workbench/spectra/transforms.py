@@ -14,6 +14,7 @@ from workbench.linalg import gram
 from workbench.results import short_source
 from workbench.seeds import generator
 from workbench.spectra.det_x import det_x
+from workbench.spectra.marchenko_pastur import largest_noise_eigenvalue
 from workbench.spectra.norms import zero_threshold
 from workbench.spectra.power_law import power_law
 from workbench.weights import ModelLike, TensorInfo, Weights, load
@@ -24,7 +25,6 @@ RULES = ("det_x", "xmin", "noise")
 LEVEL = 0.01  # chance that a matrix of noise has a singular value called a spike
 BLOCK_ELEMENTS = 1 << 20  # elements upcast at a time, as for Gram matrices
 PASSES = 8  # of the noise's variance; noise with some spikes settles in two or three
-CHIANI_SHAPE, CHIANI_SCALE, CHIANI_SHIFT = 46.446, 0.186054, 9.84801  # Tracy–Widom (β = 1) as a shifted gamma law
 
 
 def smoothed(weights: ModelLike, *, layers: Selection = None, keep: Keep = "det_x", conv: Conv = "slices") -> Weights:
@@ -189,7 +189,8 @@ def noise_edge(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices:
     """The λ that the largest eigenvalue of noise with the spectrum's variance exceeds with the chance 1 %.
 
     The variance is that of the elements without the spikes, σ² = Σλ/((N−k)(M−k)) over the rest, repeated until no
-    spike is added; the edge is σ²·(μ + s·t) of Johnstone and Ma with t of the Tracy–Widom law.
+    spike is added; with many spikes this is nearer than `marchenko_pastur_fit`, which takes their directions for the
+    bulk's. The edge is σ²·(μ + s·t) of Johnstone and Ma with t of the Tracy–Widom law.
 
     Args:
         eigenvalues: all λ of the layer's matrices, ascending, float64.
@@ -197,14 +198,9 @@ def noise_edge(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices:
         cols: columns of each.
         matrices: number of matrices.
 
-    Source: Johnstone (2001); Ma (2012) for the shifts by ½; Chiani (2014) for the quantile.
+    Source: as of `largest_noise_eigenvalue`.
     """
-    from scipy.special import gammainccinv
-
-    long_root, short_root = math.sqrt(max(rows, cols) - 0.5), math.sqrt(min(rows, cols) - 0.5)
-    quantile = CHIANI_SCALE * float(gammainccinv(CHIANI_SHAPE, LEVEL / matrices)) - CHIANI_SHIFT
-    factor = (long_root + short_root) ** 2
-    factor += (long_root + short_root) * (1 / long_root + 1 / short_root) ** (1 / 3) * quantile
+    factor = largest_noise_eigenvalue(max(rows, cols), min(rows, cols), matrices, LEVEL)
     spikes, edge = 0, math.inf
     for _ in range(PASSES):
         gone = spikes / matrices
