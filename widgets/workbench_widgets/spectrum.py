@@ -21,8 +21,8 @@ SHOWN: Mapping[type[wb.Result], list[str]] = {
         "layer verdict alpha alpha_error tail_size ks_distance stable_rank entropy lambda_max rows cols depth reason"
     ).split(),
     wb.Farms: (
-        "layer verdict alpha alpha_error alpha_full tail_size ks_distance windows coverage window_rows window_cols "
-        "rows cols depth reason"
+        "layer verdict alpha alpha_error alpha_full alpha_full_error tail_size ks_distance windows coverage "
+        "window_rows window_cols rows cols depth reason"
     ).split(),
     wb.Comparison: "layer verdict first last change change_error mean std models numbers depth reason".split(),
 }

@@ -42,7 +42,7 @@ def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
 
 
 def farms_over_depth(farms: Farms, layer: str | None) -> FigureSpec:
-    """α of the windows with its standard error, beside α of the full matrix, over depth; `layer` is ringed."""
+    """α of the windows beside α of the full matrix, both with standard errors, over depth; `layer` is ringed."""
     table = farms.tables["layers"]
     marks: list[Mark] = verdict_points(farms)
     if not marks:
@@ -51,13 +51,19 @@ def farms_over_depth(farms: Farms, layer: str | None) -> FigureSpec:
     full = Points(
         x=tuple(float(table["depth"][row]) for row in rows),
         y=tuple(table["alpha_full"][row] for row in rows),
+        error=tuple(table["alpha_full_error"][row] for row in rows),
         ids=tuple(table["layer"][row] for row in rows),
         role=OTHER_ROLE,
         label="full matrix",
     )
     if layer is not None and math.isfinite((ringed := farms.row(layer))["alpha"]):
         marks.append(Points(x=(float(ringed["depth"]),), y=(ringed["alpha"],), ids=(layer,), role="accent"))
-    ends = [a + side * e for a, e in zip(table["alpha"], table["alpha_error"], strict=True) for side in (-1, 1)]
+    ends = [
+        a + side * e
+        for name in ("alpha", "alpha_full")
+        for a, e in zip(table[name], table[f"{name}_error"], strict=True)
+        for side in (-1, 1)
+    ]
     panel = Panel(
         x=Axis(label=depth_label(farms), unit="matrix layers", limits=limits(table["depth"])),
         y=Axis(label="α", limits=limits([1.0, *ends, *table["alpha"], *table["alpha_full"]])),

@@ -21,7 +21,7 @@ from workbench.weights import ModelLike
 
 WINDOW = 100  # rows: FARMS' setting for vision models, and the default in its released code for both
 STEPS = 9  # windows per axis: FARMS' setting for vision models
-NUMBERS = "alpha alpha_error ks_distance xmin alpha_full coverage".split()
+NUMBERS = "alpha alpha_error ks_distance xmin alpha_full alpha_full_error coverage".split()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -51,6 +51,7 @@ class Farms(LayerResult):
             "xmin": Column("λ at which the tail begins", unit="λ", low=0),
             "tail_size": Column("number n of eigenvalues in the tail", int, low=0),
             "alpha_full": Column("α of the full matrix under the same rule, with its aspect-ratio bias", low=1),
+            "alpha_full_error": Column("(α − 1)/√n of that fit, as in a Spectrum", low=0),
         },
         "excluded": Spectrum.COLUMNS["excluded"],
     }

@@ -77,6 +77,7 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
         guess.fit.alpha, rules.xmin, seen, windows.height, windows.width, windows.count * count, independent
     )
     full = full[full > zero_threshold(full, max(rows, cols))]
+    whole_fit = power_law(full, rules.xmin, resolution=resolution)
     row = shape_row(layer, rules) | {
         "verdict": word,
         "reason": "; ".join(filter(None, [reason, *remarks, *guess.remarks, layer.remark])),
@@ -90,7 +91,8 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
         "ks_distance": guess.fit.ks_distance,
         "xmin": guess.fit.xmin,
         "tail_size": guess.fit.tail_size,
-        "alpha_full": power_law(full, rules.xmin, resolution=resolution).alpha,
+        "alpha_full": whole_fit.alpha,
+        "alpha_full_error": whole_fit.alpha_error,
     }
     return found({"layers": [row]}, {"eigenvalues": order_statistics(pooled)})
 
