@@ -110,3 +110,13 @@ def test_wrong_details_are_refused(raised: Any) -> None:
     }
     for code, (kind, message) in raised(calls).items():
         assert kind == "ArgumentError" and calls[code] in message
+
+
+def test_the_laws_begin_where_the_fit_does() -> None:
+    found = wb.spectrum({"heavy.weight": HEAVY}, xmin=200.0, detail="tails")
+    tail = found.eigenvalues["heavy"][-found.row("heavy")["tail_size"] :]
+    expected = tail_comparison(tail, 200.0)
+    assert found.frame("tails")["exponential_ratio"][0] == expected.alternatives[2].ratio
+    assert expected.power_law.parameters["alpha"] == pytest.approx(found.row("heavy")["alpha"], rel=1e-9)
+    with pytest.raises(wb.ArgumentError, match="detail='goodness' does not know the rule xmin='peak'"):
+        wb.spectrum({"heavy.weight": HEAVY}, xmin="peak", detail="goodness")

@@ -96,3 +96,27 @@ def test_thirty_thousand_rows_of_an_embedding() -> None:
 def test_what_has_too_little_for_a_tail_says_so(matrix: torch.Tensor, rule: Any) -> None:
     row = wb.spectrum({"fc.weight": matrix}, xmin=rule).row("fc")
     assert row["verdict"] == "no tail" and row["reason"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_kernel_positions_of_unequal_variance_are_noise_still(rule: Any) -> None:
+    weight = torch.randn(64, 64, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight[:, :, 1, 1] *= 2
+    weight[:, :, 0, 0] = 0  # a masked tap
+    row = wb.spectrum({"conv.weight": weight}, xmin=rule).row("conv")
+    assert row["verdict"] == "no tail" and "a variance of its own in each of 8 matrices" in row["reason"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_dead_rows_and_columns_are_no_part_of_the_shape(rule: Any) -> None:
+    random = torch.Generator().manual_seed(0)
+    for noise in (torch.randn(400, 200, generator=random), torch.randn(2500, 64, generator=random)):
+        dead = torch.zeros(len(noise), noise.shape[1])
+        for weight in (torch.cat([noise, dead]), torch.cat([noise, dead], 1), torch.cat([noise, dead], 1).T):
+            assert wb.spectrum({"fc.weight": weight}, xmin=rule).row("fc")["verdict"] == "no tail"
+
+
+def test_trained_convolutions_keep_their_tails() -> None:
+    random = np.random.default_rng(0)
+    heavy = torch.from_numpy(random.standard_t(2, (48, 48, 3, 3)))
+    assert wb.spectrum({"conv.weight": heavy}).row("conv")["verdict"] in ("heavy", "typical")

@@ -154,7 +154,8 @@ class SpectrumExplorer(Explorer):
     def figure_code(self) -> list[str]:
         """The plots, as `wb.figure` draws them for print."""
         name = self._shown[0].variable if self._shown else "spectrum"
-        lines = [f"overview = wb.figure({name}, {self._overview()!r})"] if self.plots[ALPHA].spec else []
+        ring = f", layer={self._ringed()!r}" if self._ringed() else ""
+        lines = [f"overview = wb.figure({name}, {self._overview()!r}{ring})"] if self.plots[ALPHA].spec else []
         xmin = f", xmin={self.refit_at.value!r}" if self.refit.value else ""
         one = f"one = wb.figure({name}, {self._one()!r}, layer={self._inside()!r}{xmin})"
         return lines + ([one] if self.plots[ESD].spec else [])

@@ -65,6 +65,8 @@ def figure(
         raise FigureError(message + nearest(kind, kinds))
     if xmin is None:
         return kinds[kind](result, layer)
+    if isinstance(xmin, bool) or not isinstance(xmin, int | float):
+        raise FigureError(f"xmin={xmin!r}: expected a number, an eigenvalue at which the tail begins.")
     if kind != "esd":
         raise FigureError(f"xmin goes with the figure 'esd', which fits the tail anew; got {kind!r}.")
     return kinds[kind](result, layer, xmin)

@@ -164,7 +164,7 @@ def _randomised(of: Spectral) -> tuple[list[Row], dict[str, Tensor]]:
 def _tails(of: Spectral) -> tuple[list[Row], dict[str, Tensor]]:
     row: Row = dict.fromkeys(COLUMNS["tails"], math.nan)
     try:
-        compared = tail_comparison(of.positive[len(of.positive) - of.fit.tail_size :])
+        compared = tail_comparison(of.positive[len(of.positive) - of.fit.tail_size :], of.fit.xmin)
     except LayerError as error:
         return [row | {"preferred": "undecided", "statement": str(error)}], {}
     for one, law in zip(compared.alternatives, ("truncated", "log_normal", "exponential"), strict=True):

@@ -160,6 +160,8 @@ def spectrum(
             f"compat='weightwatcher' means xmin='search' and conv='slices'; got xmin={xmin!r}, conv={conv!r}. "
             "Drop compat to use other rules."
         )
+    if "goodness" in detail and xmin == "peak":
+        raise ArgumentError("detail='goodness' does not know the rule xmin='peak'; use 'search', 'median' or a number.")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise ArgumentError(f"seed={seed!r}: expected a whole number.")
     place = resolved_device(device)
@@ -209,7 +211,7 @@ def layer_spectrum(
         word, reason = verdicts.verdict(fit, len(fitted), weightwatcher.ZERO)
     else:
         fitted, fit = positive, power_law(positive, xmin, resolution=resolution)
-        word, reason = nulls.verdict(fit, xmin, positive, rows, cols, count)
+        word, reason = _judged(fit, xmin, slices, own, resolution)
     if not compat and xmin == "search" and 0 < fit.candidates < len(fitted) - 1:
         reason += f"; {fit.candidates} of {len(fitted)} eigenvalues were tried as xmin"
     reason = "; ".join(filter(None, [reason, layer.remark]))
@@ -239,6 +241,33 @@ def layer_spectrum(
     if compat:
         tables["weightwatcher"] = [weightwatcher.compatible_row(layer, slices, fit)]
     return found({"layers": [row], **tables}, {"eigenvalues": pooled, **tensors})
+
+
+def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: float) -> tuple[str, str]:
+    """The verdict against noise: of one variance first, then of a variance of its own for each of several matrices.
+
+    Dead rows and columns are no noise: the shape is that of the others.
+    """
+    count = len(slices)
+    rows, cols = (int(own.any(dim=axis).sum(1).max()) for axis in (2, 1))
+    threshold = max(own.shape[1:])
+
+    def against(values: Tensor, tail: PowerLaw | None) -> tuple[str, str]:
+        pooled = values.flatten().sort().values
+        positive = pooled[pooled > zero_threshold(pooled, threshold)]
+        tail = power_law(positive, xmin, resolution=resolution) if tail is None else tail
+        return nulls.verdict(tail, xmin, positive, max(rows, 1), max(cols, 1), count)
+
+    word, reason = against(slices, fit)
+    sums = slices.sum(1, keepdim=True)
+    if count == 1 or word == "no tail" or not isinstance(xmin, str) or not bool((sums > 0).any()):
+        return word, reason
+    alive = sums.flatten() > 0
+    count = int(alive.sum())
+    apart, why = against(slices[alive] / sums[alive] * sums[alive].mean(), None)
+    if apart != "no tail":
+        return word, reason
+    return apart, f"noise of a variance of its own in each of {count} matrices: {why}"
 
 
 def _metrics(pooled: Tensor, positive: Tensor, fit: PowerLaw) -> dict[str, Any]:

@@ -36,7 +36,9 @@ def smoothed(weights: ModelLike, *, layers: Selection = None, keep: Keep = "det_
         keep: how many singular values of each matrix stay. An int: that many; a float in (0, 1]: that share of
             min(rows, cols), rounded down, but one at least; `det_x`: the tail whose rescaled eigenvalues have the
             product 1 (the default as in WeightWatcher); `xmin`: the tail of the searched power law; `noise`: those
-            above the noise's edge. Rules look at a layer's pooled eigenvalues, so a kernel position may keep none.
+            above the edge of noise with the variance of all that is not above it (`detail="noise"` of a spectrum takes
+            σ from the bulk's median, and counts more). Rules look at a layer's pooled eigenvalues, so a kernel position
+            may keep none.
         conv: `slices` takes each out×in matrix of a convolution, `flatten` the one out×(in·positions) matrix.
 
     Returns:
