@@ -139,9 +139,10 @@ def spectrum(
     Source: Martin & Mahoney, "Implicit self-regularization in deep neural networks" (2021); Clauset, Shalizi &
     Newman (2009) for the fit. Ours: float64 Gram matrices, a relative zero threshold ε·N·λmax, verdicts.
 
-    Misreads: α depends on the aspect ratio of the matrix (the reason for FARMS), and the search finds a tail in
-    pure noise too. Compare layers of one shape, and read the verdict first. `alpha_error` takes xmin as given and
-    eigenvalues as independent; neither is true after a search.
+    Misreads: α depends on the aspect ratio of the matrix (the reason for FARMS), and the search finds a tail in pure
+    noise too. Compare layers of one shape, and read the verdict first. `alpha_error` takes xmin as given and
+    eigenvalues as independent; neither is true after a search. Noise means entries of one variance without rare large
+    ones: many small matrices of sparse noise (a pruned 24×24×5×5 initialisation) are called a tail.
 
     Example:
         >>> import torch
