@@ -18,7 +18,7 @@ from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.spectra import details as detail_tables
 from workbench.spectra import nulls, verdicts, weightwatcher
 from workbench.spectra.details import Spectral, checked_detail, details
-from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, stable_rank, zero_threshold
+from workbench.spectra.norms import alpha_weighted, entropy, live_length, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
 from workbench.weights import ModelLike
 
@@ -247,17 +247,17 @@ def layer_spectrum(
 def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: float) -> tuple[str, str]:
     """The verdict against noise: of one variance first, then of a variance of its own for each of several matrices.
 
-    Dead rows and columns are no noise: the shape is that of the others.
+    Dead rows and columns are no noise: the shape is that of the others. Nulls count those of the short side by the
+    eigenvalues that are zero.
     """
     count = len(slices)
-    rows, cols = (int(own.any(dim=axis).sum(1).max()) for axis in (2, 1))
-    threshold = max(own.shape[1:])
+    length, threshold, short = live_length(own), max(own.shape[1:]), min(own.shape[1:])
 
     def against(values: Tensor, tail: PowerLaw | None) -> tuple[str, str]:
         pooled = values.flatten().sort().values
         positive = pooled[pooled > zero_threshold(pooled, threshold)]
         tail = power_law(positive, xmin, resolution=resolution) if tail is None else tail
-        return nulls.verdict(tail, xmin, positive, max(rows, 1), max(cols, 1), count)
+        return nulls.verdict(tail, xmin, positive, length, short, count)
 
     word, reason = against(slices, fit)
     sums = slices.sum(1, keepdim=True)
