@@ -174,7 +174,7 @@ def test_live_refit_noise_and_windows(tour: Any, minilm: Path) -> None:
     handle = explorer.locator(".widget-hslider", has_text="λ").locator(".noUi-handle")
     handle.focus()
     for _ in range(20):
-        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowRight")  # left would fold the notebook's section too, in JupyterLab's command mode
     expect(explorer.locator(".g-gtitle")).to_have_count(2)
     expect(explorer.locator(".js-plotly-plot").nth(1)).to_contain_text("refit at λ")
     page.wait_for_timeout(1000)
