@@ -238,6 +238,16 @@ class LayerResult(Result):
         if twice := sorted(layer for layer, count in counts.items() if count > 1):
             raise ResultError(f"{type(self).__name__} has more than one row of {twice[0]!r}.")
 
+    def verdict_counts(self) -> str:
+        """How many layers have each verdict, in order of appearance: `3 typical, 1 no tail`."""
+        verdicts = self._table(None)["verdict"]
+        return ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
+
+    def stopped(self, units: str = "layers") -> str:
+        """What `facts` add to a run that was cancelled; empty for one that was not."""
+        stopped = self.meta.get("cancelled")
+        return f"; CANCELLED after {stopped['done']} of {stopped['total']} {units}" if stopped else ""
+
     def row(self, layer: str) -> dict[str, Any]:
         """One layer's cells in the main table.
 

@@ -186,7 +186,7 @@ def test_a_thousand_children_are_reached_by_the_keyboard(lab: Any) -> None:
     page.keyboard.press("ArrowUp")
     expect(item(explorer, "layers.399")).to_be_focused()
 
-    # a tensor that is selected elsewhere is unfolded and in view, and the keyboard stays where it was
+    # a tensor that is selected elsewhere is unfolded and in view
     page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
     expect(item(page.locator(".wb-explorer"), "layers.950.bias")).to_be_visible()
     expect(item(page.locator(".wb-explorer"), "layers.950.bias")).to_have_attribute("aria-selected", "true")

@@ -68,15 +68,11 @@ class Contents(LayerResult):
 
     def facts(self) -> str:
         """Tensors and verdicts, what is not finite, and whether the run was stopped."""
-        table = self.tables["layers"]
-        verdicts = table["verdict"]
-        words = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
-        many = "1 tensor" if len(verdicts) == 1 else f"{len(verdicts)} tensors"
-        stopped = self.meta.get("cancelled")
+        table, words = self.tables["layers"], self.verdict_counts()
+        many = "1 tensor" if len(table["verdict"]) == 1 else f"{len(table['verdict'])} tensors"
         return (
-            f"{self.title}: {many}{f' ({words})' if words else ''}, "
-            f"{sum(table['nan']):,} NaN and {sum(table['infinite']):,} infinite of {sum(table['elements']):,} elements"
-            + (f"; CANCELLED after {stopped['done']} of {stopped['total']} tensors" if stopped else "")
+            f"{self.title}: {many}{f' ({words})' if words else ''}, {sum(table['nan']):,} NaN and "
+            f"{sum(table['infinite']):,} infinite of {sum(table['elements']):,} elements{self.stopped('tensors')}"
         )
 
 
@@ -110,8 +106,9 @@ def contents(
         ArgumentError: an argument is out of its range.
         Cancelled: the callback asked for it; `.partial` is the Contents of the tensors that were done.
 
-    Cost: two passes over each tensor in memory, some 20 ns an element; only what is asked for is read, one tensor at a
-    time. Elements are upcast to float64 a million at a time, whatever the shape and `cells`.
+    Cost: two passes over each tensor in memory, some 20 ns an element; only what is asked for is read. One tensor in
+    memory at a time, or one for each of torch's threads (8 at most) where no tensor exceeds 64 MB. Elements are upcast
+    to float64 in blocks.
 
     Source: no paper. Means and deviations of blocks are joined by Chan, Golub & LeVeque's update (1979).
 

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +13,7 @@ from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.layers import Layer, Selection, layer_list, layer_views, selected
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
-from workbench.spectra.layer_alphas import Estimator, layer_alphas, positions
+from workbench.spectra.layer_alphas import Estimator, is_number, layer_alphas, positions
 from workbench.spectra.power_law import Xmin
 from workbench.weights import ModelLike, TensorInfo, Weights, load
 
@@ -205,9 +204,9 @@ def alphapruning(
         [0.48, 0.6, 0.72]
     """
     begin = time.perf_counter()
-    if not _number(density) or not 0 < density <= 1:
+    if not is_number(density) or not 0 < density <= 1:
         raise ArgumentError(f"density={density!r}: expected the share that is kept, in (0, 1].")
-    if not _number(epsilon) or not 0 <= epsilon < 1:
+    if not is_number(epsilon) or not 0 <= epsilon < 1:
         raise ArgumentError(f"epsilon={epsilon!r}: expected a number in [0, 1); 0.1 to 0.3 are usual.")
     if by not in ("block", "layer"):
         raise ArgumentError(f"by={by!r}: expected 'block' or 'layer'." + nearest(by, ("block", "layer")))
@@ -344,7 +343,3 @@ def largest(tensor: Tensor, count: int) -> Tensor:
 def _mean(alphas: Any) -> float:
     found = [alpha for alpha in alphas if math.isfinite(alpha)]
     return math.fsum(found) / len(found) if found else math.nan
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

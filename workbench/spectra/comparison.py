@@ -72,12 +72,9 @@ class Comparison(LayerResult):
 
     def facts(self) -> str:
         """Metric, models, layers, verdicts, and whether the run was stopped."""
-        verdicts = self.tables["layers"]["verdict"]
-        counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
-        rules, stopped = self.meta["parameters"], self.meta.get("cancelled")
-        return f"Comparison of {self.meta['source']}: {rules['metric']} of {len(verdicts)} layers ({counts})" + (
-            f"; CANCELLED after {stopped['done']} of {stopped['total']} layers" if stopped else ""
-        )
+        layers, metric = len(self.tables["layers"]["verdict"]), self.meta["parameters"]["metric"]
+        source = self.meta["source"]
+        return f"Comparison of {source}: {metric} of {layers} layers ({self.verdict_counts()}){self.stopped()}"
 
 
 def comparison(

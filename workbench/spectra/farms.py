@@ -61,14 +61,11 @@ class Farms(LayerResult):
 
     def facts(self) -> str:
         """Layers, windows, what was excluded, and whether the run was stopped."""
-        table, parameters, stopped = self.tables["layers"], self.meta["parameters"], self.meta.get("cancelled")
-        verdicts = table["verdict"]
-        counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
+        table, parameters, counts = self.tables["layers"], self.meta["parameters"], self.verdict_counts()
         return (
-            f"{self.title}: {len(verdicts)} layers{f' ({counts})' if counts else ''}, {sum(table['windows'])} windows "
-            f"of {parameters['window']} rows at aspect ratio {parameters['aspect_ratio']:g} "
-            f"({parameters['sampling']}), {len(self.tables['excluded']['tensor'])} tensors excluded"
-            + (f"; CANCELLED after {stopped['done']} of {stopped['total']} layers" if stopped else "")
+            f"{self.title}: {len(table['verdict'])} layers{f' ({counts})' if counts else ''}, {sum(table['windows'])} "
+            f"windows of {parameters['window']} rows at aspect ratio {parameters['aspect_ratio']:g} "
+            f"({parameters['sampling']}), {len(self.tables['excluded']['tensor'])} tensors excluded{self.stopped()}"
         )
 
 

@@ -43,11 +43,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The fit of a layer's pools, its standard error, the non-zero eigenvalues that it saw, and what to say of it."""
+    """The fit of a layer's pools, its standard error, and what to say of it."""
 
     fit: PowerLaw
     error: float
-    count: int
     remarks: Sequence[str]
 
 
@@ -131,7 +130,7 @@ def estimate(
         remarks.append(f"standard error from {rules.resamples} resamples of {draws} windows")
     if any(one.candidates == CANDIDATES and len(of) > SEARCH_LIMIT for one, of in zip(fits, positive, strict=True)):
         remarks.append(f"{CANDIDATES} quantiles were tried as xmin")
-    return Estimate(fit, error, sum(map(len, positive)), remarks)
+    return Estimate(fit, error, remarks)
 
 
 def as_released(layer: Layer) -> Layer:

@@ -1,5 +1,6 @@
 """One α per layer for those who use it: of FARMS' windows, or of the full matrices."""
 
+from numbers import Real
 from typing import Literal
 
 from workbench.errors import ArgumentError, nearest
@@ -51,6 +52,11 @@ def layer_alphas(
             f"window={window!r}, stride={stride!r} go with estimator='farms'; full matrices have no windows. Drop them."
         )
     return spectrum(weights, layers=layers, xmin=xmin, device=device, progress=progress)
+
+
+def is_number(value: object) -> bool:
+    """Whether an argument is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def positions(values: list[float]) -> list[float]:

@@ -78,13 +78,10 @@ class Spectrum(LayerResult):
 
     def facts(self) -> str:
         """Layers, verdicts, what was excluded, and whether the run was stopped."""
-        verdicts = self.tables["layers"]["verdict"]
-        counts = ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
-        stopped = self.meta.get("cancelled")
+        counts = self.verdict_counts()
         return (
-            f"{self.title}: {len(verdicts)} layers{f' ({counts})' if counts else ''}, "
-            f"{len(self.tables['excluded']['tensor'])} tensors excluded"
-            + (f"; CANCELLED after {stopped['done']} of {stopped['total']} layers" if stopped else "")
+            f"{self.title}: {len(self.tables['layers']['verdict'])} layers{f' ({counts})' if counts else ''}, "
+            f"{len(self.tables['excluded']['tensor'])} tensors excluded{self.stopped()}"
         )
 
 
@@ -250,25 +247,24 @@ def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: 
     Dead rows and columns are no noise: the shape is that of the others. Nulls count those of the short side by the
     eigenvalues that are zero.
     """
-    count = len(slices)
     length, threshold, short = live_length(own), max(own.shape[1:]), min(own.shape[1:])
 
     def against(values: Tensor, tail: PowerLaw | None) -> tuple[str, str]:
         pooled = values.flatten().sort().values
         positive = pooled[pooled > zero_threshold(pooled, threshold)]
         tail = power_law(positive, xmin, resolution=resolution) if tail is None else tail
-        return nulls.verdict(tail, xmin, positive, length, short, count)
+        return nulls.verdict(tail, xmin, positive, length, short, len(values))
 
     word, reason = against(slices, fit)
     sums = slices.sum(1, keepdim=True)
-    if count == 1 or word == "no tail" or not isinstance(xmin, str) or not bool((sums > 0).any()):
+    if len(slices) == 1 or word == "no tail" or not isinstance(xmin, str) or not bool((sums > 0).any()):
         return word, reason
     alive = sums.flatten() > 0
-    count = int(alive.sum())
-    apart, why = against(slices[alive] / sums[alive] * sums[alive].mean(), None)
+    alike = slices[alive] / sums[alive] * sums[alive].mean()
+    apart, why = against(alike, None)
     if apart != "no tail":
         return word, reason
-    return apart, f"noise of a variance of its own in each of {count} matrices: {why}"
+    return apart, f"noise of a variance of its own in each of {len(alike)} matrices: {why}"
 
 
 def _metrics(pooled: Tensor, positive: Tensor, fit: PowerLaw) -> dict[str, Any]:

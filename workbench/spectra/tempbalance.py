@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -14,7 +13,7 @@ from workbench.layers import Layer, Selection, layer_views, selected
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
 from workbench.spectra.farms import Farms
-from workbench.spectra.layer_alphas import EQUAL, Estimator, layer_alphas, positions
+from workbench.spectra.layer_alphas import EQUAL, Estimator, is_number, layer_alphas, positions
 from workbench.spectra.power_law import Xmin
 from workbench.spectra.spectrum import Spectrum
 from workbench.weights import ModelLike, Weights, load
@@ -160,7 +159,7 @@ def tempbalance(
         [0.05, 0.1, 0.15]
     """
     begin = time.perf_counter()
-    if not _number(learning_rate) or not 0 < learning_rate < math.inf:
+    if not is_number(learning_rate) or not 0 < learning_rate < math.inf:
         raise ArgumentError(f"learning_rate={learning_rate!r}: expected a positive number, the base rate.")
     rules = checked_rules(scale, assignment)
     weights = load(model)
@@ -202,7 +201,7 @@ def checked_rules(scale: tuple[float, float], assignment: Assignment) -> dict[st
             f"assignment={assignment!r}: expected one of {ASSIGNMENTS}." + nearest(assignment, ASSIGNMENTS)
         )
     pair = tuple(scale) if isinstance(scale, Sequence) else ()
-    if len(pair) != 2 or not all(_number(end) for end in pair) or not 0 <= pair[0] <= pair[1] < math.inf:
+    if len(pair) != 2 or not all(is_number(end) for end in pair) or not 0 <= pair[0] <= pair[1] < math.inf:
         raise ArgumentError(f"scale={scale!r}: expected two factors (s1, s2) with 0 <= s1 <= s2.")
     if assignment in ("sqrt", "log2") and pair != SCALE:
         raise ArgumentError(f"scale={scale!r} goes with 'linear' and 'step'; {assignment!r} has no range. Drop it.")
@@ -312,7 +311,3 @@ def scaled_parameters(module: nn.Module, shapes: Mapping[str, str]) -> dict[str,
             )
         found[tensor] = parameter
     return found
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
