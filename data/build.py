@@ -1,6 +1,7 @@
 """Trains the checkpoints in data/checkpoints from scikit-learn's digits and writes a card beside each.
 
-`python data/build.py [--only NAME] [--out DIR]`. A further checkpoint is one more entry in ALL.
+`python data/build.py [--only NAME] [--out DIR]`. A further checkpoint is one more entry in ALL; the networks are in
+architectures.py beside this file.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from architectures import CNN, ResNet, Transformer, mlp
 from jaxtyping import Float, Int
 from safetensors.torch import save
 from sklearn.datasets import load_digits
@@ -90,11 +92,6 @@ def digits(shape: Sequence[int] = (64,)) -> Digits:
     return Digits(x[train], y[train], x[test], y[test])
 
 
-def mlp(width: int) -> nn.Sequential:
-    """64 → width → width → 10, ReLU."""
-    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
-
-
 def train(recipe: Recipe, seed: int) -> nn.Module:
     """The trained module in eval mode; torch's global generator is as before."""
     data = digits(recipe.input_shape)
@@ -159,6 +156,27 @@ def write(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
 
 ALL = [
     Recipe(name="digits-mlp512", architecture="MLP 64-512-512-10, ReLU", module=lambda: mlp(512)),
+    Recipe(
+        name="digits-cnn32",
+        architecture="CNN: two 3x3 convolutions of 32 channels, max-pool, 512-128-10, ReLU",
+        module=lambda: CNN(32),
+        input_shape=(1, 8, 8),
+    ),
+    Recipe(
+        name="digits-resnet48",
+        architecture="ResNet: 3x3 stem, residual blocks of 48 and 96 channels (stride 2), mean pool, batch norm, ReLU",
+        module=lambda: ResNet(48),
+        input_shape=(1, 8, 8),
+    ),
+    Recipe(
+        name="digits-transformer",
+        architecture=(
+            "Transformer: 8 rows as tokens, learned positions, 2 pre-norm blocks of width 64, 4 heads, MLP 128, GELU, "
+            "mean pool"
+        ),
+        module=Transformer,
+        input_shape=(8, 8),
+    ),
 ]
 RECIPES = {recipe.name: recipe for recipe in ALL}
 
