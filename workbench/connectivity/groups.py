@@ -1,0 +1,300 @@
+"""Permutation groups: which units of a network may change places without changing its function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from workbench.connectivity.layout import groups_of
+from workbench.connectivity.permutations import Permutations
+from workbench.connectivity.resolution import Resolved, resolved
+from workbench.connectivity.structure import AXIS_COLUMNS, Structure
+from workbench.connectivity.tracing import Trace, as_arguments, held_outputs, traced
+from workbench.errors import ArgumentError
+from workbench.results import Column, Result, versions
+from workbench.runtime import Evaluator
+from workbench.runtime.batches import arguments, iter_batches
+from workbench.runtime.borrowing import check_module, lent, name_of
+from workbench.seeds import generator
+from workbench.weights import ModelLike, Weights
+
+PROVED = "its function was seen unchanged under random permutations"
+GROUP_COLUMNS: Mapping[str, Column] = {
+    "group": Column("name, after the first layer that makes the units", str, ""),
+    "size": Column("number of units", int, "units", low=1),
+    "within": Column("group in each of whose units it has an order of its own; empty if none", str, ""),
+    "orders": Column("number of orders: 1, or the number of units of the outer group", int, "1", low=1),
+    "parameters": Column("elements of the parameters that have it, tied ones once", int, "elements", low=0),
+    "axes": Column("the axes that have it, as tensor[axis]", str, ""),
+    "frozen": Column("why it keeps its order, where it is listed for the groups within it", str, ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class PermutationGroups(Result):
+    """Sets of interchangeable units, and where each tensor has them.
+
+    Tables: `groups`, a row per group; `axes`, a row per axis of every tensor, with what it is made of; `frozen`, the
+    axes that keep positions, with the reason; `unknown`, operations without a rule, whose axes were frozen.
+    """
+
+    COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
+        "groups": GROUP_COLUMNS,
+        "axes": AXIS_COLUMNS,
+        "frozen": {name: AXIS_COLUMNS[name] for name in ("tensor", "axis", "size", "made_of", "frozen")},
+        "unknown": {
+            "operation": Column("an operation that the trace met without knowing it", str, ""),
+            "calls": Column("how often", int, "calls", low=1),
+            "reason": Column("why it is not known", str, ""),
+        },
+    }
+    NEXT: ClassVar[str] = 'wb.match(groups, a, b), .frame("frozen"), .random(seed)'
+
+    @property
+    def verified(self) -> bool:
+        """Whether random permutations were seen to leave the function unchanged."""
+        return bool(self.meta["verified"])
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The tables as functions take them."""
+        return Structure.of(self.tables["groups"], self.tables["axes"])
+
+    def facts(self) -> str:
+        """Groups, units, and whether the function was seen unchanged."""
+        structure = self.structure
+        units = sum(structure.sizes[group] * self._rows(group) for group in structure.free)
+        return f"{self.title}: {len(structure.free)} groups of {units:,} units; {self.meta['proof']}"
+
+    def _rows(self, group: str) -> int:
+        return self.structure.sizes[self.structure.within[group]] if group in self.structure.within else 1
+
+    def identity(self) -> Permutations:
+        """The permutations that leave every unit in place."""
+        return self._drawn(lambda group, size: torch.arange(size))
+
+    def random(self, seed: int = 0) -> Permutations:
+        """Permutations drawn uniformly and independently, every group from a generator of its own (seed, group)."""
+        draws = {group: generator(seed, group) for group in self.structure.free}
+        return self._drawn(lambda group, size: torch.randperm(size, generator=draws[group]))
+
+    def _drawn(self, order: Any) -> Permutations:
+        orders = {}
+        for group in self.structure.free:
+            rows = [order(group, self.structure.sizes[group]) for _ in range(self._rows(group))]
+            orders[group] = torch.stack(rows) if group in self.structure.within else rows[0]
+        return Permutations(orders, self.structure.within)
+
+    def apply(self, weights: ModelLike, permutations: Mapping[str, Tensor]) -> Weights:
+        """The same network with its units in another order: unit i is unit order[i] of the given one.
+
+        Args:
+            weights: a checkpoint of this architecture; running statistics and other buffers are permuted too.
+            permutations: of these groups; groups that it lacks stay.
+
+        Returns:
+            Weights with the names, shapes and dtypes of before, permuted when a tensor is read.
+
+        Raises:
+            ArgumentError: the weights are of another architecture (the first difference is named), or the
+                permutations of other groups.
+
+        Cost: nothing here; a copy of each tensor on reading.
+        """
+        return self.structure.applied(weights, permutations)
+
+
+def permutation_groups(
+    module_or_weights: nn.Module | Evaluator | ModelLike,
+    example_inputs: Any = None,
+    *,
+    outputs: Sequence[str | int] | str | None = None,
+    template: str | None = None,
+    seed: int = 0,
+) -> PermutationGroups:
+    """Which units of a network may change places: f(x; π(θ)) = f(x; θ) for every product π of these permutations.
+
+    The module is traced with torch.export. Every axis of every tensor is a product or concatenation of leaves; what an
+    operation lines up is made one leaf (union-find); inputs, outputs, kernel positions, vocabularies and what meets
+    constants that differ from position to position keep their order. An operation that is not known freezes all that it
+    touches and is told in the table `unknown`: safe, and never wrong. A group g lies *within* h where every tensor with
+    g has h beside it, as the units of a head: then each unit of h orders g in its own way.
+
+    Args:
+        module_or_weights: a module; an evaluator, whose module and first batch are taken; or a checkpoint without code,
+            for which `template` tells the architecture.
+        example_inputs: what the module takes: a tensor, a tuple of positional arguments, or a dict of named ones. Only
+            its shapes matter.
+        outputs: names or positions of the outputs that must stay as they are; None for all of them. A BERT whose pooled
+            output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
+        template: for a checkpoint without code, which architecture it is of; None tells it from names and config.json.
+        seed: of the permutations and values with which the function is checked.
+
+    Returns:
+        PermutationGroups. The check runs the module once as it is and once with randomly permuted units, vectors
+        (biases, norms, running statistics) replaced by random numbers because their defaults would hide mistakes; its
+        relative change is in `.meta["function_error"]`.
+
+    Raises:
+        ArgumentError: torch.export cannot follow the module, the inputs do not fit, there is no such output, or no
+            template fits.
+        SourceTypeError: it is neither a module nor a checkpoint.
+
+    Cost: torch.export, one pass over its graph and two forward passes; a copy of the parameters.
+
+    Source: ours; the algebra follows the symmetries in Ainsworth et al. (Git Re-Basin, arXiv 2209.04836, section 3),
+    written there by hand for each architecture.
+
+    Misreads: found for the computation that the example inputs take, in evaluation mode. Units that could be permuted
+    for a deeper reason (equal weights, dead units) are not looked for. Rescaling symmetries are no permutations.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> groups = permutation_groups(net, torch.zeros(1, 4))
+        >>> groups.frame()[["group", "size", "axes"]].values.tolist()
+        [['0', 3, '0.weight[0], 0.bias[0], 2.weight[1]']]
+    """
+    begin = time.perf_counter()
+    names = [outputs] if isinstance(outputs, str) else outputs
+    if isinstance(module_or_weights, Evaluator):
+        example_inputs = example_inputs if example_inputs is not None else _first_inputs(module_or_weights)
+        module_or_weights = module_or_weights.module
+    if not isinstance(module_or_weights, nn.Module):
+        raise ArgumentError("permutation_groups needs a module.")
+    module = module_or_weights
+    check_module(module)
+    if example_inputs is None:
+        raise ArgumentError(
+            f"example_inputs is needed to follow {name_of(module)}: a tensor, a tuple of arguments or a dict of named "
+            "ones, of the shapes that forward takes (the values do not matter)."
+        )
+    trace = traced(module, example_inputs, names)
+    found = resolved(trace)
+    shapes = {name: tuple(tensor.shape) for name, tensor in _stored(module).items()}
+    groups, axes = group_tables(found, trace, shapes)
+    meta = {
+        "function": "permutation_groups",
+        "source": name_of(module),
+        "parameters": {"outputs": None if names is None else list(map(str, names)), "template": template},
+        "seed": seed,
+        "versions": versions(),
+    }
+    tables = {
+        "groups": groups,
+        "axes": axes,
+        "frozen": _frozen(axes),
+        "unknown": PermutationGroups.columns(
+            "unknown",
+            [{"operation": name, "calls": calls, "reason": why} for name, (why, calls) in trace.unknown.items()],
+        ),
+    }
+    draft = PermutationGroups(tables=tables, meta=meta | {"verified": False, "proof": "not checked"})
+    meta |= _checked(module, example_inputs, names, draft, seed)
+    meta["seconds"] = time.perf_counter() - begin
+    notes = [] if meta["verified"] else [str(meta["proof"])]
+    notes += [f"{name}: {why}, so all that it touches keeps its order" for name, (why, _) in trace.unknown.items()]
+    return PermutationGroups(tables=tables, meta=meta | ({"notes": notes} if notes else {}))
+
+
+def _stored(module: nn.Module) -> dict[str, Tensor]:
+    return dict(module.state_dict(keep_vars=True))
+
+
+def _first_inputs(evaluator: Evaluator) -> Any:
+    _, batch = next(iter(iter_batches(evaluator.data)))
+    positional, named = arguments(batch, evaluator.device)
+    return named or positional
+
+
+def group_tables(
+    found: Resolved, trace: Trace, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+    """The tables `groups` and `axes`."""
+    axes = []
+    held: dict[str, list[str]] = {name: [] for name in found.groups}
+    elements = dict.fromkeys(found.groups, 0)
+    for tensor, layout in found.layouts.items():
+        kind = "buffer" if tensor in trace.buffers else "parameter"
+        row = {"tensor": tensor, "kind": kind, "tied_to": trace.tied.get(tensor, "")}
+        if not layout:
+            axes.append(row | {"axis": -1, "size": 0, "made_of": "", "frozen": ""})
+        for axis, node in enumerate(layout):
+            frozen = found.reasons[tensor][axis]
+            axes.append(row | {"axis": axis, "size": node.size, "made_of": str(node), "frozen": frozen})
+            for group in dict.fromkeys(groups_of([node])):
+                held[group].append(f"{tensor}[{axis}]")
+        if kind == "parameter" and tensor not in trace.tied:
+            for group in dict.fromkeys(groups_of(layout)):
+                elements[group] += prod(shapes[tensor])
+    groups = [
+        {
+            "group": group.name,
+            "size": group.size,
+            "within": group.within,
+            "orders": found.groups[group.within].size if group.within else 1,
+            "parameters": elements[group.name],
+            "axes": ", ".join(held[group.name]),
+            "frozen": group.frozen,
+        }
+        for group in found.groups.values()
+    ]
+    return PermutationGroups.columns("groups", groups), PermutationGroups.columns("axes", axes)
+
+
+def _frozen(axes: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    rows = [dict(zip(axes, cells, strict=True)) for cells in zip(*axes.values(), strict=True)]
+    return PermutationGroups.columns("frozen", [row for row in rows if row["frozen"]])
+
+
+def _checked(
+    module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None, groups: PermutationGroups, seed: int
+) -> dict[str, Any]:
+    """Whether the outputs stay, with what was seen."""
+    weights = _with_random_vectors(module, seed)
+    permuted = groups.apply(weights, groups.random(seed))
+    before = _outputs(module, inputs, outputs, weights)
+    again = _outputs(module, inputs, outputs, weights)
+    after = _outputs(module, inputs, outputs, permuted)
+    bound = max((torch.finfo(x.dtype).eps ** 0.5 for x in before if x.is_floating_point()), default=0.0)
+    error = max(map(_relative_change, before, after), default=0.0)
+    if max(map(_relative_change, before, again), default=0.0) > bound:
+        proof = "its function is random even in evaluation mode, so permutations could not be checked"
+        return {"verified": False, "function_error": error, "proof": proof}
+    if not error <= bound:
+        proof = f"ITS FUNCTION CHANGED by {error:.1g} under a random permutation: do not use these groups"
+        return {"verified": False, "function_error": error, "proof": proof}
+    return {"verified": True, "function_error": error, "proof": f"{PROVED} (relative change {error:.0e})"}
+
+
+def _with_random_vectors(module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """The module's tensors; vectors are random and positive, so that none is constant along its axis."""
+    found = {}
+    for name, tensor in _stored(module).items():
+        if tensor.ndim == 1 and tensor.is_floating_point():
+            drawn = torch.rand(tensor.shape, generator=generator(seed, name), dtype=torch.float64) + 0.5
+            found[name] = drawn.to(tensor.device, tensor.dtype)
+        else:
+            found[name] = tensor.detach()
+    return found
+
+
+def _outputs(
+    module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None, weights: Mapping[str, Tensor]
+) -> list[Tensor]:
+    positional, named = as_arguments(inputs)
+    tensors = [value for value in [*positional, *named.values()] if isinstance(value, Tensor)]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    with lent(module, weights, device):
+        return [tensor for _, tensor in held_outputs(module(*positional, **named), outputs)]
+
+
+def _relative_change(before: Tensor, after: Tensor) -> float:
+    scale = before.double().norm().item()
+    return float((before.double() - after.double()).norm().item() / (scale or 1.0))
