@@ -42,17 +42,17 @@ ENTROPY_EPSILON = 1e-10  # added to every share and to the rank
 DRAWN: Mapping[str, Column] = {
     name: Column(f"{meaning}; NaN without detail='randomised'", unit=unit, low=low)
     for name, meaning, unit, low in (
-        ("rand_distance", "Jensen–Shannon distance of λ and the shuffled elements' λ, by rank", "", 0),
+        ("rand_distance", "Jensen–Shannon distance of λ and the shuffled elements' λ, by rank", "1", 0),
         ("max_rand_eval", "largest λ of the shuffled elements", "λ", 0),
-        ("ww_softrank", "max_rand_eval/λmax", "", 0),
+        ("ww_softrank", "max_rand_eval/λmax", "1", 0),
         ("ww_maxdist", "λmax − max_rand_eval", "λ", -math.inf),
-        ("rand_W_scale", "W_scale of the shuffled elements, which is the same", "", 0),
-        ("rand_sigma_mp", "sigma_mp of the shuffled elements", "", 0),
-        ("rand_mp_softrank", "mp_softrank of the shuffled elements", "", 0),
+        ("rand_W_scale", "W_scale of the shuffled elements, which is the same", "1", 0),
+        ("rand_sigma_mp", "sigma_mp of the shuffled elements", "1", 0),
+        ("rand_mp_softrank", "mp_softrank of the shuffled elements", "1", 0),
         ("rand_bulk_min", "bulk_min of the shuffled elements", "λ", 0),
         ("rand_bulk_max", "bulk_max of the shuffled elements", "λ", 0),
-        ("rand_num_spikes", "num_spikes of the shuffled elements", "", 0),
-        ("num_traps", "the same number; the detail `randomised` has those beyond noise", "", 0),
+        ("rand_num_spikes", "num_spikes of the shuffled elements", "1", 0),
+        ("num_traps", "the same number; the detail `randomised` has those beyond noise", "1", 0),
     )
 }
 COLUMNS: Mapping[str, Column] = {
