@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 from torch import nn
 
 import workbench as wb
@@ -128,3 +129,15 @@ def test_p_is_that_of_the_rule_of_the_fit(rule: str | float) -> None:
     fit = power_law(found.eigenvalues["heavy"], rule)
     expected = goodness(found.eigenvalues["heavy"], fit, rule, seed=5, layer="heavy")
     assert found.frame("goodness")[["p_value", "resamples"]].iloc[0].tolist() == [expected.p_value, 100]
+
+
+@pytest.mark.parametrize("options", [{}, {"xmin": "peak"}, {"compat": "weightwatcher"}])
+def test_details_do_not_depend_on_torchs_default_device(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "meta" stands for the "cuda" that notebooks set."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # a default device is one thread's
+    chosen = ["noise", "randomised", "goodness", "det_x"]
+    expected = wb.spectrum({"heavy.weight": HEAVY}, detail=chosen, device="cpu", **options)
+    with torch.device("meta"):
+        found = wb.spectrum({"heavy.weight": HEAVY}, detail=chosen, device="cpu", **options)
+    for name in found.tables:
+        assert_frame_equal(found.frame(name), expected.frame(name))

@@ -111,7 +111,7 @@ def _synthetic(
 ) -> Float[Tensor, "samples n"]:
     """Sorted ln λ of synthetic data: body and tail in the data's shares, the tail from the fit."""
     body = len(logs) - fit.tail_size
-    chosen, level = torch.rand(2, count, len(logs), generator=draws, dtype=torch.float64)
+    chosen, level = torch.rand(2, count, len(logs), generator=draws, dtype=torch.float64, device="cpu")
     tail = math.log(fit.xmin) - torch.log1p(-level) / (fit.alpha - 1)
     if body == 0:
         return tail.sort(1).values
@@ -129,7 +129,7 @@ def _at_least_as_close(
     """
     threshold = math.log(xmin) if isinstance(xmin, float) else None
     rows, starts, exponents, origins = _tails(samples, xmin, threshold, resolution)
-    any_fit = torch.zeros(len(samples), dtype=torch.bool).index_fill_(0, rows, True)
+    any_fit = torch.zeros(len(samples), dtype=torch.bool, device="cpu").index_fill_(0, rows, True)
     last = samples.shape[1] - 1
     bound = torch.zeros_like(exponents)
     for probe in range(PROBES):
@@ -156,7 +156,7 @@ def _tails(
     if threshold is not None:
         starts = torch.searchsorted(samples, samples.new_full((count, 1), threshold))
     elif xmin == "median":
-        starts = torch.full((count, 1), length // 2)
+        starts = torch.full((count, 1), length // 2, device="cpu")
     elif xmin == "peak":
         own = [tried_positions(*peak_range(sample.exp()), length) for sample in samples]
         starts = pad_sequence(own, batch_first=True, padding_value=length - 1)  # a last point makes no tail
@@ -186,7 +186,7 @@ def _distances(
     origins: Float[Tensor, " tails"],
 ) -> Float[Tensor, " tails"]:
     """D of each tail, the one-sided distance of `power_law`."""
-    positions = torch.arange(samples.shape[1])
+    positions = torch.arange(samples.shape[1], device="cpu")
     fitted = (exponents[:, None] * (origins[:, None] - samples)).clamp_(max=0).expm1_().neg_()
     empirical = (positions - starts[:, None]) / (len(positions) - starts[:, None])
     return fitted.sub_(empirical).abs_().masked_fill_(positions < starts[:, None], 0).amax(1)

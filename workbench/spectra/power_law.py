@@ -175,7 +175,7 @@ def tried_positions(first: int, last: int, count: int) -> Int[Tensor, " position
     """
     every = max(last - first + 1, 0)
     steps = CANDIDATES if every > CANDIDATES and count > SEARCH_LIMIT else every
-    return torch.linspace(first, last, steps, dtype=torch.float64).round().long()
+    return torch.linspace(first, last, steps, dtype=torch.float64, device="cpu").round().long()
 
 
 def tail_fits(

@@ -174,7 +174,7 @@ def untrapped(
     """
     count, rows, cols = given.shape
     flat = given.flatten(1)
-    orders = [torch.randperm(flat.shape[1], generator=draws).to(flat.device) for _ in flat]
+    orders = [torch.randperm(flat.shape[1], generator=draws, device="cpu").to(flat.device) for _ in flat]
     shuffled = torch.stack([one[order] for one, order in zip(flat, orders, strict=True)]).reshape(given.shape)
     eigenvalues, vectors = _eigen(shuffled)
     edge = noise_edge(eigenvalues.flatten().sort().values, rows, cols, count)
