@@ -138,5 +138,5 @@ ROWS = [
     Row("spectrum-memory", Bound(judged="ratio", at_least=1 / 0.6), memory),
     Row("spectrum-over-bare", Bound(judged="ratio", at_least=1 / 1.3), over_bare),
     Row("spectrum-details", Bound(judged="ratio", at_least=100), details),
-    Row("tempbalance-step", Bound(judged="ratio", at_least=1.2), tempbalance),
+    Row("tempbalance-step", Bound(judged="ratio", at_least=1), tempbalance),
 ]

@@ -133,7 +133,7 @@ def test_p_is_that_of_the_rule_of_the_fit(rule: str | float) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"xmin": "peak"}, {"compat": "weightwatcher"}])
 def test_details_do_not_depend_on_torchs_default_device(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ "meta" stands for the "cuda" that notebooks set."""
+    """A default of "meta" stands for the "cuda" that notebooks set."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # a default device is one thread's
     chosen = ["noise", "randomised", "goodness", "det_x"]
     expected = wb.spectrum({"heavy.weight": HEAVY}, detail=chosen, device="cpu", **options)

@@ -43,7 +43,7 @@ DRAWN: Mapping[str, Column] = {
     name: Column(f"{meaning}; NaN without detail='randomised'", unit=unit, low=low)
     for name, meaning, unit, low in (
         ("rand_distance", "Jensen–Shannon distance of λ and the shuffled elements' λ, by rank", "1", 0),
-        ("max_rand_eval", "largest λ of the shuffled elements", "λ", 0),
+        ("max_rand_eval", "largest λ of the shuffled elements (there of five shuffles below 100 λ)", "λ", 0),
         ("ww_softrank", "max_rand_eval/λmax", "1", 0),
         ("ww_maxdist", "λmax − max_rand_eval", "λ", -math.inf),
         ("rand_W_scale", "W_scale of the shuffled elements, which is the same", "1", 0),
@@ -51,7 +51,7 @@ DRAWN: Mapping[str, Column] = {
         ("rand_mp_softrank", "mp_softrank of the shuffled elements", "1", 0),
         ("rand_bulk_min", "bulk_min of the shuffled elements", "λ", 0),
         ("rand_bulk_max", "bulk_max of the shuffled elements", "λ", 0),
-        ("rand_num_spikes", "num_spikes of the shuffled elements", "1", 0),
+        ("rand_num_spikes", "num_spikes of the shuffled elements (there of five shuffles below 100 λ)", "1", 0),
         ("num_traps", "the same number; the detail `randomised` has those beyond noise", "1", 0),
     )
 }
@@ -86,13 +86,13 @@ COLUMNS: Mapping[str, Column] = {
     "warning": Column("`over-trained` below α = 2, `under-trained` above 6", str, ""),
     **det_x.COLUMNS,
     "W_scale": Column("√(num_evals/Σλ): with it the mean λ is 1", low=0),
-    "sigma_mp": Column("σ of the bulk's law of λ·W_scale², here by the bulk's median", low=0),
+    "sigma_mp": Column(
+        "σ of the bulk's law of λ·W_scale², here by the bulk's median (there by a density; for Q = 1 no scale)", low=0
+    ),
     "mp_softrank": Column("bulk_max/λmax", low=0),
     "bulk_min": Column("(sigma_mp·(1 − √q)/W_scale)², where that law begins", unit="λ", low=0),
     "bulk_max": Column("(sigma_mp·(1 + √q)/W_scale)², where it ends", unit="λ", low=0),
-    "num_spikes": Column(
-        "λ above bulk_max and its margin, of which noise has some; see the detail `noise`", int, low=0
-    ),
+    "num_spikes": Column("λ above bulk_max and its margin; the detail `noise` has those beyond noise", int, low=0),
     **DRAWN,
 }
 
