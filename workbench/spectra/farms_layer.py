@@ -64,17 +64,13 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     blocks = sliced and rules.sampling == "reference"
     if blocks:
         full, values = full * SLICE_SCALE**2, values * SLICE_SCALE**2
-    pools = list(values.transpose(0, 1).flatten(1, 2)) if blocks else [values.flatten(0, 2)]
+    pools = as_pools(values, blocks)
     resolution = torch.finfo(tensor.dtype).eps
     guess = estimate(pools, windows, windows.disjoint * count // len(pools), layer.layer, resolution, rules)
     pooled, full = values.flatten().sort().values, full.flatten().sort().values
     if len(pooled) > KEPT:
         remarks = [*remarks, f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept"]
-    seen = pooled[pooled > zero_threshold(pooled, max(windows.height, windows.width))]
-    independent = windows.elements * count / (windows.height * windows.width)
-    word, reason = nulls.farms_verdict(
-        guess.fit.alpha, rules.xmin, seen, windows.height, windows.width, windows.count * count, independent
-    )
+    word, reason = judged(guess.fit, values, own, windows, blocks, resolution, rules)
     full = full[full > zero_threshold(full, max(rows, cols))]
     whole_fit = power_law(full, rules.xmin, resolution=resolution)
     row = shape_row(layer, rules) | {
@@ -131,6 +127,53 @@ def estimate(
     if any(one.candidates == CANDIDATES and len(of) > SEARCH_LIMIT for one, of in zip(fits, positive, strict=True)):
         remarks.append(f"{CANDIDATES} quantiles were tried as xmin")
     return Estimate(fit, error, remarks)
+
+
+def as_pools(values: Float[Tensor, "matrices tops lefts small"], blocks: bool) -> list[Float[Tensor, "windows small"]]:
+    """The eigenvalues of the windows that are fitted together: those of each row block, or all."""
+    return list(values.transpose(0, 1).flatten(1, 2)) if blocks else [values.flatten(0, 2)]
+
+
+def judged(
+    fit: PowerLaw,
+    values: Float[Tensor, "matrices tops lefts small"],
+    own: Float[Tensor, "matrices rows cols"],
+    windows: Windows,
+    blocks: bool,
+    resolution: float,
+    rules: Rules,
+) -> tuple[str, str]:
+    """The verdict against noise: first of one variance and of Gaussian entries, then of what is found in them."""
+    height, width, count = windows.height, windows.width, len(values)
+
+    def positive(of: Tensor) -> Tensor:
+        ascending = of.flatten().sort().values
+        return ascending[ascending > zero_threshold(ascending, max(height, width))]
+
+    def against(kurtosis: float) -> tuple[str, str]:
+        total = windows.count * count
+        return nulls.farms_verdict(fit.alpha, rules.xmin, seen, height, width, total, own_share * count, kurtosis)
+
+    seen, kinds, own_share = positive(values), [], windows.elements / (height * width)
+    plain = against(0.0)
+    if plain[0] == "no tail":
+        return plain
+    if count > 1 and isinstance(rules.xmin, str):
+        alike = nulls.of_equal_variance(values.flatten(1)).reshape(-1, *values.shape[1:])
+        count, seen = len(alike), positive(alike)
+        fit = mean_fit(
+            [power_law(positive(pool), rules.xmin, resolution=resolution) for pool in as_pools(alike, blocks)]
+        )
+        kinds.append(f"a variance of its own in each of {count} matrices")
+    pool = nulls.Pool(
+        eigenvalues=seen,
+        rows=height,
+        cols=width,
+        matrices=windows.count * count,
+        independent=max(min(own_share, windows.count), 1.0) * count,
+        entries=own,
+    )
+    return nulls.excused(plain, kinds, against, pool)
 
 
 def as_released(layer: Layer) -> Layer:
