@@ -16,6 +16,7 @@ from workbench.seeds import generator
 from workbench.spectra import nulls
 from workbench.spectra.norms import zero_threshold
 from workbench.spectra.power_law import CANDIDATES, NO_FIT, SEARCH_LIMIT, PowerLaw, Xmin, power_law
+from workbench.spectra.verdicts import MIN_EIGENVALUES
 from workbench.spectra.weightwatcher import SLICE_SCALE
 from workbench.spectra.window_bootstrap import standard_error, window_bootstrap
 from workbench.spectra.windows import Windows, cover, reference, reference_blocks, window_eigenvalues
@@ -143,34 +144,42 @@ def judged(
     resolution: float,
     rules: Rules,
 ) -> tuple[str, str]:
-    """The verdict against noise: first of one variance and of Gaussian entries, then of what is found in them."""
-    height, width, count = windows.height, windows.width, len(values)
+    """The verdict against noise: first of one variance and of Gaussian entries, then of what is found in them.
+
+    Slices may have a variance of their own, and so may windows, because that of a few large entries is another in each.
+    A window of fewer than 20 eigenvalues would lose too much by it.
+    """
+    height, width = windows.height, windows.width
+    independent = min(windows.elements / (height * width * windows.count), 1.0)  # of a window
 
     def positive(of: Tensor) -> Tensor:
         ascending = of.flatten().sort().values
         return ascending[ascending > zero_threshold(ascending, max(height, width))]
 
     def against(kurtosis: float) -> tuple[str, str]:
-        total = windows.count * count
-        return nulls.farms_verdict(fit.alpha, rules.xmin, seen, height, width, total, own_share * count, kurtosis)
+        return nulls.farms_verdict(fit.alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis)
 
-    seen, kinds, own_share = positive(values), [], windows.elements / (height * width)
+    seen, count, kinds = positive(values), values[..., 0].numel(), []
     plain = against(0.0)
     if plain[0] == "no tail":
         return plain
     if count > 1 and isinstance(rules.xmin, str):
-        alike = nulls.of_equal_variance(values.flatten(1)).reshape(-1, *values.shape[1:])
-        count, seen = len(alike), positive(alike)
+        small = values.shape[3] < MIN_EIGENVALUES
+        sums = values.sum((1, 2, 3) if small else 3, keepdim=True)
+        alike = values / torch.where(sums > 0, sums, 1) * sums[sums > 0].mean()
+        own_sums = int((sums > 0).sum())
+        seen, count = positive(alike), own_sums * count // sums.numel()
         fit = mean_fit(
             [power_law(positive(pool), rules.xmin, resolution=resolution) for pool in as_pools(alike, blocks)]
         )
-        kinds.append(f"a variance of its own in each of {count} matrices")
+        if own_sums > 1:
+            kinds.append(f"a variance of its own in each of {own_sums} {'matrices' if small else 'windows'}")
     pool = nulls.Pool(
         eigenvalues=seen,
         rows=height,
         cols=width,
-        matrices=windows.count * count,
-        independent=max(min(own_share, windows.count), 1.0) * count,
+        matrices=count,
+        independent=max(independent * count, 1.0),
         entries=own,
     )
     return nulls.excused(plain, kinds, against, pool)

@@ -39,7 +39,7 @@ LARGEST_STRETCH = (
 ABOVE_VARIANCE = 5.5  # n/(α − 1) of a tail of n above a number has less variance than (ln n + this)/π²
 DISTANCE, DISTANCE_GROWTH = 1.5, math.sqrt(2) / math.pi  # 99.8 % of the distances M·√k·D: this + growth·ln M
 SEARCH = 1.2  # the searched α − 1 of noise is 1.2·(0.55 + 0.22·(√(N/M) − 1))·n^0.4, …
-SEARCH_LOW, SEARCH_HIGH = 0.3, 6.0  # … and 99 % of it lies within these multiples
+SEARCH_LOW, SEARCH_HIGH = 0.3, 6.0  # … and 99 % of it lies within these multiples, half the lower one with κ
 GRID_LIMIT = 4096  # eigenvalues of a grid, where it may be thinned
 PEAK, PEAK_FROM = 0.3, 64  # 99 % of the α − 1 of noise under `peak` exceed 0.3·min(n/64, (n/64)^¼) of that of `median`
 
@@ -312,7 +312,7 @@ def noise_alpha(
         (2.124, 2.107, 2.141)
     """
     if xmin == "search":
-        return _noise_alpha_searched(long_side, short_side, matrices)
+        return _noise_alpha_searched(long_side, short_side, matrices, kurtosis)
     count = max(round(short_side * matrices) if count is None else count, 2)
     if xmin == "median":
         return _noise_alpha_kept(long_side, short_side, matrices, count, kurtosis)
@@ -348,11 +348,12 @@ def _noise_alpha_above(
     return _range(means[0], DEVIATIONS * share * means[0] + abs(means[1] - means[0]), size)
 
 
-def _noise_alpha_searched(long_side: int, short_side: float, matrices: float) -> NoiseAlpha:
-    """The searched tail of noise: it lies in the upper edge, and narrows as n grows."""
+def _noise_alpha_searched(long_side: int, short_side: float, matrices: float, kurtosis: float) -> NoiseAlpha:
+    """The searched tail of noise: it lies in the upper edge, and narrows as n grows; large entries smear it."""
     width = 0.55 + 0.22 * (math.sqrt(max(long_side / max(short_side, 1.0), 1.0)) - 1)
     excess = SEARCH * width * (short_side * matrices) ** 0.4
-    return NoiseAlpha(alpha=1 + excess, low=1 + SEARCH_LOW * excess, high=1 + SEARCH_HIGH * excess)
+    low = SEARCH_LOW / 2 if kurtosis else SEARCH_LOW
+    return NoiseAlpha(alpha=1 + excess, low=1 + low * excess, high=1 + SEARCH_HIGH * excess)
 
 
 def _noise_alpha_at_peak(long_side: int, short_side: float, matrices: float, count: int, kurtosis: float) -> NoiseAlpha:
