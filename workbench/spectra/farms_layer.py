@@ -71,7 +71,7 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     pooled, full = values.flatten().sort().values, full.flatten().sort().values
     if len(pooled) > KEPT:
         remarks = [*remarks, f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept"]
-    word, reason = judged(guess.fit, values, own, windows, blocks, resolution, rules)
+    word, reason = judged(guess.fit, pooled, values, own, windows, blocks, resolution, rules)
     full = full[full > zero_threshold(full, max(rows, cols))]
     whole_fit = power_law(full, rules.xmin, resolution=resolution)
     row = shape_row(layer, rules) | {
@@ -137,6 +137,7 @@ def as_pools(values: Float[Tensor, "matrices tops lefts small"], blocks: bool) -
 
 def judged(
     fit: PowerLaw,
+    pooled: Float[Tensor, " n"],
     values: Float[Tensor, "matrices tops lefts small"],
     own: Float[Tensor, "matrices rows cols"],
     windows: Windows,
@@ -149,18 +150,16 @@ def judged(
     Slices may have a variance of their own, and so may windows, because that of a few large entries is another in each.
     A window of fewer than 20 eigenvalues would lose too much by it.
     """
-    height, width = windows.height, windows.width
+    height, width, count = windows.height, windows.width, values[..., 0].numel()
     independent = min(windows.elements / (height * width * windows.count), 1.0)  # of a window
 
     def positive(of: Tensor) -> Tensor:
-        ascending = of.flatten().sort().values
-        return ascending[ascending > zero_threshold(ascending, max(height, width))]
+        return of[of > zero_threshold(of.max()[None], max(height, width))]
 
-    def against(kurtosis: float) -> tuple[str, str]:
-        return nulls.farms_verdict(fit.alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis)
+    def verdict(alpha: float, seen: Tensor, kurtosis: float) -> tuple[str, str]:
+        return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis)
 
-    seen, count, kinds = positive(values), values[..., 0].numel(), []
-    plain = against(0.0)
+    plain, alike, kinds = verdict(fit.alpha, positive(pooled), 0.0), values, []
     if plain[0] == "no tail":
         return plain
     if count > 1 and isinstance(rules.xmin, str):
@@ -168,14 +167,17 @@ def judged(
         sums = values.sum((1, 2, 3) if small else 3, keepdim=True)
         alike = values / torch.where(sums > 0, sums, 1) * sums[sums > 0].mean()
         own_sums = int((sums > 0).sum())
-        seen, count = positive(alike), own_sums * count // sums.numel()
-        fit = mean_fit(
-            [power_law(positive(pool), rules.xmin, resolution=resolution) for pool in as_pools(alike, blocks)]
-        )
+        count = own_sums * count // sums.numel()
         if own_sums > 1:
             kinds.append(f"a variance of its own in each of {own_sums} {'matrices' if small else 'windows'}")
+
+    def against(kurtosis: float) -> tuple[str, str]:
+        pools = [positive(pool).sort().values for pool in as_pools(alike, blocks)]
+        refit = mean_fit([power_law(pool, rules.xmin, resolution=resolution) for pool in pools])
+        return verdict(refit.alpha, positive(alike).sort().values, kurtosis)
+
     pool = nulls.Pool(
-        eigenvalues=seen,
+        eigenvalues=positive(alike),
         rows=height,
         cols=width,
         matrices=count,

@@ -138,7 +138,7 @@ class Pool:
     """Eigenvalues of matrices, or of windows of them, and the entries they come from.
 
     Attributes:
-        eigenvalues: the positive λ, ascending, in float64.
+        eigenvalues: the positive λ, in any order, in float64.
         rows: rows of each matrix or window.
         cols: columns of each.
         matrices: number of these.
@@ -209,7 +209,7 @@ def noise_kurtosis(pool: Pool) -> float:
     long_side, short_side, ratio = pool.sides
     largest = LARGEST_STRETCH * math.sqrt(long_side * short_side)
     edge = largest_noise_eigenvalue(long_side, short_side, pool.matrices, EDGE_LEVEL) / long_side
-    top = relaxed(pool.eigenvalues[-1:] / pool.eigenvalues.mean(), ratio, LARGEST_STRETCH)
+    top = relaxed(pool.eigenvalues.max()[None] / pool.eigenvalues.mean(), ratio, LARGEST_STRETCH)
     if float(top) > edge or not no_wider_than_noise(pool, largest):
         return 0.0
     kurtosis = excess_kurtosis(pool.entries, pool.elements)

@@ -264,7 +264,6 @@ def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: 
     if len(slices) > 1 and isinstance(xmin, str):
         alike = nulls.of_equal_variance(slices)
         seen = positive(alike)
-        fit = power_law(seen, xmin, resolution=resolution)
         kinds.append(f"a variance of its own in each of {len(alike)} matrices")
     pool = nulls.Pool(
         eigenvalues=seen,
@@ -277,7 +276,8 @@ def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: 
     )
 
     def against(kurtosis: float) -> tuple[str, str]:
-        return nulls.verdict(fit, xmin, seen, length // times, short, len(alike), kurtosis)
+        tail = fit if alike is slices else power_law(seen, xmin, resolution=resolution)
+        return nulls.verdict(tail, xmin, seen, length // times, short, len(alike), kurtosis)
 
     return nulls.excused(plain, kinds, against, pool)
 
