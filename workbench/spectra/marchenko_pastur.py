@@ -233,7 +233,7 @@ def stretched(values: Float[Tensor, " n"], ratio: float, stretch: float) -> Floa
     Args:
         values: x = λ/(N·σ²) = 1 + q + 2√q·cos θ, also beyond the edges.
         ratio: q = M/N.
-        stretch: t, between −1 and 1: rising in x there.
+        stretch: t, from −√q/10 (±1 entries, M = 20) to 1/2: rising in x there.
 
     Source: Pan & Zhou, "Central limit theorem for signal-to-interference ratio of reduced rank linear receiver" (2008)
     for the cdf; Hwang, Lee & Schnelli, "Local law and Tracy–Widom limit for sparse sample covariance matrices" (2019)

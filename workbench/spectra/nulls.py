@@ -190,19 +190,29 @@ def excused(
 
 
 def no_wider_than_noise(pool: Pool, kurtosis: float = 0.0) -> bool:
-    """Whether ⟨λ²⟩/⟨λ⟩² is what noise has, 1 + q + (1+κ)/N, or less, up to 3.3 deviations.
-
-    One is 2/N·√(1 + (κ+2)²·(1+q)/(2·M)) over √matrices. The mean is exact for independent entries, whatever their law.
-    """
-    long_side, short_side, ratio = pool.sides
+    """Whether ⟨λ²⟩/⟨λ⟩² is what noise has, or less, up to 3.3 deviations."""
     relative = pool.eigenvalues / pool.eigenvalues.mean()
-    deviation = 2 / long_side * math.sqrt((1 + (kurtosis + 2) ** 2 * (1 + ratio) / (2 * short_side)) / pool.independent)
-    expected = 1 + ratio + (1 + kurtosis) / long_side
+    expected, deviation = second_moment(*pool.sides[:2], pool.independent, kurtosis)
     return float(relative.square().mean()) <= expected + DEVIATIONS * deviation
 
 
+def second_moment(long_side: int, short_side: float, matrices: float, kurtosis: float) -> tuple[float, float]:
+    """Mean and standard deviation of ⟨λ²⟩/⟨λ⟩² among noise: 1 + q + (1+κ)/N, and 2/N·√(1 + (κ+2)²(1+q)/2M)/√matrices.
+
+    The mean is exact but for the division: E tr(WᵀW)² = N·M·(N + M + 1 + κ) for independent entries of any law. The
+    deviation counts pairs of columns, and the squares that pairs of entries share in a row or a column.
+
+    Example:
+        >>> [round(number, 4) for number in second_moment(100, 100, 4, 0.0)]
+        [2.01, 0.0102]
+    """
+    ratio = min(short_side / long_side, 1.0)
+    shared = (kurtosis + 2) ** 2 * (1 + ratio) / (2 * short_side)
+    return 1 + ratio + (1 + kurtosis) / long_side, 2 / long_side * math.sqrt((1 + shared) / matrices)
+
+
 def noise_kurtosis(pool: Pool) -> float:
-    """Excess kurtosis κ of the entries where noise of κ ≤ √(N·M)/3 may reach ⟨λ²⟩ and the largest λ; else 0.
+    """Excess kurtosis κ of the entries where noise of κ ≤ ½·√(N·M) may reach ⟨λ²⟩ and the largest λ; else 0.
 
     Beyond, rows hold a handful of entries, or entries have no variance: no law of noise knows their spectrum.
     """

@@ -139,7 +139,7 @@ def spectrum(
 
     Misreads: α depends on the aspect ratio of the matrix (the reason for FARMS), and the search finds a tail in pure
     noise too. Compare layers of one shape, and read the verdict first. `alpha_error` takes xmin as given and
-    eigenvalues as independent; neither is true after a search. Noise with fewer than about four entries other than
+    eigenvalues as independent; neither is true after a search. Noise with fewer than about five entries other than
     zero in a row, or of no finite variance, is called a tail.
 
     Example:
