@@ -33,9 +33,7 @@ from workbench.spectra.verdicts import HEAVY, MIN_TAIL, WEAK, degenerate
 EDGE_LEVEL = 0.003  # chance that noise has an eigenvalue beyond its edge
 DEVIATIONS = 3.3  # of 1/(α − 1): two-sided chance 0.1 %
 LIGHT_KURTOSIS = -2.0  # excess kurtosis of ±1 entries, the least there is; uniform ones have −1.2, Gaussian ones 0
-LARGEST_STRETCH = (
-    1 / 3
-)  # κ/√(N·M) up to which the law of `stretched` holds: entries beyond are no noise of finite variance
+LARGEST_STRETCH = 0.5  # κ/√(N·M) up to which `stretched` is a law of noise; entries of infinite variance lie beyond
 ABOVE_VARIANCE = 5.5  # n/(α − 1) of a tail of n above a number has less variance than (ln n + this)/π²
 DISTANCE, DISTANCE_GROWTH = 1.5, math.sqrt(2) / math.pi  # 99.8 % of the distances M·√k·D: this + growth·ln M
 SEARCH = 1.2  # the searched α − 1 of noise is 1.2·(0.55 + 0.22·(√(N/M) − 1))·n^0.4, …
