@@ -13,9 +13,11 @@ import torch
 from scipy.linalg import eigvalsh_tridiagonal
 from torch import Tensor, nn
 
+import workbench as wb
 from workbench.linalg import gram_eigenvalues
 from workbench.spectra import nulls
-from workbench.spectra.norms import zero_threshold
+from workbench.spectra.entries import excess_kurtosis
+from workbench.spectra.marchenko_pastur import largest_noise_eigenvalue, relaxed
 from workbench.spectra.power_law import power_law
 
 SHAPES = [(64, 1), (256, 1), (16, 9), (64, 9), (16, 49), (9, 9)]
@@ -27,7 +29,13 @@ ENTRIES = {
     "xavier": lambda w, g: nn.init.xavier_normal_(w, generator=g),
     "truncated": lambda w, g: nn.init.trunc_normal_(w, generator=g),
     "±1": lambda w, g: nn.init.uniform_(w, -1, 1, generator=g).sign_(),
+    "30 % kept": lambda w, g: nn.init.normal_(w, generator=g).mul_(torch.rand(w.shape, generator=g) < 0.3),
+    "10 % ±1": lambda w, g: nn.init.normal_(w, generator=g).sign_().mul_(torch.rand(w.shape, generator=g) < 0.1),
+    "orthogonal + 1 %": lambda w, g: w.copy_(torch.linalg.qr(torch.randn(w.shape, generator=g)).Q).add_(
+        torch.randn(w.shape, generator=g), alpha=0.01
+    ),
 }
+KEPT = (1.0, 0.3, 0.2)  # shares of Gaussian entries
 
 
 def laws(draws: int) -> None:
@@ -78,6 +86,40 @@ def measured(spectra: list[Tensor], long_side: int, side: int, pooled: int) -> I
             yield f"{variance - math.log(max(sizes.mean() / pooled, 1)):.2f}"
 
 
+def large_entries(draws: int) -> None:
+    """The laws of entries with a kurtosis: D with and without it over its limit, the edge, the spread of ⟨λ²⟩."""
+    print("\nkept M×k aspect | κ/√NM | D/limit: κ = 0, κ; 99 % | λmax/edge: 99 % | ⟨λ²⟩: bias, spread in deviations")
+    print("  | searched α − 1 over the law's centre: 0.5, 50, 99.5 %")
+    for kept in KEPT:
+        for side, pooled, aspect in [(24, 25, 1), (24, 25, 3), (64, 9, 1), (64, 1, 4), (200, 1, 1)]:
+            found = []
+            for seed in range(draws):
+                random = torch.Generator().manual_seed(seed)
+                shape = (pooled, aspect * side, side)
+                weights = torch.randn(shape, generator=random) * (torch.rand(shape, generator=random) < kept)
+                spectra = nulls.of_equal_variance(gram_eigenvalues(weights))
+                values = spectra[spectra > 1e-9].sort().values
+                kurtosis = excess_kurtosis(weights)
+                plain, apart = (nulls.departure(values, *shape[1:], pooled, each) for each in (0.0, kurtosis))
+                stretch, ratio = kurtosis / math.sqrt(aspect) / side, 1 / aspect
+                top = float(relaxed(values[-1:] / values.mean(), ratio, stretch))
+                edge = largest_noise_eigenvalue(aspect * side, side, pooled, nulls.EDGE_LEVEL) / aspect / side
+                mean, deviation = nulls.second_moment(aspect * side, side, pooled, kurtosis)
+                moment = (float((values / values.mean()).square().mean()) - mean) / deviation
+                excess = power_law(values).alpha - 1
+                centre = nulls.noise_alpha("search", aspect * side, side, pooled).alpha - 1
+                limits = (plain.ks_distance / plain.ks_limit, apart.ks_distance / apart.ks_limit)
+                found.append((stretch, *limits, top / edge, moment, excess / centre))
+            table = np.array(found)
+            middle, high = np.median(table, 0), np.quantile(table, 0.99, 0)
+            tails = " ".join(f"{value:.2f}" for value in np.quantile(table[:, 5], [0.005, 0.5, 0.995]))
+            print(
+                f"{kept:.0%} {side}×{pooled} {aspect} | {middle[0]:.2f} | {middle[1]:.2f} {middle[2]:.2f}; {high[2]:.2f}",  # noqa: E501
+                f"| {high[3]:.2f} | {table[:, 4].mean():+.2f} {table[:, 4].std():.2f} | {tails}",
+                flush=True,
+            )
+
+
 def alarms(draws: int) -> None:
     """How often each kind of noise is called anything but `no tail`."""
     print("\nentries | layers | called something else, by rule")
@@ -97,18 +139,16 @@ def alarms(draws: int) -> None:
 
 
 def called(weights: Tensor) -> dict[str, bool]:
-    pooled, rows, cols = weights.shape
-    values = gram_eigenvalues(weights).flatten().sort().values
-    values = values[values > zero_threshold(values, rows)]
-    rules = {"search": "search", "median": "median"} | {f"{n}·mean": n * float(values.mean()) for n in NUMBERS}
-    return {
-        name: nulls.verdict(power_law(values, rule), rule, values, rows, cols, pooled)[0] != "no tail"
-        for name, rule in rules.items()
-    }
+    """What `wb.spectrum` calls something else, by rule; several matrices are the positions of a kernel."""
+    model = {"noise.weight": weights.permute(1, 2, 0) if len(weights) > 1 else weights[0]}
+    mean = float(gram_eigenvalues(weights).mean())
+    rules = {"search": "search", "median": "median"} | {f"{n}·mean": n * mean for n in NUMBERS}
+    return {name: wb.spectrum(model, xmin=rule).row("noise")["verdict"] != "no tail" for name, rule in rules.items()}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     laws(count)
+    large_entries(count)
     alarms(count)

@@ -1,5 +1,6 @@
 """Pure noise says `no tail` under every rule, through the public functions; what is not noise does not."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -120,3 +121,97 @@ def test_trained_convolutions_keep_their_tails() -> None:
     random = np.random.default_rng(0)
     heavy = torch.from_numpy(random.standard_t(2, (48, 48, 3, 3)))
     assert wb.spectrum({"conv.weight": heavy}).row("conv")["verdict"] in ("heavy", "typical")
+
+
+def drawn(seed: int, *shape: int, law: Any = None, kept: float = 1.0) -> torch.Tensor:
+    """Entries of a law of numpy's, Gaussian unless told, of which each is kept with one chance."""
+    random = np.random.default_rng(seed)
+    entries = random.standard_normal(shape) if law is None else law(random, shape)
+    return torch.from_numpy(entries * (random.random(shape) < kept))
+
+
+SPARSE = {
+    "pruned 16×16×3×3": lambda seed: drawn(seed, 16, 16, 3, 3, kept=0.4),
+    "pruned 24×24×5×5": lambda seed: drawn(seed, 24, 24, 5, 5, kept=0.3),
+    "pruned 64×24×5×5": lambda seed: drawn(seed, 64, 24, 5, 5, kept=0.3),
+    "pruned 64×64×3×3": lambda seed: drawn(seed, 64, 64, 3, 3, kept=0.2),
+    "pruned 200×100": lambda seed: drawn(seed, 200, 100, kept=0.3),
+    "pruned 400×300": lambda seed: drawn(seed, 400, 300, kept=0.15),
+    "pruned, a dead half": lambda seed: torch.cat([drawn(seed, 200, 100, kept=0.2), torch.zeros(200, 100)]),
+    "ternary 64×64×3×3": lambda seed: drawn(seed, 64, 64, 3, 3, law=KINDS["signs"], kept=0.1),
+    "ternary 300×300": lambda seed: drawn(seed, 300, 300, law=KINDS["signs"], kept=0.05),
+    "Laplace 24×24×5×5": lambda seed: drawn(seed, 24, 24, 5, 5, law=lambda random, shape: random.laplace(size=shape)),
+}
+
+
+def verdicts(make: Any, rule: Any, farms: bool = False, count: int = 8) -> list[str]:
+    model = {f"{seed}.weight": make(seed) for seed in range(count)}
+    table = wb.farms(model, xmin=rule, resamples=0) if farms else wb.spectrum(model, xmin=rule)
+    return table.frame()["verdict"].tolist()
+
+
+@pytest.mark.parametrize("rule", ["search", "median", "peak"])
+@pytest.mark.parametrize("kind", SPARSE)
+def test_noise_of_rare_large_entries_has_no_tail(kind: str, rule: Any) -> None:
+    """One in eight may be called something else: at a rate of 1 %, two would be in one of 400 such tests."""
+    assert verdicts(SPARSE[kind], rule).count("no tail") >= 7
+    if "dead" not in kind:
+        assert verdicts(SPARSE[kind], rule, farms=True).count("no tail") >= 7
+
+
+def test_the_reason_names_the_kurtosis() -> None:
+    reason = wb.spectrum({"conv.weight": SPARSE["pruned 64×64×3×3"](0)}).row("conv")["reason"]
+    assert reason.startswith(
+        "noise of a variance of its own in each of 9 matrices and entries of an excess kurtosis of"
+    )
+
+
+@pytest.mark.parametrize("rule", ["search", "median"])
+@pytest.mark.parametrize("shape", [(64, 64), (200, 100), (48, 48, 3, 3)])
+def test_kurtosis_excuses_no_infinite_variance(shape: tuple[int, ...], rule: Any) -> None:
+    student = verdicts(lambda seed: drawn(seed, *shape, law=lambda r, s: r.standard_t(2, s)), rule)
+    assert student.count("no tail") <= 1
+
+
+@pytest.mark.parametrize("rule", ["search", "median"])
+def test_kurtosis_excuses_no_rows_of_unequal_scale(rule: Any) -> None:
+    """Their κ is 3·(⟨s⁴⟩/⟨s²⟩² − 1), and so is 3/N of it in ⟨λ²⟩ where the rows put all of it."""
+
+    def make(seed: int) -> torch.Tensor:
+        scales = np.random.default_rng(100 + seed).gamma(4, 0.25, (64, 1, 1)) ** 0.5
+        return drawn(seed, 64, 64, 9) * torch.from_numpy(scales)
+
+    assert "no tail" not in verdicts(make, rule)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("shape", [(32, 32, 3, 3), (64, 24, 5, 5), (128, 64, 3), (16, 16, 3, 3)])
+def test_slices_of_unequal_variance_are_noise_under_farms_too(shape: tuple[int, ...], rule: Any) -> None:
+    scales = torch.linspace(1, 3, math.prod(shape[2:]), dtype=torch.float64).reshape(shape[2:])
+    assert verdicts(lambda seed: drawn(seed, *shape) * scales, rule, farms=True).count("no tail") >= 7
+    heavy = verdicts(lambda seed: drawn(seed, *shape, law=lambda r, s: r.standard_t(2, s)) * scales, rule, farms=True)
+    assert "no tail" not in heavy or rule == "peak"
+    released = wb.farms({"conv.weight": drawn(0, *shape) * scales}, xmin=rule, resamples=0, sampling="reference")
+    assert released.row("conv")["verdict"] == "no tail"
+
+
+@pytest.mark.parametrize("strength", [0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.5])
+@pytest.mark.parametrize(("rows", "cols"), [(128, 128), (400, 100)])
+def test_an_orthogonal_matrix_with_any_noise_has_no_searched_tail(rows: int, cols: int, strength: float) -> None:
+    def make(seed: int) -> torch.Tensor:
+        return torch.linalg.qr(drawn(seed, rows, cols)).Q + strength * drawn(1000 + seed, rows, cols)
+
+    assert set(verdicts(make, "search")) == {"no tail"}
+    ranks = torch.arange(1.0, cols + 1, dtype=torch.float64)
+    assert wb.spectrum({"fc.weight": make(0) * ranks**-0.75}).row("fc")["verdict"] in ("heavy", "typical")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("times", [2, 3])
+def test_copies_of_rows_on_the_long_side_are_one_row(times: int, rule: Any) -> None:
+    for noise in (drawn(0, 400, 100), drawn(1, 300, 300), drawn(2, 200, 100, kept=0.3)):
+        for weight in (noise.repeat(times, 1), noise.repeat_interleave(times, 0), noise.repeat(times, 1).T):
+            row = wb.spectrum({"fc.weight": weight}, xmin=rule).row("fc")
+            assert row["verdict"] == "no tail", row["reason"]
+    heavy = drawn(0, 400, 100, law=lambda r, s: r.standard_t(2, s)).repeat(times, 1)
+    assert wb.spectrum({"fc.weight": heavy}, xmin=rule).row("fc")["verdict"] != "no tail"

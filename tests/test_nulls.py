@@ -14,8 +14,10 @@ from torch import Tensor, nn
 import workbench as wb
 from workbench.linalg import gram_eigenvalues
 from workbench.spectra import nulls
+from workbench.spectra.entries import copies, excess_kurtosis
+from workbench.spectra.marchenko_pastur import marchenko_pastur_quantiles, orthogonal_edge, relaxed, stretched
 from workbench.spectra.norms import zero_threshold
-from workbench.spectra.nulls import departure, farms_verdict, noise_alpha, noise_cdf, noise_grid
+from workbench.spectra.nulls import departure, farms_verdict, noise_alpha, noise_cdf, noise_grid, second_moment
 from workbench.spectra.power_law import NO_FIT, power_law
 
 RULES = ["search", "median", "mean", "1.5 mean"]
@@ -272,16 +274,131 @@ def test_the_searched_alpha_of_noise_lies_in_its_range(long_side: int, short_sid
     assert np.median(alphas) == pytest.approx(null.alpha, rel=0.35)
 
 
-@pytest.mark.parametrize("kurtosis", [0.0, -2.0, -1.2])
+@pytest.mark.parametrize("kurtosis", [0.0, -2.0, -1.2, 3.0, 12.0])
 @pytest.mark.parametrize(("long_side", "short_side"), [(1000, 1000), (4000, 1000), (3000, 200)])
 def test_finite_noise_has_the_exact_moments_of_its_trace(long_side: int, short_side: int, kurtosis: float) -> None:
     """E tr WᵀW = NM and E tr (WᵀW)² = NM(N + M + 1 + κ) for independent entries with excess kurtosis κ."""
     grid = noise_grid(long_side, float(short_side), 100_000, kurtosis)
-    correction = (1 + kurtosis) / long_side
+    correction, second = (1 + kurtosis) / long_side, kurtosis**2 / (long_side * short_side)  # of the next order
     assert float(grid.mean()) == pytest.approx(1, abs=2e-5)
-    assert float(grid.square().mean()) - 1 - short_side / long_side == pytest.approx(correction, abs=3e-5)
+    assert float(grid.square().mean()) - 1 - short_side / long_side == pytest.approx(correction, abs=3e-5 + 2 * second)
     shares = noise_cdf(grid[1000::1000], short_side / long_side, float(short_side), kurtosis)
     assert torch.allclose(shares, (torch.arange(1000, 100_000, 1000) + 0.5).double() / 1e5, atol=3 / short_side**1.5)
+
+
+def masked(*shape: int, kept: float, seed: int = 0) -> Tensor:
+    """A pruned initialisation: Gaussian entries, each kept with one chance."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator) * (torch.rand(shape, generator=generator) < kept)
+
+
+def ternary(*shape: int, kept: float, seed: int = 0) -> Tensor:
+    return masked(*shape, kept=kept, seed=seed).sign()
+
+
+@pytest.mark.parametrize("stretch", [-math.inf, 0.0, 0.1, 0.5])
+@pytest.mark.parametrize("ratio", [1.0, 0.5, 0.02])
+def test_stretching_moves_both_edges_keeps_the_mean_and_is_undone(ratio: float, stretch: float) -> None:
+    low, high = (1 - math.sqrt(ratio)) ** 2, (1 + math.sqrt(ratio)) ** 2
+    stretch = max(stretch, -2 * math.sqrt(ratio) / 20)  # ±1 entries with M = 20, the least that is judged
+    values = torch.linspace(0, 1.5 * high, 300, dtype=torch.float64)
+    moved = stretched(values, ratio, stretch)
+    inside = values >= low
+    assert (moved[inside].diff() > 0).all()
+    torch.testing.assert_close(relaxed(moved, ratio, stretch)[inside], values[inside], rtol=1e-12, atol=1e-12)
+    ends = stretched(torch.tensor([low, high], dtype=torch.float64), ratio, stretch)
+    assert ends.tolist() == pytest.approx([low * (1 - stretch), high * (1 + stretch)])
+    law = stretched(marchenko_pastur_quantiles((torch.arange(20_000) + 0.5).double() / 20_000, ratio), ratio, stretch)
+    assert float(law.mean()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "cols", "kept"), [(64, 64, 0.3), (128, 32, 0.3), (128, 128, 0.2), (256, 256, 0.1)])
+@pytest.mark.parametrize("signs_only", [False, True])
+def test_the_spectrum_of_sparse_noise_follows_its_stretched_law(
+    rows: int, cols: int, kept: float, signs_only: bool
+) -> None:
+    """Without κ the distance is κ/(2π·M); with it of the next order, (κ/M)². A third of ±1 entries has the same κ."""
+    pooled = max(1 << 20 >> (rows * cols).bit_length(), 12)
+    matrices = ternary(pooled, rows, cols, kept=kept / 3) if signs_only else masked(pooled, rows, cols, kept=kept)
+    spectra = gram_eigenvalues(matrices)
+    values = (spectra / spectra.mean(1, keepdim=True)).flatten().sort().values
+    kurtosis = 3 / kept - 3
+    steps = (torch.arange(len(values)) + 0.5).double() / len(values)
+    apart, plain = (
+        float((noise_cdf(values, cols / rows, cols, assumed) - steps).abs().max()) for assumed in (kurtosis, 0.0)
+    )
+    chance = (nulls.DISTANCE + nulls.DISTANCE_GROWTH * math.log(cols)) / cols / math.sqrt(pooled)
+    second = (kurtosis / cols) ** 2
+    assert abs(plain - kurtosis / (2 * math.pi * cols)) < second + chance
+    assert apart < second + chance and apart < plain / 1.5
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(64, 64), (256, 64), (400, 50)])
+@pytest.mark.parametrize("kept", [1.0, 0.3])
+def test_the_second_moment_of_noise_has_its_mean_and_its_deviation(rows: int, cols: int, kept: float) -> None:
+    count = 300
+    spectra = gram_eigenvalues(masked(count, rows, cols, kept=kept))
+    relative = spectra / spectra.mean(1, keepdim=True)
+    kurtosis = 3 / kept - 3
+    expected, deviation = second_moment(rows, cols, 1, kurtosis)
+    found = relative.square().mean(1)
+    # κ differs from layer to layer and Σλ divides: at most (κ+2)·(1+q)/NM of the mean
+    division = (kurtosis + 2) * (1 + cols / rows) * 2 / (rows * cols)
+    spread = math.sqrt(max(float(found.var()) - float(sampled_kurtosis(rows * cols, kept)) / rows**2, 0))
+    assert abs(float(found.mean()) - expected) < 4 * deviation * 2 / math.sqrt(count) + division
+    assert 0.6 < spread / deviation < 1.5
+
+
+def sampled_kurtosis(count: int, kept: float) -> float:
+    """Variance of the κ of so many entries: (m8 − m4²)/n of the ratio Σw⁴/(Σw²)², by its linear part."""
+    m2, m4, m6, m8 = kept, 3 * kept, 15 * kept, 105 * kept
+    four, two, both = m8 - m4**2, m4 - m2**2, m6 - m2 * m4
+    slope = 2 * m4 / m2
+    return (four - 2 * slope * both + slope**2 * two) / m2**4 / count
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.3, 0.05])
+def test_kurtosis_is_that_of_the_entries_that_count(kept: float) -> None:
+    weight = masked(2, 300, 400, kept=kept)
+    expected = np.mean([(one**4).mean() / (one**2).mean() ** 2 - 3 for one in weight.double().numpy()])
+    assert excess_kurtosis(weight) == pytest.approx(expected)
+    assert expected == pytest.approx(3 / kept - 3, abs=5 * math.sqrt(sampled_kurtosis(240_000, kept)))
+    dead = torch.cat([weight, torch.zeros_like(weight)], 1)
+    assert excess_kurtosis(dead, 300 * 400) == pytest.approx(expected)
+    assert excess_kurtosis(1e-9 * torch.cat([weight, torch.zeros(1, 300, 400)])) == pytest.approx(expected, rel=1e-5)
+    assert excess_kurtosis(weight.bfloat16()) == pytest.approx(expected, rel=1e-2, abs=1e-2)
+    assert math.isnan(excess_kurtosis(torch.zeros(1, 3, 4)))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_copies_are_told_where_every_row_is_there_as_often(dtype: torch.dtype, sign: int) -> None:
+    weight = sign * weights(50, 20, fill=nn.init.uniform_).to(dtype)
+    dead = torch.zeros(7, 20, dtype=dtype)
+    twice = torch.cat([weight, dead, weight])
+    assert copies(weight[None]) == copies(torch.cat([weight, dead])[None]) == 1
+    assert copies(twice[None]) == copies(twice.T[None]) == copies(twice[torch.randperm(107)][None]) == 2
+    assert copies(torch.cat([twice, weight])[None]) == 3
+    assert copies(torch.cat([twice, weight[:1]])[None]) == copies(torch.cat([weight, weight[:49]])[None]) == 1
+    assert copies(torch.stack([twice, 2 * twice])) == 2
+    assert copies(torch.stack([twice, torch.cat([weight, 2 * weight, dead])])) == 1
+    assert copies(torch.zeros(2, 5, 4, dtype=dtype)) == 1
+    assert copies(torch.ones(1, 5, 4, dtype=dtype)) == 5
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.25])
+def test_the_edge_of_an_orthogonal_matrix_with_noise_is_where_its_spectrum_ends(ratio: float) -> None:
+    """Marchenko and Pastur's edge at w = 1, a semicircle's 1 + 2√Var at w → 0, and drawn matrices between."""
+    rows, cols = 800, round(800 * ratio)
+    assert orthogonal_edge(1.0, ratio) == pytest.approx((1 + math.sqrt(ratio)) ** 2)
+    assert orthogonal_edge(1e-6, ratio) == pytest.approx(1 + 2 * math.sqrt(2e-6 * ratio), abs=1e-5)
+    frame = weights(rows, cols, fill=nn.init.orthogonal_).double()
+    noise = weights(rows, cols, fill=nn.init.normal_, seed=1).double() / math.sqrt(rows)
+    for share in (0.02, 0.3, 0.7):
+        (values,) = gram_eigenvalues((math.sqrt(1 - share) * frame + math.sqrt(share) * noise)[None])
+        width = orthogonal_edge(share, ratio) - 1
+        assert float(values[-1]) - 1 == pytest.approx(width, rel=5 * cols ** (-2 / 3))  # Tracy and Widom's scale
+        assert float(values.var()) == pytest.approx(ratio * (1 - (1 - share) ** 2), rel=0.05)
 
 
 def test_a_departure_names_both_of_its_numbers() -> None:

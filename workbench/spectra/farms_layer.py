@@ -16,6 +16,7 @@ from workbench.seeds import generator
 from workbench.spectra import nulls
 from workbench.spectra.norms import zero_threshold
 from workbench.spectra.power_law import CANDIDATES, NO_FIT, SEARCH_LIMIT, PowerLaw, Xmin, power_law
+from workbench.spectra.verdicts import MIN_EIGENVALUES
 from workbench.spectra.weightwatcher import SLICE_SCALE
 from workbench.spectra.window_bootstrap import standard_error, window_bootstrap
 from workbench.spectra.windows import Windows, cover, reference, reference_blocks, window_eigenvalues
@@ -66,17 +67,13 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     blocks = sliced and rules.sampling == "reference"
     if blocks:
         full, values = full * SLICE_SCALE**2, values * SLICE_SCALE**2
-    pools = list(values.transpose(0, 1).flatten(1, 2)) if blocks else [values.flatten(0, 2)]
+    pools = as_pools(values, blocks)
     resolution = torch.finfo(tensor.dtype).eps
     guess = estimate(pools, windows, windows.disjoint * count // len(pools), layer.layer, resolution, rules)
     pooled, full = values.flatten().sort().values, full.flatten().sort().values
     if len(pooled) > KEPT:
         remarks = [*remarks, f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept"]
-    seen = pooled[pooled > zero_threshold(pooled, max(windows.height, windows.width))]
-    independent = windows.elements * count / (windows.height * windows.width)
-    word, reason = nulls.farms_verdict(
-        guess.fit.alpha, rules.xmin, seen, windows.height, windows.width, windows.count * count, independent
-    )
+    word, reason = judged(guess.fit, pooled, values, own, windows, blocks, resolution, rules)
     full = full[full > zero_threshold(full, max(rows, cols))]
     whole_fit = power_law(full, rules.xmin, resolution=resolution) if rules.full else NO_FIT
     row = shape_row(layer, rules) | {
@@ -133,6 +130,63 @@ def estimate(
     if any(one.candidates == CANDIDATES and len(of) > SEARCH_LIMIT for one, of in zip(fits, positive, strict=True)):
         remarks.append(f"{CANDIDATES} quantiles were tried as xmin")
     return Estimate(fit, error, remarks)
+
+
+def as_pools(values: Float[Tensor, "matrices tops lefts small"], blocks: bool) -> list[Float[Tensor, "windows small"]]:
+    """The eigenvalues of the windows that are fitted together: those of each row block, or all."""
+    return list(values.transpose(0, 1).flatten(1, 2)) if blocks else [values.flatten(0, 2)]
+
+
+def judged(
+    fit: PowerLaw,
+    pooled: Float[Tensor, " n"],
+    values: Float[Tensor, "matrices tops lefts small"],
+    own: Float[Tensor, "matrices rows cols"],
+    windows: Windows,
+    blocks: bool,
+    resolution: float,
+    rules: Rules,
+) -> tuple[str, str]:
+    """The verdict against noise: first of one variance and of Gaussian entries, then of what is found in them.
+
+    Slices may have a variance of their own, and so may windows, because that of a few large entries is another in each.
+    A window of fewer than 20 eigenvalues would lose too much by it.
+    """
+    height, width, count = windows.height, windows.width, values[..., 0].numel()
+    independent = min(windows.elements / (height * width * windows.count), 1.0)  # of a window
+
+    def positive(of: Tensor) -> Tensor:
+        return of[of > zero_threshold(of.max()[None], max(height, width))]
+
+    def verdict(alpha: float, seen: Tensor, kurtosis: float) -> tuple[str, str]:
+        return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis)
+
+    plain, alike, kinds = verdict(fit.alpha, positive(pooled), 0.0), values, []
+    if plain[0] == "no tail":
+        return plain
+    if count > 1 and isinstance(rules.xmin, str):
+        small = values.shape[3] < MIN_EIGENVALUES
+        sums = values.sum((1, 2, 3) if small else 3, keepdim=True)
+        alike = values / torch.where(sums > 0, sums, 1) * sums[sums > 0].mean()
+        own_sums = int((sums > 0).sum())
+        count = own_sums * count // sums.numel()
+        if own_sums > 1:
+            kinds.append(f"a variance of its own in each of {own_sums} {'matrices' if small else 'windows'}")
+
+    def against(kurtosis: float) -> tuple[str, str]:
+        pools = [positive(pool).sort().values for pool in as_pools(alike, blocks)]
+        refit = mean_fit([power_law(pool, rules.xmin, resolution=resolution) for pool in pools])
+        return verdict(refit.alpha, positive(alike).sort().values, kurtosis)
+
+    pool = nulls.Pool(
+        eigenvalues=positive(alike),
+        rows=height,
+        cols=width,
+        matrices=count,
+        independent=max(independent * count, 1.0),
+        entries=own,
+    )
+    return nulls.excused(plain, kinds, against, pool)
 
 
 def as_released(layer: Layer) -> Layer:

@@ -21,6 +21,7 @@ LEVEL = 0.01  # chance that a noise spectrum has an eigenvalue called a spike
 PASSES = 8  # fits at most; noise with some spikes settles in two or three
 GRID = 4096  # points of the cdf that start a quantile
 POLISH = 3  # Newton steps that finish it
+BISECTIONS = 40  # halvings of the interval of a least value: it is then known to about 1e-12
 
 COUNT_VARIANCE = 0.45  # a count of M stiff eigenvalues has the variance (ln M + this)/π²; benchmarks/calibrate_nulls.py
 
@@ -211,18 +212,77 @@ def angles(values: Float[Tensor, " n"], ratio: float) -> Float[Tensor, " n"]:
     return ((values - 1 - ratio) / (2 * math.sqrt(ratio))).clamp(-1, 1).acos()
 
 
-def finite_shift(angle: Float[Tensor, " n"], short_side: float, kurtosis: float = 0.0) -> Float[Tensor, " n"]:
-    """What M eigenvalues of finite noise add to the cdf: (θ/2π − ¼ − κ·sin 2θ/2π)/M.
+def finite_shift(angle: Float[Tensor, " n"], short_side: float) -> Float[Tensor, " n"]:
+    """What M eigenvalues of finite Gaussian noise add to the cdf: (θ/2π − ¼)/M. See `stretched` for other entries.
 
     Args:
         angle: θ.
         short_side: M.
-        kurtosis: excess kurtosis κ of the entries.
 
     Source: Bai & Silverstein, "CLT for linear spectral statistics of large-dimensional sample covariance matrices"
-    (2004), eq. 1.19 (real entries); Pan & Zhou (2008) for κ.
+    (2004), eq. 1.19 (real entries).
     """
-    return (angle / (2 * math.pi) - 0.25 - kurtosis / (2 * math.pi) * (2 * angle).sin()) / short_side
+    return (angle / (2 * math.pi) - 0.25) / short_side
+
+
+def stretched(values: Float[Tensor, " n"], ratio: float, stretch: float) -> Float[Tensor, " n"]:
+    """x·(1 + t·cos θ): where the eigenvalues of Gaussian noise lie once its entries have an excess kurtosis κ.
+
+    With t = κ/√(N·M) the cdf at θ moves by −κ·sin 2θ/(2π·M), both edges by the factors 1 ± t, and the mean stays 1.
+
+    Args:
+        values: x = λ/(N·σ²) = 1 + q + 2√q·cos θ, also beyond the edges.
+        ratio: q = M/N.
+        stretch: t, from −√q/10 (±1 entries, M = 20) to 1/2: rising in x there.
+
+    Source: Pan & Zhou, "Central limit theorem for signal-to-interference ratio of reduced rank linear receiver" (2008)
+    for the cdf; Hwang, Lee & Schnelli, "Local law and Tracy–Widom limit for sparse sample covariance matrices" (2019)
+    have the same upper edge. Ours: one map that has both.
+
+    Example:
+        >>> stretched(torch.tensor([0.0, 2.0, 4.0], dtype=torch.float64), 1.0, 0.25).tolist()
+        [0.0, 2.0, 5.0]
+    """
+    return values * (1 + stretch * (values - 1 - ratio) / (2 * math.sqrt(ratio)))
+
+
+def relaxed(values: Float[Tensor, " n"], ratio: float, stretch: float) -> Float[Tensor, " n"]:
+    """The inverse of `stretched`, for values ≥ 0.
+
+    Example:
+        >>> relaxed(torch.tensor([0.0, 2.0, 5.0], dtype=torch.float64), 1.0, 0.25).tolist()
+        [0.0, 2.0, 4.0]
+    """
+    square = stretch / (2 * math.sqrt(ratio))
+    slope = 1 - square * (1 + ratio)
+    return 2 * values / (slope + (slope**2 + 4 * square * values).clamp_min(0).sqrt())
+
+
+def orthogonal_edge(share: float, ratio: float) -> float:
+    """Where the law of √(1−w)·Q + √w·noise ends, Q with orthonormal columns: the least a/u² + w(1−q)/u + wq/(u(1−u)).
+
+    a = 1 − w, and u in (0, 1). It is the Marchenko–Pastur law for w = 1 and a semicircle for small w; its mean is 1 and
+    its variance q·(1 − (1−w)²).
+
+    Args:
+        share: w in [0, 1], the noise's share of the squared Frobenius norm.
+        ratio: q = M/N in (0, 1].
+
+    Source: Dozier & Silverstein, "On the empirical distribution of eigenvalues of large dimensional
+    information-plus-noise-type matrices" (2007), eq. 1.1, solved for z.
+
+    Example:
+        >>> round(orthogonal_edge(1.0, 0.25), 9), round(orthogonal_edge(0.0, 0.25), 9)
+        (2.25, 1.0)
+    """
+    signal, noise = 1 - share, share * ratio
+    low, high = 0.5, 1.0
+    for _ in range(BISECTIONS):  # the root of a slope that rises from ½ to 1
+        u = (low + high) / 2
+        rising = noise * (2 * u - 1) * u > (1 - u) ** 2 * (2 * signal + share * (1 - ratio) * u)
+        low, high = (low, u) if rising else (u, high)
+    u = low
+    return signal / u**2 + share * (1 - ratio) / u + noise / (u * (1 - u))
 
 
 def median_spread(ratio: float, short_side: float, matrices: float = 1.0) -> float:

@@ -7,12 +7,14 @@ like √(ln M)/π. What is not derived here is measured, and `benchmarks/calibra
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.spectra.entries import excess_kurtosis
 from workbench.spectra.marchenko_pastur import (
     angles,
     finite_shift,
@@ -20,7 +22,10 @@ from workbench.spectra.marchenko_pastur import (
     largest_noise_eigenvalue,
     marchenko_pastur_quantiles,
     median_spread,
+    orthogonal_edge,
+    relaxed,
     share_above,
+    stretched,
 )
 from workbench.spectra.power_law import PowerLaw, Xmin, power_law
 from workbench.spectra.verdicts import HEAVY, MIN_TAIL, WEAK, degenerate
@@ -28,10 +33,11 @@ from workbench.spectra.verdicts import HEAVY, MIN_TAIL, WEAK, degenerate
 EDGE_LEVEL = 0.003  # chance that noise has an eigenvalue beyond its edge
 DEVIATIONS = 3.3  # of 1/(α − 1): two-sided chance 0.1 %
 LIGHT_KURTOSIS = -2.0  # excess kurtosis of ±1 entries, the least there is; uniform ones have −1.2, Gaussian ones 0
+LARGEST_STRETCH = 0.5  # κ/√(N·M) up to which `stretched` is a law of noise; entries of infinite variance lie beyond
 ABOVE_VARIANCE = 5.5  # n/(α − 1) of a tail of n above a number has less variance than (ln n + this)/π²
 DISTANCE, DISTANCE_GROWTH = 1.5, math.sqrt(2) / math.pi  # 99.8 % of the distances M·√k·D: this + growth·ln M
 SEARCH = 1.2  # the searched α − 1 of noise is 1.2·(0.55 + 0.22·(√(N/M) − 1))·n^0.4, …
-SEARCH_LOW, SEARCH_HIGH = 0.3, 6.0  # … and 99 % of it lies within these multiples
+SEARCH_LOW, SEARCH_HIGH = 0.3, 6.0  # … and 99 % of it lies within these multiples, half the lower one with κ
 GRID_LIMIT = 4096  # eigenvalues of a grid, where it may be thinned
 PEAK, PEAK_FROM = 0.3, 64  # 99 % of the α − 1 of noise under `peak` exceed 0.3·min(n/64, (n/64)^¼) of that of `median`
 
@@ -86,7 +92,9 @@ class Departure:
         return f"{beyond}, {self.ks_distance:.2g} {sign} {self.ks_limit:.2g} from the Marchenko–Pastur law"
 
 
-def departure(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: int = 1) -> Departure:
+def departure(
+    eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: int = 1, kurtosis: float = 0.0
+) -> Departure:
     """The two tests of "all of it is noise": the largest eigenvalue against its edge, the cdf against its law.
 
     The scale is set by Σλ, which noise of a given variance fixes to 1 in √(N·M). Both tests together call noise
@@ -97,6 +105,7 @@ def departure(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: 
         rows: rows of each matrix.
         cols: columns of each matrix.
         matrices: number of matrices.
+        kurtosis: excess kurtosis κ of the noise's entries.
 
     Returns:
         Spikes beyond the Tracy–Widom edge of the largest of all, and D with its limit
@@ -111,9 +120,9 @@ def departure(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: 
     """
     long_side, short_side = max(rows, cols), len(eigenvalues) / matrices
     ratio = min(short_side / long_side, 1.0)
-    relative = eigenvalues / eigenvalues.mean()
-    edge = largest_noise_eigenvalue(long_side, short_side, matrices, EDGE_LEVEL) / long_side
     side = max(short_side, 1.0)
+    relative = relaxed(eigenvalues / eigenvalues.mean(), ratio, kurtosis / math.sqrt(long_side * side))
+    edge = largest_noise_eigenvalue(long_side, short_side, matrices, EDGE_LEVEL) / long_side
     limit = (DISTANCE + DISTANCE_GROWTH * math.log(side)) / math.sqrt(matrices) + abs(LIGHT_KURTOSIS) / (2 * math.pi)
     return Departure(
         num_spikes=int((relative > edge).sum()),
@@ -122,13 +131,134 @@ def departure(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Eigenvalues of matrices, or of windows of them, and the entries they come from.
+
+    Attributes:
+        eigenvalues: the positive λ, in any order, in float64.
+        rows: rows of each matrix or window.
+        cols: columns of each.
+        matrices: number of these.
+        independent: how many would hold as many entries without overlap.
+        entries: matrices that hold the entries.
+        elements: entries of one of them that count, where dead rows and columns do not; None for all.
+    """
+
+    eigenvalues: Float[Tensor, " n"]
+    rows: int
+    cols: int
+    matrices: int
+    independent: float
+    entries: Float[Tensor, "own its_rows its_cols"]
+    elements: float | None = None
+
+    @property
+    def sides(self) -> tuple[int, float, float]:
+        """N, M and q; M counts the positive eigenvalues of a matrix."""
+        long_side, short_side = max(self.rows, self.cols), max(len(self.eigenvalues) / self.matrices, 1.0)
+        return long_side, short_side, min(short_side / long_side, 1.0)
+
+
+def excused(
+    judged: tuple[str, str], kinds: Sequence[str], against: Callable[[float], tuple[str, str]], pool: Pool
+) -> tuple[str, str]:
+    """A verdict, or `no tail` where noise of other kinds explains all: of those told, then with the entries' κ too.
+
+    Args:
+        judged: the verdict against plain noise, and its reason.
+        kinds: what else the noise has; none if it is plain.
+        against: the verdict against noise of these kinds, by the excess kurtosis κ of its entries.
+        pool: what is judged.
+
+    Returns:
+        The verdict and its reason. What is wider than such noise, by ⟨λ²⟩, keeps the one it had.
+
+    Cost: O(1) where ⟨λ²⟩ or the largest λ decides; else one pass over the entries.
+    """
+    if judged[0] == "no tail":
+        return judged
+    kurtosis, tried = 0.0, judged
+    if kinds and no_wider_than_noise(pool):
+        tried = against(kurtosis)
+    if tried[0] != "no tail" and (kurtosis := noise_kurtosis(pool)):
+        kinds = [*kinds, f"entries of an excess kurtosis of {kurtosis:.2g}"]
+        tried = against(kurtosis)
+    return judged if tried[0] != "no tail" else ("no tail", f"noise of {' and '.join(kinds)}: {tried[1]}")
+
+
+def no_wider_than_noise(pool: Pool, kurtosis: float = 0.0) -> bool:
+    """Whether ⟨λ²⟩/⟨λ⟩² is what noise has, or less, up to 3.3 deviations."""
+    relative = pool.eigenvalues / pool.eigenvalues.mean()
+    expected, deviation = second_moment(*pool.sides[:2], pool.independent, kurtosis)
+    return float(relative.square().mean()) <= expected + DEVIATIONS * deviation
+
+
+def second_moment(long_side: int, short_side: float, matrices: float, kurtosis: float) -> tuple[float, float]:
+    """Mean and standard deviation of ⟨λ²⟩/⟨λ⟩² among noise: 1 + q + (1+κ)/N, and 2/N·√(1 + (κ+2)²(1+q)/2M)/√matrices.
+
+    The mean is exact but for the division: E tr(WᵀW)² = N·M·(N + M + 1 + κ) for independent entries of any law. The
+    deviation counts pairs of columns, and the squares that pairs of entries share in a row or a column.
+
+    Example:
+        >>> [round(number, 4) for number in second_moment(100, 100, 4, 0.0)]
+        [2.01, 0.0102]
+    """
+    ratio = min(short_side / long_side, 1.0)
+    shared = (kurtosis + 2) ** 2 * (1 + ratio) / (2 * short_side)
+    return 1 + ratio + (1 + kurtosis) / long_side, 2 / long_side * math.sqrt((1 + shared) / matrices)
+
+
+def noise_kurtosis(pool: Pool) -> float:
+    """Excess kurtosis κ of the entries where noise of κ ≤ ½·√(N·M) may reach ⟨λ²⟩ and the largest λ; else 0.
+
+    Beyond, rows hold a handful of entries, or entries have no variance: no law of noise knows their spectrum.
+    """
+    long_side, short_side, ratio = pool.sides
+    largest = LARGEST_STRETCH * math.sqrt(long_side * short_side)
+    edge = largest_noise_eigenvalue(long_side, short_side, pool.matrices, EDGE_LEVEL) / long_side
+    top = relaxed(pool.eigenvalues.max()[None] / pool.eigenvalues.mean(), ratio, LARGEST_STRETCH)
+    if float(top) > edge or not no_wider_than_noise(pool, largest):
+        return 0.0
+    kurtosis = excess_kurtosis(pool.entries, pool.elements)
+    return kurtosis if 0 < kurtosis <= largest and no_wider_than_noise(pool, kurtosis) else 0.0
+
+
+def of_equal_variance(eigenvalues: Float[Tensor, "matrices small"]) -> Float[Tensor, "alive small"]:
+    """λ of several matrices, each scaled to the mean of their Σλ; without those that are zero throughout."""
+    sums = eigenvalues.sum(1, keepdim=True)
+    alive = sums[:, 0] > 0
+    return eigenvalues[alive] / sums[alive] * sums[alive].mean()
+
+
+def narrower_than_noise(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: int = 1) -> bool:
+    """Whether λ vary less than those of noise and none lies beyond the edge of an orthogonal matrix with some noise.
+
+    Var(λ)/⟨λ⟩² = q·(1 − (1−w)²) has the noise's share w, and w the edge; chance has as much room there as at the edge
+    of noise, as a part of the distance from the mean.
+
+    Example:
+        >>> narrower_than_noise(torch.linspace(0.9, 1.1, 100, dtype=torch.float64), 100, 100)
+        True
+    """
+    long_side, short_side = max(rows, cols), len(eigenvalues) / matrices
+    ratio = min(short_side / long_side, 1.0)
+    relative = eigenvalues / eigenvalues.mean()
+    remaining = 1 - float(relative.square().mean() - 1) / ratio
+    if remaining <= 0:
+        return False
+    room = largest_noise_eigenvalue(long_side, short_side, matrices, EDGE_LEVEL) / long_side - 1
+    edge = orthogonal_edge(1 - math.sqrt(min(remaining, 1.0)), ratio) - 1
+    return float(relative.max()) - 1 <= edge * room / (orthogonal_edge(1.0, ratio) - 1)
+
+
 def noise_cdf(
     values: Float[Tensor, " n"], ratio: float, short_side: float, kurtosis: float = 0.0
 ) -> Float[Tensor, " n"]:
-    """The mean cdf of the eigenvalues of finite noise: Marchenko–Pastur + (θ/2π − ¼ − κ·sin 2θ/2π)/M.
+    """The mean cdf of the eigenvalues of finite noise: Marchenko–Pastur + (θ/2π − ¼)/M, stretched by κ.
 
     Args:
-        values: x = λ/(N·σ²) = 1 + q + 2√q·cos θ.
+        values: x = λ/(N·σ²).
         ratio: q = M/N.
         short_side: M.
         kurtosis: excess kurtosis κ of the entries.
@@ -138,23 +268,30 @@ def noise_cdf(
         >>> noise_cdf(torch.tensor([0.2, 1.25, 2.3], dtype=torch.float64), 0.25, 1e9).round(decimals=6).tolist()
         [0.0, 0.693869, 1.0]
     """
-    angle = angles(values, ratio)
+    angle = angles(relaxed(values, ratio, kurtosis * math.sqrt(ratio) / short_side), ratio)
     inside = (angle > 0) & (angle < math.pi)
-    return (1 - share_above(angle, ratio) + finite_shift(angle, short_side, kurtosis) * inside).clamp(0, 1)
+    return (1 - share_above(angle, ratio) + finite_shift(angle, short_side) * inside).clamp(0, 1)
 
 
 @functools.lru_cache(maxsize=256)
 def noise_grid(long_side: int, short_side: float, count: int, kurtosis: float = 0.0) -> Tensor:
     """The λ/(N·σ²) of typical noise: quantiles of `noise_cdf` at (i − ½)/count, ascending. Not to be written to."""
     ratio = min(short_side / long_side, 1.0)
+    if kurtosis:
+        return stretched(noise_grid(long_side, short_side, count), ratio, kurtosis * math.sqrt(ratio) / short_side)
     shares = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     angle = angles(marchenko_pastur_quantiles(shares, ratio), ratio)
-    moved = shares - finite_shift(angle, short_side, kurtosis)
+    moved = shares - finite_shift(angle, short_side)
     return marchenko_pastur_quantiles(moved.clamp(0.25 / count, 1 - 0.25 / count), ratio)
 
 
 def noise_alpha(
-    xmin: str | float, long_side: int, short_side: float, matrices: float = 1.0, count: int | None = None
+    xmin: str | float,
+    long_side: int,
+    short_side: float,
+    matrices: float = 1.0,
+    count: int | None = None,
+    kurtosis: float = 0.0,
 ) -> NoiseAlpha:
     """The α that a rule finds in noise, and its range.
 
@@ -167,6 +304,8 @@ def noise_alpha(
         short_side: M, the positive eigenvalues of a matrix.
         matrices: independent matrices whose eigenvalues are pooled.
         count: pooled eigenvalues, where they are more than M·matrices because windows overlap.
+        kurtosis: excess kurtosis κ of the entries; it moves the centres of `median` and a number, while κ hardly
+            moves the spread of a spectrum whose trace sets its scale.
 
     Returns:
         Centre and range.
@@ -181,30 +320,32 @@ def noise_alpha(
         (2.124, 2.107, 2.141)
     """
     if xmin == "search":
-        return _noise_alpha_searched(long_side, short_side, matrices)
+        return _noise_alpha_searched(long_side, short_side, matrices, kurtosis)
     count = max(round(short_side * matrices) if count is None else count, 2)
     if xmin == "median":
-        return _noise_alpha_kept(long_side, short_side, matrices, count)
+        return _noise_alpha_kept(long_side, short_side, matrices, count, kurtosis)
     if xmin == "peak":
-        return _noise_alpha_at_peak(long_side, short_side, matrices, count)
-    return _noise_alpha_above(float(xmin), long_side, short_side, matrices, count)
+        return _noise_alpha_at_peak(long_side, short_side, matrices, count, kurtosis)
+    return _noise_alpha_above(float(xmin), long_side, short_side, matrices, count, kurtosis)
 
 
 @functools.lru_cache(maxsize=1024)
-def _noise_alpha_kept(long_side: int, short_side: float, matrices: float, count: int) -> NoiseAlpha:
+def _noise_alpha_kept(long_side: int, short_side: float, matrices: float, count: int, kurtosis: float) -> NoiseAlpha:
     ratio, side = min(short_side / long_side, 1.0), max(short_side, 1.0)
-    grids = (noise_grid(long_side, side, _thinned(count, side), kurtosis) for kurtosis in (0.0, LIGHT_KURTOSIS))
+    grids = (noise_grid(long_side, side, _thinned(count, side), kurtosis + less) for less in (0.0, LIGHT_KURTOSIS))
     middle, other = (1 / (power_law(grid, "median").alpha - 1) for grid in grids)
     spread = median_spread(ratio, side, matrices)
     return _range(middle, DEVIATIONS * spread + abs(other - middle))
 
 
-def _noise_alpha_above(threshold: float, long_side: int, short_side: float, matrices: float, count: int) -> NoiseAlpha:
+def _noise_alpha_above(
+    threshold: float, long_side: int, short_side: float, matrices: float, count: int, kurtosis: float
+) -> NoiseAlpha:
     """α above a number: 1/(α − 1) fluctuates like the count of its tail, by √(k·(ln(n/k) + 5.5))/(π·n)."""
     side = max(short_side, 1.0)
     sizes, means = [], []
-    for kurtosis in (0.0, LIGHT_KURTOSIS):
-        grid = noise_grid(long_side, side, _thinned(count, side), kurtosis)
+    for less in (0.0, LIGHT_KURTOSIS):
+        grid = noise_grid(long_side, side, _thinned(count, side), kurtosis + less)
         fit = power_law(grid, threshold)
         sizes.append(fit.tail_size * side * matrices / len(grid))
         means.append(1 / (fit.alpha - 1) if fit.tail_size else math.nan)
@@ -215,16 +356,17 @@ def _noise_alpha_above(threshold: float, long_side: int, short_side: float, matr
     return _range(means[0], DEVIATIONS * share * means[0] + abs(means[1] - means[0]), size)
 
 
-def _noise_alpha_searched(long_side: int, short_side: float, matrices: float) -> NoiseAlpha:
-    """The searched tail of noise: it lies in the upper edge, and narrows as n grows."""
+def _noise_alpha_searched(long_side: int, short_side: float, matrices: float, kurtosis: float) -> NoiseAlpha:
+    """The searched tail of noise: it lies in the upper edge, and narrows as n grows; large entries smear it."""
     width = 0.55 + 0.22 * (math.sqrt(max(long_side / max(short_side, 1.0), 1.0)) - 1)
     excess = SEARCH * width * (short_side * matrices) ** 0.4
-    return NoiseAlpha(alpha=1 + excess, low=1 + SEARCH_LOW * excess, high=1 + SEARCH_HIGH * excess)
+    low = SEARCH_LOW / 2 if kurtosis else SEARCH_LOW
+    return NoiseAlpha(alpha=1 + excess, low=1 + low * excess, high=1 + SEARCH_HIGH * excess)
 
 
-def _noise_alpha_at_peak(long_side: int, short_side: float, matrices: float, count: int) -> NoiseAlpha:
+def _noise_alpha_at_peak(long_side: int, short_side: float, matrices: float, count: int, kurtosis: float) -> NoiseAlpha:
     """The fullest bin wanders over the bulk, and the tail with it: only a lower end is known."""
-    median = _noise_alpha_kept(long_side, short_side, matrices, count)
+    median = _noise_alpha_kept(long_side, short_side, matrices, count, kurtosis)
     size = short_side * matrices / PEAK_FROM
     low = 1 + PEAK * min(size, size**0.25) * (median.alpha - 1)
     return NoiseAlpha(alpha=low, low=low, high=math.inf)
@@ -241,7 +383,13 @@ def _range(middle: float, half: float, size: float = math.nan) -> NoiseAlpha:
 
 
 def verdict(
-    fit: PowerLaw, xmin: Xmin, eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: int = 1
+    fit: PowerLaw,
+    xmin: Xmin,
+    eigenvalues: Float[Tensor, " n"],
+    rows: int,
+    cols: int,
+    matrices: int = 1,
+    kurtosis: float = 0.0,
 ) -> tuple[str, str]:
     """The verdict on one layer's tail against noise of the layer's shape, and its reason.
 
@@ -252,11 +400,12 @@ def verdict(
         rows: rows of each matrix.
         cols: columns of each matrix.
         matrices: matrices whose eigenvalues are pooled.
+        kurtosis: excess kurtosis κ of the noise's entries.
 
     Returns:
-        `no tail` where there is too little for one or noise explains it. Else, for `search`, by WeightWatcher's folk
-        thresholds on α, `heavy` (α < 2), `typical` (2 to 6) or `weak` (α > 6); for the other rules `heavier than noise`
-        or `lighter than noise`. The reason names the numbers.
+        `no tail` where there is too little for one, noise explains it, or `search` is asked about a spectrum narrower
+        than noise. Else, for `search`, by WeightWatcher's folk thresholds on α, `heavy` (α < 2), `typical` (2 to 6) or
+        `weak` (α > 6); for the other rules `heavier than noise` or `lighter than noise`. The reason names the numbers.
 
     Cost: O(n).
 
@@ -272,15 +421,15 @@ def verdict(
     little = degenerate(fit, xmin, len(eigenvalues))
     if little is not None:
         return little
-    apart = departure(eigenvalues, rows, cols, matrices)
+    apart = departure(eigenvalues, rows, cols, matrices, kurtosis)
     threshold = float(xmin) / float(eigenvalues.mean()) if not isinstance(xmin, str) else xmin
-    null = noise_alpha(threshold, max(rows, cols), len(eigenvalues) / matrices, matrices)
+    null = noise_alpha(threshold, max(rows, cols), len(eigenvalues) / matrices, matrices, kurtosis=kurtosis)
     if xmin != "search":
         return _against_noise(fit.alpha, fit.tail_size, null, apart.num_spikes)
     quoted = f"α = {fit.alpha:.4g}; noise of this shape gives {null}"
     if apart.noise:
         return "no tail", f"{quoted}, and the spectrum is noise: {apart}"
-    if fit.alpha > null.high and apart.num_spikes == 0:
+    if apart.num_spikes == 0 and narrower_than_noise(eigenvalues, rows, cols, matrices):
         return "no tail", f"{quoted}: the spectrum is narrower than noise"
     called = "heavy" if fit.alpha < HEAVY else "typical" if fit.alpha <= WEAK else "weak"
     return called, f"a folk threshold on α; the spectrum is not noise: {apart}"
@@ -294,6 +443,7 @@ def farms_verdict(
     cols: int,
     windows: int,
     independent: float,
+    kurtosis: float = 0.0,
 ) -> tuple[str, str]:
     """The verdict on a FARMS α: noise cut into the same windows gives 2.12 at the aspect ratio 1, whatever the layer.
 
@@ -306,6 +456,7 @@ def farms_verdict(
         windows: number of windows; with a number as `xmin`, α belongs to their pooled λ.
         independent: how many windows' worth of elements they hold, the layer's elements that lie in a window over
             rows·cols: at most `windows`.
+        kurtosis: excess kurtosis κ of the noise's entries.
 
     Returns:
         `no tail`, `heavier than noise` or `lighter than noise`; for `search`, too. The reason names the numbers.
@@ -324,8 +475,8 @@ def farms_verdict(
         return little
     threshold = float(xmin) / float(eigenvalues.mean()) if not isinstance(xmin, str) else xmin
     short_side = count / windows
-    null = noise_alpha(threshold, max(rows, cols), short_side, max(min(independent, windows), 1.0), count)
-    spikes = departure(eigenvalues, rows, cols, windows).num_spikes
+    null = noise_alpha(threshold, max(rows, cols), short_side, max(min(independent, windows), 1.0), count, kurtosis)
+    spikes = departure(eigenvalues, rows, cols, windows, kurtosis).num_spikes
     return _against_noise(alpha, tail, null, spikes)
 
 

@@ -18,6 +18,7 @@ from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.spectra import details as detail_tables
 from workbench.spectra import nulls, verdicts, weightwatcher
 from workbench.spectra.details import Spectral, checked_detail, details
+from workbench.spectra.entries import copies
 from workbench.spectra.norms import alpha_weighted, entropy, live_length, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
 from workbench.weights import ModelLike
@@ -138,8 +139,8 @@ def spectrum(
 
     Misreads: α depends on the aspect ratio of the matrix (the reason for FARMS), and the search finds a tail in pure
     noise too. Compare layers of one shape, and read the verdict first. `alpha_error` takes xmin as given and
-    eigenvalues as independent; neither is true after a search. Noise means entries of one variance without rare large
-    ones: many small matrices of sparse noise (a pruned 24×24×5×5 initialisation) are called a tail.
+    eigenvalues as independent; neither is true after a search. Noise with fewer than about five entries other than
+    zero in a row, or of no finite variance, is called a tail.
 
     Example:
         >>> import torch
@@ -240,29 +241,43 @@ def layer_spectrum(
 
 
 def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: float) -> tuple[str, str]:
-    """The verdict against noise: of one variance first, then of a variance of its own for each of several matrices.
+    """The verdict against noise: first of one variance and of Gaussian entries, then of what is found in them.
 
     Dead rows and columns are no noise: the shape is that of the others. Nulls count those of the short side by the
     eigenvalues that are zero.
     """
     length, threshold, short = live_length(own), max(own.shape[1:]), min(own.shape[1:])
 
-    def against(values: Tensor, tail: PowerLaw | None) -> tuple[str, str]:
+    def positive(values: Tensor) -> Tensor:
         pooled = values.flatten().sort().values
-        positive = pooled[pooled > zero_threshold(pooled, threshold)]
-        tail = power_law(positive, xmin, resolution=resolution) if tail is None else tail
-        return nulls.verdict(tail, xmin, positive, length, short, len(values))
+        return pooled[pooled > zero_threshold(pooled, threshold)]
 
-    word, reason = against(slices, fit)
-    sums = slices.sum(1, keepdim=True)
-    if len(slices) == 1 or word == "no tail" or not isinstance(xmin, str) or not bool((sums > 0).any()):
-        return word, reason
-    alive = sums.flatten() > 0
-    alike = slices[alive] / sums[alive] * sums[alive].mean()
-    apart, why = against(alike, None)
-    if apart != "no tail":
-        return word, reason
-    return apart, f"noise of a variance of its own in each of {len(alike)} matrices: {why}"
+    seen = positive(slices)
+    plain = nulls.verdict(fit, xmin, seen, length, short, len(slices))
+    if plain[0] == "no tail":
+        return plain
+    times, alike, kinds = copies(own), slices, []
+    if times > 1:
+        kinds.append(f"{times} copies of every row")
+    if len(slices) > 1 and isinstance(xmin, str):
+        alike = nulls.of_equal_variance(slices)
+        seen = positive(alike)
+        kinds.append(f"a variance of its own in each of {len(alike)} matrices")
+    pool = nulls.Pool(
+        eigenvalues=seen,
+        rows=length // times,
+        cols=short,
+        matrices=len(alike),
+        independent=len(alike),
+        entries=own,
+        elements=length * len(seen) / len(alike),
+    )
+
+    def against(kurtosis: float) -> tuple[str, str]:
+        tail = fit if alike is slices else power_law(seen, xmin, resolution=resolution)
+        return nulls.verdict(tail, xmin, seen, length // times, short, len(alike), kurtosis)
+
+    return nulls.excused(plain, kinds, against, pool)
 
 
 def _metrics(pooled: Tensor, positive: Tensor, fit: PowerLaw) -> dict[str, Any]:
