@@ -40,3 +40,8 @@ def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
 def rows(explorer: Locator) -> Locator:
     """The rows of an explorer's table."""
     return explorer.locator(".dt-scroll-body tbody tr")
+
+
+def slider(explorer: Locator, name: str) -> Locator:
+    """The handle of a slider that can be moved."""
+    return explorer.locator(".widget-hslider", has_text=name).locator(".noUi-target:not([disabled]) .noUi-handle")

@@ -170,8 +170,8 @@ class SpectrumInputs:
             return wb.spectrum, arguments
         if self.window.value != WINDOW:
             arguments["window"] = self.window.value
-        if self.aspect_ratio.value != 1:
-            arguments["aspect_ratio"] = self.aspect_ratio.value
+        if (ratio := round(self.aspect_ratio.value, 12)) != 1:  # the page's slider says 1.5000000000000002
+            arguments["aspect_ratio"] = ratio
         return wb.farms, arguments
 
     def enable(self) -> None:

@@ -1,13 +1,15 @@
-"""Colours of the page, so that explorers follow JupyterLab's theme or a theme of their own."""
+"""What explorers bring into the page: colours that follow JupyterLab's theme or their own, and keys that they keep."""
 
 from html import escape
+from pathlib import Path
 from typing import Literal
 
+import anywidget
 import ipywidgets as ipw
 
 Theme = Literal["auto", "light", "dark"]
 
-CSS = """<style>
+CSS = """
 .wb-explorer { --wb-ink: var(--jp-ui-font-color1, #212121); --wb-quiet: var(--jp-ui-font-color2, #616161);
   --wb-paper: transparent; --wb-error: var(--jp-error-color1, #b71c1c); color: var(--wb-ink);
   background: var(--wb-paper); padding: 4px 8px 8px 8px; }
@@ -31,12 +33,17 @@ CSS = """<style>
 .wb-explorer .wb-about td:first-child { min-width: 9em; }
 .wb-explorer .wb-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 .wb-explorer .wb-code textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; opacity: 1; }
-</style>"""
+"""
 
 
-def style_sheet() -> ipw.HTML:
-    """The style sheet as a widget that takes no room."""
-    return ipw.HTML(CSS, layout=ipw.Layout(height="0", margin="0", overflow="hidden"))
+class PageStyle(anywidget.AnyWidget):
+    """The style sheet of explorers and the guard of their keys, as a widget that takes no room."""
+
+    _esm = Path(__file__).with_name("keys.js").read_text()  # anywidget never frees the widgets of a path
+    _css = CSS
+
+    def __init__(self) -> None:
+        super().__init__(layout=ipw.Layout(height="0", margin="0", overflow="hidden"))
 
 
 def status_html(text: str, *, error: bool = False) -> str:

@@ -176,11 +176,9 @@ function render({ model, el }) {
       " ": enter,
     };
     if (!keys[event.key]) return;
-    event.preventDefault();
-    event.stopPropagation(); // JupyterLab has shortcuts of its own on these keys
+    event.preventDefault(); // and JupyterLab leaves the key alone
     keys[event.key]();
   };
-  search.onkeydown = event => event.stopPropagation();
   search.oninput = () => draw(false);
 
   model.on("change:rows", rebuild);
