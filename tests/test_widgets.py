@@ -342,6 +342,43 @@ def test_arguments_set_the_controls_and_bad_ones_are_refused(checkpoint: str) ->
             Explorer(checkpoint, **bad)
 
 
+def test_a_comma_in_a_name_is_refused_with_what_to_write_instead() -> None:
+    model = {"a,b.weight": torch.eye(30), "c.weight": torch.eye(30)}
+    with pytest.raises(wb.ArgumentError, match=r"layers='a,b': the field separates names by commas.*glob with \?"):
+        Explorer(model, layers=["c", "a,b"])
+    explorer = Explorer(model, layers=["a?b"])
+    assert list(explorer.run().frame()["layer"]) == ["a,b"]
+    explorer.close()
+    assert Explorer(model, layers="a,b").call().keywords["layers"] == ["a", "b"]  # as if it were typed
+
+
+@pytest.mark.parametrize("kind", [wb.ui.SpectrumExplorer, wb.ui.CheckpointBrowser])
+def test_plotly_that_does_not_load_is_an_error_that_is_seen(
+    kind: type[wb.ui.Explorer], checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench_widgets.explorer.PAINTED", 0)
+    monkeypatch.setattr(Plot, "prepare", lambda _: 1 / 0)
+    explorer = kind(checkpoint)
+    assert explorer._later.ident is None and explorer.error is None  # nothing is loaded before it is displayed
+    explorer._repr_mimebundle_()
+    explorer._repr_mimebundle_()  # displayed twice: loaded once
+    explorer._later.join(30)
+    assert isinstance(explorer.error, ZeroDivisionError) and explorer.status.startswith("ZeroDivisionError")
+    assert 'role="alert"' in explorer.controls.line.value
+    explorer.close()
+
+
+def test_plotly_is_not_loaded_for_an_explorer_that_was_closed(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Plot] = []
+    monkeypatch.setattr(Plot, "prepare", loaded.append)
+    explorer = Explorer(checkpoint)
+    explorer._repr_mimebundle_()
+    explorer.close()
+    explorer._later.join(30)
+    explorer._prepare()
+    assert not loaded
+
+
 @pytest.mark.parametrize("kind", [wb.ui.SpectrumExplorer, wb.ui.CheckpointBrowser])
 def test_a_closed_explorer_is_freed(kind: type[wb.ui.Explorer], checkpoint: str) -> None:
     explorer = kind(checkpoint)
