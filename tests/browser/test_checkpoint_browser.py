@@ -91,7 +91,7 @@ def test_tree_click_and_statistics(shown: Any, model: Path) -> None:
     expect(item(explorer, name).locator(".wb-tree-mark")).to_have_text("NaN ∞")
     expected = wb.contents(model, layers=name)
     cells = rows(explorer).first.locator("td").all_text_contents()
-    heads = explorer.locator(".dt-scroll-head th").all_text_contents()
+    heads = explorer.locator(".wb-table thead th").all_text_contents()
     said = dict(zip(heads, cells, strict=True))
     for column in ("zeros", "nan", "infinite", "elements"):
         assert int(said[column]) == expected.row("encoder.layer.1.output.dense")[column]

@@ -35,7 +35,7 @@ def shown(lab: Any) -> Any:
 
 def test_window_and_aspect_ratio_by_keyboard(shown: Any, fresh_kernel: Callable[[str, Path], str]) -> None:
     page, explorer = shown.page, shown.page.locator(".wb-explorer")
-    explorer.get_by_label("Analyse").select_option("windows of one shape (FARMS)")
+    explorer.get_by_label("Analyse").select_option("windows (FARMS)")
     explorer.get_by_text("Code", exact=True).first.click()
     code = explorer.locator(".wb-code textarea")
     for name, key, times in (("Window", "ArrowLeft", 20), ("Aspect ratio", "ArrowRight", 2)):
@@ -65,7 +65,7 @@ def test_window_and_aspect_ratio_by_keyboard(shown: Any, fresh_kernel: Callable[
 
 def test_keys_stay_with_the_control_that_has_the_focus(shown: Any) -> None:
     page, explorer = shown.page, shown.page.locator(".wb-explorer")
-    explorer.get_by_label("Analyse").select_option("windows of one shape (FARMS)")
+    explorer.get_by_label("Analyse").select_option("windows (FARMS)")
     explorer.get_by_role("button", name="Run").click()
     expect(explorer.locator(".wb-status")).to_contain_text("3 layers (")
     explorer.get_by_role("button", name="Run").focus()
@@ -114,4 +114,40 @@ def test_rows_and_points_of_one_verdict(shown: Any, minilm: Path) -> None:
     assert {trace["name"]: len(trace["ids"]) for trace in points} == frame["verdict"].value_counts().to_dict()
     explorer.get_by_label("Show").select_option("all verdicts")
     expect(rows(explorer)).to_have_count(40)
+    assert not shown.problems
+
+
+EDGES = """element => [...element.querySelectorAll('thead th, tbody tr:first-child td')]
+  .map(cell => cell.getBoundingClientRect()).map(box => [Math.round(box.left), Math.round(box.right)])"""
+SPILLS = """() => [...document.querySelectorAll('.wb-plot')].flatMap(plot =>
+  [...plot.querySelectorAll('.gtitle, .gtitle-subtitle, .xtitle, .legendtext')]
+    .filter(text => text.getBoundingClientRect().right > plot.getBoundingClientRect().right + 1)
+    .map(text => text.textContent))"""
+
+
+def test_columns_stand_under_their_heads_and_no_text_is_cut(shown: Any) -> None:
+    page, explorer = shown.page, shown.page.locator(".wb-explorer")
+    table, plots = explorer.locator(".wb-table table"), explorer.locator(".wb-plot")
+
+    def in_line() -> None:
+        edges = table.evaluate(EDGES)
+        assert len(edges) >= 18 and edges[: len(edges) // 2] == edges[len(edges) // 2 :]
+
+    in_line()  # before the first run, when the table was made before the page showed it
+    explorer.get_by_label("Analyse").select_option("windows (FARMS)")
+    explorer.get_by_role("button", name="Run").click()
+    expect(explorer.locator(".wb-status")).to_contain_text("3 layers (")
+    expect(explorer.locator(".gtitle-subtitle").last).to_contain_text("heavier than noise")
+    bar = explorer.locator(".progress-bar").bounding_box()
+    assert bar and bar["height"] >= 6 and bar["width"] > 200
+    page.wait_for_timeout(300)
+    in_line()
+    assert page.evaluate(SPILLS) == []
+    one, other = (plots.nth(number).bounding_box() for number in (0, 1))
+    assert one and other and one["x"] == other["x"] and one["y"] < other["y"]
+    page.set_viewport_size({"width": 2200, "height": 1250})
+    page.wait_for_timeout(500)
+    one, other = (plots.nth(number).bounding_box() for number in (0, 1))
+    assert one and other and one["x"] < other["x"] and one["y"] == other["y"], "where there is room: side by side"
+    assert page.evaluate(SPILLS) == [] and all(drawn(page, number)["fits"] for number in (0, 1))
     assert not shown.problems

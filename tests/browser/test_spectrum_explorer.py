@@ -36,10 +36,10 @@ def test_tour_sort_click_and_read(tour: Any, spectrum: wb.Spectrum) -> None:
     expect(rows(explorer)).to_have_count(40)
     tour.shot("1-after-run-all")
 
-    explorer.locator(".dt-scroll-head th", has_text="alpha").first.click()
+    explorer.locator(".wb-table thead th", has_text="alpha").first.click()
     by_alpha = frame.sort_values("alpha")["layer"]
     expect(rows(explorer).first.locator("td").first).to_have_text(by_alpha.iloc[0])
-    explorer.locator(".dt-scroll-head th", has_text="alpha").first.click()
+    explorer.locator(".wb-table thead th", has_text="alpha").first.click()
     expect(rows(explorer).first.locator("td").first).to_have_text(by_alpha.iloc[-1])
 
     steepest = by_alpha.iloc[-1]
@@ -184,7 +184,7 @@ def test_live_refit_noise_and_windows(tour: Any, minilm: Path) -> None:
     above = values[values >= xmin * (1 - 1e-4)]
     assert abs(int(subtitle.split("n = ")[1].split()[0]) - len(above)) <= 1
 
-    explorer.get_by_label("Analyse").select_option("windows of one shape (FARMS)")
+    explorer.get_by_label("Analyse").select_option("windows (FARMS)")
     explorer.get_by_role("button", name="Run").click()
     expect(explorer.locator(".wb-status")).to_contain_text("windows of 100 rows at aspect ratio 1 (cover)")
     page.wait_for_timeout(1000)

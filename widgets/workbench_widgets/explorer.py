@@ -165,7 +165,7 @@ class Explorer(ipw.VBox):
             self._opened += 1
             self._job.cancel()
         self.result, self.error, self._shown = None, None, None
-        self.selection = ()
+        self.selection, self.controls.bar.value = (), 0
         try:
             model = self.model
             weights = wb.load(model.run() if isinstance(model, Call) else model)

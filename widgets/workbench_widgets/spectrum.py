@@ -16,6 +16,7 @@ from workbench_widgets.style import Theme
 
 ALPHA, ESD = "α over depth", "eigenvalue density"
 EVERY = "all verdicts"
+HEIGHT = 310  # two plots stand as high as the inputs
 SHOWN: Mapping[type[wb.Result], list[str]] = {
     wb.Spectrum: (
         "layer verdict alpha alpha_error tail_size ks_distance stable_rank entropy lambda_max rows cols depth reason"
@@ -83,8 +84,8 @@ class SpectrumExplorer(Explorer):
         super().__init__(source, theme=theme)
 
     def make_plots(self) -> dict[str, Plot]:
-        """α over depth on the left, the selected layer on the right."""
-        return {ALPHA: Plot(ALPHA, self._picked), ESD: Plot(ESD)}
+        """α over depth, then the selected layer."""
+        return {ALPHA: Plot(ALPHA, self._picked, HEIGHT), ESD: Plot(ESD, height=HEIGHT)}
 
     def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
         """What is computed, and below it how the result is looked at."""
@@ -94,14 +95,14 @@ class SpectrumExplorer(Explorer):
         )
         self._listing = False
         self.layer = ipw.Dropdown(options=[], description="Look at", tooltip="the layer that is shown", style=style)
-        self.refit = ipw.Checkbox(False, description="fit the tail anew from λ =", indent=False, style=style)
+        self.refit = ipw.Checkbox(False, description="fit the tail anew from", indent=False, style=style)
         self.refit_at = ipw.FloatLogSlider(
             value=1.0,
             base=10,
             min=-6,
             max=6,
             step=0.01,
-            description="λ",
+            description="λ =",
             disabled=True,
             readout_format=".4g",
             style=style,
