@@ -342,6 +342,43 @@ def test_arguments_set_the_controls_and_bad_ones_are_refused(checkpoint: str) ->
             Explorer(checkpoint, **bad)
 
 
+def test_a_comma_in_a_name_is_refused_with_what_to_write_instead() -> None:
+    model = {"a,b.weight": torch.eye(30), "c.weight": torch.eye(30)}
+    with pytest.raises(wb.ArgumentError, match=r"layers='a,b': the field separates names by commas.*glob with \?"):
+        Explorer(model, layers=["c", "a,b"])
+    explorer = Explorer(model, layers=["a?b"])
+    assert list(explorer.run().frame()["layer"]) == ["a,b"]
+    explorer.close()
+    assert Explorer(model, layers="a,b").call().keywords["layers"] == ["a", "b"]  # as if it were typed
+
+
+@pytest.mark.parametrize("kind", [wb.ui.SpectrumExplorer, wb.ui.CheckpointBrowser])
+def test_plotly_that_does_not_load_is_an_error_that_is_seen(
+    kind: type[wb.ui.Explorer], checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workbench_widgets.explorer.PAINTED", 0)
+    monkeypatch.setattr(Plot, "prepare", lambda _: 1 / 0)
+    explorer = kind(checkpoint)
+    assert explorer._later.ident is None and explorer.error is None  # nothing is loaded before it is displayed
+    explorer._repr_mimebundle_()
+    explorer._repr_mimebundle_()  # displayed twice: loaded once
+    explorer._later.join(30)
+    assert isinstance(explorer.error, ZeroDivisionError) and explorer.status.startswith("ZeroDivisionError")
+    assert 'role="alert"' in explorer.controls.line.value
+    explorer.close()
+
+
+def test_plotly_is_not_loaded_for_an_explorer_that_was_closed(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Plot] = []
+    monkeypatch.setattr(Plot, "prepare", loaded.append)
+    explorer = Explorer(checkpoint)
+    explorer._repr_mimebundle_()
+    explorer.close()
+    explorer._later.join(30)
+    explorer._prepare()
+    assert not loaded
+
+
 @pytest.mark.parametrize("kind", [wb.ui.SpectrumExplorer, wb.ui.CheckpointBrowser])
 def test_a_closed_explorer_is_freed(kind: type[wb.ui.Explorer], checkpoint: str) -> None:
     explorer = kind(checkpoint)
@@ -369,6 +406,17 @@ def test_windows_stand_beside_full_matrices(checkpoint: str) -> None:
     explorer.close()
 
 
+@pytest.mark.parametrize(
+    ("moved", "said"), [(1 + 2**-52, {}), (1.5 + 2**-52, {"aspect_ratio": 1.5}), (1.1, {"aspect_ratio": 1.1})]
+)
+def test_rounding_in_the_page_is_not_an_aspect_ratio(
+    explorer: wb.ui.SpectrumExplorer, moved: float, said: dict[str, float]
+) -> None:
+    explorer.inputs.analysis.value = "farms"
+    explorer.inputs.aspect_ratio.value = moved
+    assert dict(explorer.call().keywords) == said
+
+
 def test_noise_and_shuffled_elements_are_drawn_on_request(explorer: wb.ui.SpectrumExplorer) -> None:
     explorer.inputs.overlays.value = True
     explorer.run()
@@ -391,6 +439,21 @@ def test_the_slider_fits_the_tail_anew_at_once(explorer: wb.ui.SpectrumExplorer)
     assert explorer.plots[ESD].spec.csv() == wb.figure(result, "esd", layer=layer).csv()
 
 
+@pytest.mark.parametrize("analysis", ["spectrum", "farms"])
+def test_the_slider_ends_where_zeros_begin(analysis: str) -> None:
+    random, rank = torch.Generator().manual_seed(0), 5
+    factors = [torch.randint(-4, 5, shape, generator=random) for shape in ((200, rank), (rank, 200))]
+    weight = (factors[0] @ factors[1]).float()  # whole numbers: the rank is exact, and zeros are rounding of λ alone
+    explorer = Explorer({"fc.weight": weight}, analysis=analysis)
+    result = explorer.run()
+    count = rank * (result.row("fc")["windows"] if analysis == "farms" else 1)
+    values = result.eigenvalues["fc"]
+    assert float(values[-count - 1]) < 1e-9 < float(values[-count])
+    assert 10**explorer.refit_at.min == pytest.approx(float(values[-count]))
+    assert 10**explorer.refit_at.max == pytest.approx(float(values[-2]))
+    explorer.close()
+
+
 def test_rows_of_one_verdict(explorer: wb.ui.SpectrumExplorer) -> None:
     frame = explorer.run().frame()
     word = frame["verdict"][0]
@@ -398,6 +461,26 @@ def test_rows_of_one_verdict(explorer: wb.ui.SpectrumExplorer) -> None:
     assert list(shown_frame(explorer)["layer"]) == list(frame.loc[frame["verdict"] == word, "layer"])
     explorer.verdict.value = explorer.verdict.options[0]
     assert len(shown_frame(explorer)) == len(frame)
+
+
+def test_rows_of_one_verdict_select_no_other_layer(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    narrow, wide = torch.randn(4, 60, generator=random), torch.randn(80, 60, generator=random)
+    save_file({"a.weight": narrow, "b.weight": wide, "c.weight": wide.t() ** 3 @ wide}, tmp_path / "m.safetensors")
+    explorer = Explorer(tmp_path / "m.safetensors")
+    frame = explorer.run().frame()
+    assert frame["verdict"].nunique() > 1
+    explorer.selection = ("c",)
+    for word in explorer.verdict.options:
+        explorer.verdict.value = word
+        listed = frame.loc[frame["verdict"].isin([word]) | (word == explorer.verdict.options[0]), "layer"]
+        assert list(shown_frame(explorer)["layer"]) == list(explorer.layer.options) == list(listed)
+        assert explorer.selection == ("c",) and explorer.layer.value == ("c" if "c" in set(listed) else None)
+        assert explorer.plots[ESD].spec.title == "c"
+    explorer.inputs.layers.value = "b, c"  # and neither do fewer rows
+    explorer.run()
+    assert explorer.selection == ("c",) == (explorer.layer.value,)
+    explorer.close()
 
 
 def test_checkpoints_are_compared_and_walked_through(checkpoint: str, tmp_path: Path) -> None:

@@ -53,8 +53,11 @@ class Lab:
     problems: list[str] = field(default_factory=list)
 
     def write(self, notebook: str, *codes: str) -> None:
-        """Makes a notebook of code cells."""
-        cells = [nbformat.v4.new_code_cell(code) for code in codes]
+        """Makes a notebook of code cells; what begins with `# ` is a heading."""
+        cells = [
+            nbformat.v4.new_markdown_cell(code) if code.startswith("# ") else nbformat.v4.new_code_cell(code)
+            for code in codes
+        ]
         made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
         nbformat.write(made, self.folder / notebook)
 

@@ -13,6 +13,7 @@ PLOT = """index => {
   return { title: plot._fullLayout.title.text, subtitle: plot._fullLayout.title.subtitle.text,
     fits: Math.abs(plot._fullLayout.width - plot.clientWidth) < 2 && plot.clientWidth > 100,
     traces: plot._fullData.map(t => ({ name: t.name, x: numbers(t.x), y: numbers(t.y), fill: t.fill,
+                                       error: t.error_y && t.error_y.visible ? numbers(t.error_y.array) : [],
                                        z: t.z ? Array.from(t.z, numbers) : null,
                                        ids: Array.from(t.customdata || []) })) };
 }"""
@@ -34,9 +35,16 @@ def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
             np.testing.assert_allclose(np.array(shown[axis], float), values, rtol=1e-9)
         if trace.type == "scatter":
             assert shown["fill"] == (trace.fill or "none")
+            errors = trace.error_y.array if trace.error_y.array is not None else ()
+            np.testing.assert_allclose(np.array(shown["error"], float), np.array(errors, float), rtol=1e-9)
             assert shown["ids"] == list(trace.customdata if trace.customdata is not None else ())
 
 
 def rows(explorer: Locator) -> Locator:
     """The rows of an explorer's table."""
-    return explorer.locator(".dt-scroll-body tbody tr")
+    return explorer.locator(".wb-table tbody tr")
+
+
+def slider(explorer: Locator, name: str) -> Locator:
+    """The handle of a slider that can be moved."""
+    return explorer.locator(".widget-hslider", has_text=name).locator(".noUi-target:not([disabled]) .noUi-handle")

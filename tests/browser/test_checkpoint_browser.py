@@ -91,7 +91,7 @@ def test_tree_click_and_statistics(shown: Any, model: Path) -> None:
     expect(item(explorer, name).locator(".wb-tree-mark")).to_have_text("NaN ∞")
     expected = wb.contents(model, layers=name)
     cells = rows(explorer).first.locator("td").all_text_contents()
-    heads = explorer.locator(".dt-scroll-head th").all_text_contents()
+    heads = explorer.locator(".wb-table thead th").all_text_contents()
     said = dict(zip(heads, cells, strict=True))
     for column in ("zeros", "nan", "infinite", "elements"):
         assert int(said[column]) == expected.row("encoder.layer.1.output.dense")[column]
@@ -142,6 +142,32 @@ def test_module_from_the_keyboard_and_code(shown: Any, model: Path, fresh_kernel
     expect(explorer.locator('[role="treeitem"][aria-selected="true"]')).to_have_count(1)
     expect(code).to_have_value(code.input_value())
     assert "layers=['encoder.layer.1.*']" in code.input_value() and f"layer={layer!r}" in code.input_value()
+    assert not shown.problems
+
+
+def test_a_mark_leaves_the_focus_where_it_is(shown: Any) -> None:
+    page, explorer = shown.page, shown.page.locator(".wb-explorer")
+    name = "encoder.layer.1.output.dense.weight"
+    unfold(explorer, name)
+    item(explorer, name).focus()
+    page.keyboard.press("Enter")  # the tensor is looked into, and the tree drawn anew with its mark
+    expect(item(explorer, name).locator(".wb-tree-mark")).to_have_text("NaN ∞")
+    expect(item(explorer, name)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(item(explorer, "encoder.layer.1.output.dense.bias")).to_be_focused()
+    page.keyboard.press("ArrowLeft")  # and the notebook's sections stay as they are
+    expect(item(explorer, "encoder.layer.1.output.dense")).to_be_focused()
+    assert not shown.problems
+
+
+def test_a_mark_takes_no_focus_from_elsewhere(shown: Any) -> None:
+    explorer = shown.page.locator(".wb-explorer")
+    name = "encoder.layer.1.output.dense.weight"
+    unfold(explorer, name)
+    item(explorer, name).click()
+    explorer.get_by_label("Filter tensors by name").focus()
+    expect(item(explorer, name).locator(".wb-tree-mark")).to_have_text("NaN ∞")
+    expect(explorer.get_by_label("Filter tensors by name")).to_be_focused()
     assert not shown.problems
 
 

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from pypdf import PdfReader
 
 import workbench as wb
-from browser.pages import assert_drawn, drawn, rows
+from browser.pages import assert_drawn, drawn, rows, slider
 
 pytestmark = pytest.mark.browser
 
@@ -36,10 +36,10 @@ def test_tour_sort_click_and_read(tour: Any, spectrum: wb.Spectrum) -> None:
     expect(rows(explorer)).to_have_count(40)
     tour.shot("1-after-run-all")
 
-    explorer.locator(".dt-scroll-head th", has_text="alpha").first.click()
+    explorer.locator(".wb-table thead th", has_text="alpha").first.click()
     by_alpha = frame.sort_values("alpha")["layer"]
     expect(rows(explorer).first.locator("td").first).to_have_text(by_alpha.iloc[0])
-    explorer.locator(".dt-scroll-head th", has_text="alpha").first.click()
+    explorer.locator(".wb-table thead th", has_text="alpha").first.click()
     expect(rows(explorer).first.locator("td").first).to_have_text(by_alpha.iloc[-1])
 
     steepest = by_alpha.iloc[-1]
@@ -171,10 +171,9 @@ def test_live_refit_noise_and_windows(tour: Any, minilm: Path) -> None:
     assert_drawn(drawn(page, 1), wb.figure(expected, "esd", layer="encoder.layer.0.output.dense"))
 
     explorer.locator("label", has_text="fit the tail anew").locator("input").check()
-    handle = explorer.locator(".widget-hslider", has_text="λ").locator(".noUi-handle")
-    handle.focus()
+    slider(explorer, "λ").focus()
     for _ in range(20):
-        page.keyboard.press("ArrowRight")  # left would fold the notebook's section too, in JupyterLab's command mode
+        page.keyboard.press("ArrowLeft")
     expect(explorer.locator(".g-gtitle")).to_have_count(2)
     expect(explorer.locator(".js-plotly-plot").nth(1)).to_contain_text("refit at λ")
     page.wait_for_timeout(1000)
@@ -185,7 +184,7 @@ def test_live_refit_noise_and_windows(tour: Any, minilm: Path) -> None:
     above = values[values >= xmin * (1 - 1e-4)]
     assert abs(int(subtitle.split("n = ")[1].split()[0]) - len(above)) <= 1
 
-    explorer.get_by_label("Analyse").select_option("windows of one shape (FARMS)")
+    explorer.get_by_label("Analyse").select_option("windows (FARMS)")
     explorer.get_by_role("button", name="Run").click()
     expect(explorer.locator(".wb-status")).to_contain_text("windows of 100 rows at aspect ratio 1 (cover)")
     page.wait_for_timeout(1000)
@@ -227,12 +226,12 @@ def test_two_checkpoints_and_a_trajectory(lab: Any) -> None:
     assert not lab.problems
 
 
-@pytest.mark.parametrize("name", ["farms", "spectra"])
-def test_a_notebook_of_figures_runs_in_the_browser(lab: Any, name: str) -> None:
+@pytest.mark.parametrize(("name", "figures"), [("farms", 4), ("spectra", 7), ("uses", 2)])
+def test_a_notebook_of_figures_runs_in_the_browser(lab: Any, name: str, figures: int) -> None:
     lab.open(f"notebooks/{name}.ipynb")
     lab.run_all(240)
     pictures = lab.page.locator(".jp-OutputArea-output img")
-    assert pictures.count() >= 4
+    expect(pictures).to_have_count(figures)
     widths = pictures.evaluate_all("images => images.map(image => image.complete && image.naturalWidth)")
     assert all(width and width > 300 for width in widths)
     lab.shot(f"notebook-{name}")

@@ -15,7 +15,7 @@ from workbench_widgets.job import Job
 from workbench_widgets.layout import beside, code_field, parts
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
-from workbench_widgets.style import Theme, style_sheet
+from workbench_widgets.style import PageStyle, Theme
 from workbench_widgets.table import LayerRows
 
 PAINTED = 0.3  # seconds after which an explorer that is displayed has been painted
@@ -73,7 +73,7 @@ class Explorer(ipw.VBox):
         more = ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if own else None)
         inputs = [self.source, *controls, self.controls]
         super().__init__(
-            [style_sheet(), beside(inputs, list(self.plots.values()), self.LEFT, self.FLOW), self.rows, more]
+            [PageStyle(), beside(inputs, list(self.plots.values()), self.LEFT, self.FLOW), self.rows, more]
         )
         self.add_class("wb-explorer")
         self.add_class(f"wb-{theme}")
@@ -165,7 +165,7 @@ class Explorer(ipw.VBox):
             self._opened += 1
             self._job.cancel()
         self.result, self.error, self._shown = None, None, None
-        self.selection = ()
+        self.selection, self.controls.bar.value = (), 0
         try:
             model = self.model
             weights = wb.load(model.run() if isinstance(model, Call) else model)

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import ipywidgets as ipw
 
+LEAST = "560px"  # of a plot beside another: narrower ones clip their titles
+
 
 def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left: str, flow: str) -> ipw.HBox:
     """Inputs in a column of a fixed width, and plots in the room that is left of it.
@@ -12,15 +14,17 @@ def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left
         inputs: top to bottom.
         plots: in the order of `flow`.
         left: width of the inputs.
-        flow: `row` puts the plots side by side, `column` below each other.
+        flow: `row` puts the plots side by side where there is room, `column` below each other.
     """
     for one in inputs:
         one.layout.width = "calc(100% - 4px)"
     for plot in plots:
-        plot.layout.flex = "1 1 0" if flow == "row" else "0 0 auto"
+        plot.layout.flex = f"1 1 {LEAST}" if flow == "row" else "0 0 auto"
         plot.layout.min_width, plot.layout.overflow = "0", "hidden"
     column = ipw.VBox(list(inputs), layout=ipw.Layout(flex=f"0 0 {left}", min_width="0"))
-    room = ipw.Layout(flex="1 1 auto", min_width="0", display="flex", flex_flow=flow)
+    room = ipw.Layout(
+        flex="1 1 auto", min_width="0", display="flex", flex_flow=f"{flow} wrap" if flow == "row" else flow
+    )
     return ipw.HBox([column, ipw.Box(list(plots), layout=room)])
 
 

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from html import escape
+from itertools import takewhile
 from typing import Any
 
 import ipywidgets as ipw
@@ -60,13 +61,14 @@ class Plot(ipw.VBox):
         figure = spec.to_plotly()
         traces = [trace.to_plotly_json() for trace in figure.data]
         widget = self.prepare()
-        shared = min(len(widget.data), len(traces))
+        # what a trace no longer has would stay in the page, such as error bars: only those of one shape are reused
+        pairs = zip(widget.data, traces, strict=False)
+        shared = sum(1 for _ in takewhile(lambda pair: _shape(pair[0].to_plotly_json()) == _shape(pair[1]), pairs))
         with widget.batch_update():
             if len(widget.data) > shared:
                 widget.data = widget.data[:shared]
             for trace, content in zip(widget.data, traces, strict=False):
-                before = dict.fromkeys(set(trace.to_plotly_json()) - {"type", "uid"})  # None takes a property away
-                trace.update(before | content, overwrite=True)
+                trace.update(content, overwrite=True)
             widget.layout.update(
                 {"annotations": ()} | figure.layout.to_plotly_json() | {"height": self._height}, overwrite=True
             )
@@ -89,6 +91,13 @@ class Plot(ipw.VBox):
     def _clicked(self, trace: Any, points: Any, _: Any) -> None:
         if self._on_pick and points.point_inds and trace.customdata is not None:
             self._on_pick(str(trace.customdata[points.point_inds[0]]))
+
+
+def _shape(trace: Any) -> Any:
+    """Which properties a trace has, and what kind of trace it is."""
+    if not isinstance(trace, dict):
+        return None
+    return {name: value if name == "type" else _shape(value) for name, value in trace.items() if name != "uid"}
 
 
 def _blank(height: int) -> dict[str, Any]:

@@ -19,7 +19,7 @@ class RunBar(ipw.VBox):
     def __init__(self) -> None:
         self.run = ipw.Button(description="Run", button_style="primary", icon="play", tooltip="compute")
         self.cancel = ipw.Button(description="Cancel", icon="stop", disabled=True, tooltip="stop, keep what is done")
-        self.bar = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="100%", height="8px"))
+        self.bar = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="100%", height="16px"))  # half of it is margin
         self.line = ipw.HTML()
         super().__init__([ipw.HBox([self.run, self.cancel]), self.bar, self.line])
 

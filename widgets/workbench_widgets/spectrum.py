@@ -16,6 +16,7 @@ from workbench_widgets.style import Theme
 
 ALPHA, ESD = "α over depth", "eigenvalue density"
 EVERY = "all verdicts"
+HEIGHT = 310  # two plots stand as high as the inputs
 SHOWN: Mapping[type[wb.Result], list[str]] = {
     wb.Spectrum: (
         "layer verdict alpha alpha_error tail_size ks_distance stable_rank entropy lambda_max rows cols depth reason"
@@ -83,8 +84,8 @@ class SpectrumExplorer(Explorer):
         super().__init__(source, theme=theme)
 
     def make_plots(self) -> dict[str, Plot]:
-        """α over depth on the left, the selected layer on the right."""
-        return {ALPHA: Plot(ALPHA, self._picked), ESD: Plot(ESD)}
+        """α over depth, then the selected layer."""
+        return {ALPHA: Plot(ALPHA, self._picked, HEIGHT), ESD: Plot(ESD, height=HEIGHT)}
 
     def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
         """What is computed, and below it how the result is looked at."""
@@ -92,15 +93,16 @@ class SpectrumExplorer(Explorer):
         self.verdict = ipw.Dropdown(
             options=[EVERY], description="Show", tooltip="layers of one verdict in the table", style=style
         )
+        self._listing = False
         self.layer = ipw.Dropdown(options=[], description="Look at", tooltip="the layer that is shown", style=style)
-        self.refit = ipw.Checkbox(False, description="fit the tail anew from λ =", indent=False, style=style)
+        self.refit = ipw.Checkbox(False, description="fit the tail anew from", indent=False, style=style)
         self.refit_at = ipw.FloatLogSlider(
             value=1.0,
             base=10,
             min=-6,
             max=6,
             step=0.01,
-            description="λ",
+            description="λ =",
             disabled=True,
             readout_format=".4g",
             style=style,
@@ -191,21 +193,29 @@ class SpectrumExplorer(Explorer):
             self.plots[ESD].clear(str(error))
 
     def _set_slider(self) -> None:
-        """The slider goes from the smallest to the largest eigenvalue, and begins where the fit does."""
+        """The slider goes from the smallest to the last eigenvalue but one, and begins where the fit does."""
         layer = self._inside()
-        values = getattr(self.result, "eigenvalues", {}).get(layer)
-        row = self.result.row(layer) if values is not None else {}
-        positive = values[-row["rank"] :] if "rank" in row else values[values > 0] if values is not None else []
-        if len(positive) < 2 or float(positive[0]) == float(positive[-1]):
+        values = self._drawn_eigenvalues(layer)
+        if len(values) < 3 or values[-2] < values[0] * (1 + 1e-9):  # a tail has two points, and a slider two ends
             self.refit.value, self.refit.disabled = False, True
             return
         self.refit.disabled = False
-        low, high = math.log10(float(positive[0])), math.log10(float(positive[-2]))
+        row, low, high = self.result.row(layer), math.log10(values[0]), math.log10(values[-2])
         if (self.refit_at.min, self.refit_at.max) != (low, high):
             with self.refit_at.hold_trait_notifications():
                 self.refit_at.min, self.refit_at.max = min(low, self.refit_at.min), max(high, self.refit_at.max)
                 self.refit_at.value = row["xmin"] if math.isfinite(row["xmin"]) and row["xmin"] > 0 else 10**low
                 self.refit_at.min, self.refit_at.max = low, high
+
+    def _drawn_eigenvalues(self, layer: str | None) -> list[float]:
+        """The layer's eigenvalues that its histogram shows: those that are no rounding of zero."""
+        values = getattr(self.result, "eigenvalues", {}).get(layer)
+        try:
+            marks = wb.figure(self.result, "esd", layer=layer).panels[0].marks if values is not None else ()
+        except wb.FigureError:
+            return []
+        lowest = [mark.edges[0] for mark in marks if hasattr(mark, "edges")]
+        return values[values >= min(lowest) * (1 - 1e-9)].tolist() if lowest else []
 
     def _filtered(self, frame: pd.DataFrame) -> pd.DataFrame:
         columns = SHOWN[type(self.result)]
@@ -216,11 +226,13 @@ class SpectrumExplorer(Explorer):
         self.rows.show(frame)
         chosen = self.selection[0] if self.selection else None
         names = list(frame["layer"])
-        self.layer.options = names
+        self._listing = True
+        self.layer.options = names  # the drop-down chooses the first of them, which nobody has chosen
         self.layer.value = chosen if chosen in names else None
+        self._listing = False
 
     def _layer_chosen(self) -> None:
-        if self.layer.value is not None and self.layer.value not in self.selection[:1]:
+        if not self._listing and self.layer.value is not None and self.layer.value not in self.selection[:1]:
             self.selection = (self.layer.value,)
 
     def _verdict_chosen(self) -> None:

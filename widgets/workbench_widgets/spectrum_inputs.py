@@ -65,7 +65,7 @@ class SpectrumInputs:
         if analysis == FULL and (window, aspect_ratio) != (WINDOW, 1):
             raise wb.ArgumentError("window= and aspect_ratio= go with analysis='farms', which looks through windows.")
         self.analysis = ipw.Dropdown(
-            options=[("full matrices", FULL), ("windows of one shape (FARMS)", WINDOWS)],
+            options=[("full matrices", FULL), ("windows (FARMS)", WINDOWS)],
             value=analysis,
             description="Analyse",
             tooltip="the spectrum of each matrix, or of windows of one aspect ratio",
@@ -92,7 +92,7 @@ class SpectrumInputs:
         )
         self.xmin_number = ipw.FloatText(xmin if number else 1.0, description="at λ =", style=style)
         self.conv = ipw.Dropdown(
-            options=[("one matrix per kernel position", "slices"), ("one flat matrix", "flatten")],
+            options=[("per kernel position", "slices"), ("one flat matrix", "flatten")],
             value=conv,
             description="Convolutions",
             style=style,
@@ -111,7 +111,7 @@ class SpectrumInputs:
         self.compare = ipw.Text(
             ", ".join(others) if typed else "",
             description="Compare with",
-            placeholder="other checkpoints, comma-separated" if typed else f"{len(others)} models that were given",
+            placeholder="paths, comma-separated" if typed else f"{len(others)} models that were given",
             tooltip="one checkpoint to compare with, or several for a trajectory",
             continuous_update=False,
             style=style,
@@ -170,8 +170,8 @@ class SpectrumInputs:
             return wb.spectrum, arguments
         if self.window.value != WINDOW:
             arguments["window"] = self.window.value
-        if self.aspect_ratio.value != 1:
-            arguments["aspect_ratio"] = self.aspect_ratio.value
+        if (ratio := round(self.aspect_ratio.value, 12)) != 1:  # the page's slider says 1.5000000000000002
+            arguments["aspect_ratio"] = ratio
         return wb.farms, arguments
 
     def enable(self) -> None:

@@ -1,26 +1,34 @@
-"""Colours of the page, so that explorers follow JupyterLab's theme or a theme of their own."""
+"""What explorers bring into the page: colours that follow JupyterLab's theme or their own, and keys that they keep."""
 
 from html import escape
+from pathlib import Path
 from typing import Literal
 
+import anywidget
 import ipywidgets as ipw
 
 Theme = Literal["auto", "light", "dark"]
 
-CSS = """<style>
+CSS = """
 .wb-explorer { --wb-ink: var(--jp-ui-font-color1, #212121); --wb-quiet: var(--jp-ui-font-color2, #616161);
-  --wb-paper: transparent; --wb-error: var(--jp-error-color1, #b71c1c); color: var(--wb-ink);
+  --wb-paper: transparent; --wb-under: var(--jp-layout-color0, #ffffff);
+  --wb-error: var(--jp-error-color1, #b71c1c); color: var(--wb-ink);
   background: var(--wb-paper); padding: 4px 8px 8px 8px; }
-.wb-explorer.wb-light { --wb-ink: #212121; --wb-quiet: #616161; --wb-paper: #ffffff; --wb-error: #b71c1c;
-  --jp-widgets-label-color: #212121; --jp-ui-font-color1: #212121; color-scheme: light; }
-.wb-explorer.wb-dark { --wb-ink: #e6e6e6; --wb-quiet: #b0b0b0; --wb-paper: #161616; --wb-error: #ff8a80;
-  --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark; }
+.wb-explorer.wb-light { --wb-ink: #212121; --wb-quiet: #616161; --wb-paper: #ffffff; --wb-under: #ffffff;
+  --wb-error: #b71c1c; --jp-widgets-label-color: #212121; --jp-ui-font-color1: #212121; color-scheme: light; }
+.wb-explorer.wb-dark { --wb-ink: #e6e6e6; --wb-quiet: #b0b0b0; --wb-paper: #161616; --wb-under: #161616;
+  --wb-error: #ff8a80; --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark; }
 .wb-explorer .js-plotly-plot text { fill: var(--wb-ink) !important; }
 .wb-explorer .js-plotly-plot .legend .bg { fill: transparent !important; }
 .wb-explorer table.dataTable, .wb-explorer .dt-container { color: var(--wb-ink); }
+.wb-explorer .itables_anywidget, .wb-explorer .dt-container { background: transparent !important; }
+.wb-explorer .wb-table { overflow: hidden; }
+.wb-explorer .dt-layout-table > .dt-layout-cell { max-height: 340px; overflow: auto; }
+.wb-explorer .dt-layout-table thead th { position: sticky; top: 0; z-index: 1; background: var(--wb-under); }
 .wb-explorer .wb-status { color: var(--wb-quiet); min-height: 1.4em; line-height: 1.35; }
 .wb-explorer .wb-error { color: var(--wb-error); font-weight: 600; white-space: pre-wrap; line-height: 1.35; }
 .wb-explorer .widget-html-content { min-width: 0; overflow-wrap: anywhere; }
+.wb-explorer .wb-plot { padding-left: 8px; }
 .wb-explorer .wb-plot-name { color: var(--wb-quiet); font-size: 12px; }
 .wb-explorer .wb-about { max-height: 320px; overflow: auto; font-size: 12px; line-height: 1.5; }
 .wb-explorer .wb-about h4 { margin: 8px 0 2px 0; font-size: 12px; }
@@ -31,12 +39,17 @@ CSS = """<style>
 .wb-explorer .wb-about td:first-child { min-width: 9em; }
 .wb-explorer .wb-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 .wb-explorer .wb-code textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; opacity: 1; }
-</style>"""
+"""
 
 
-def style_sheet() -> ipw.HTML:
-    """The style sheet as a widget that takes no room."""
-    return ipw.HTML(CSS, layout=ipw.Layout(height="0", margin="0", overflow="hidden"))
+class PageStyle(anywidget.AnyWidget):
+    """The style sheet of explorers and the guard of their keys, as a widget that takes no room."""
+
+    _esm = Path(__file__).with_name("keys.js").read_text()  # anywidget never frees the widgets of a path
+    _css = CSS
+
+    def __init__(self) -> None:
+        super().__init__(layout=ipw.Layout(height="0", margin="0", overflow="hidden"))
 
 
 def status_html(text: str, *, error: bool = False) -> str:

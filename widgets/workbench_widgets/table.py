@@ -8,12 +8,10 @@ import pandas as pd
 import traitlets
 from itables.widget import ITable
 
+# No scrolling by DataTables: it puts the header into a table of its own, and sizes that before the page shows it.
 OPTIONS: dict[str, Any] = {
     "select": "os",  # a click selects one row, a click with Ctrl one more
     "paging": False,
-    "scrollY": "320px",
-    "scrollX": True,
-    "scrollCollapse": True,
     "maxBytes": 0,
     "showIndex": False,
     "autoWidth": False,

@@ -89,6 +89,7 @@ function render({ model, el }) {
     if (node !== null) {
       line.dataset.more = rows[node][PATH];
       line.tabIndex = focus === ~node ? 0 : -1;
+      line.onfocus = () => { focus = ~node; };
       line.onclick = () => extend(node);
     }
     return line;
@@ -131,6 +132,7 @@ function render({ model, el }) {
       line.append(fold, span("name", name));
       if (marks[path]) line.append(span("mark", marks[path]));
       line.append(span("about", about), span("size", size));
+      line.onfocus = () => { focus = node; }; // a screen reader puts it where it likes
       line.onclick = event => choose(node, event.ctrlKey || event.metaKey);
       line.ondblclick = () => toggle(node);
       return line;
@@ -176,11 +178,9 @@ function render({ model, el }) {
       " ": enter,
     };
     if (!keys[event.key]) return;
-    event.preventDefault();
-    event.stopPropagation(); // JupyterLab has shortcuts of its own on these keys
+    event.preventDefault(); // and JupyterLab leaves the key alone
     keys[event.key]();
   };
-  search.onkeydown = event => event.stopPropagation();
   search.oninput = () => draw(false);
 
   model.on("change:rows", rebuild);
