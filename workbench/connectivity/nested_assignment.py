@@ -13,9 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.connectivity.structure import Structure
-from workbench.linalg.assignment import assignment
+from workbench.linalg.assignment import assignment, raised_prices
 
 Orders: TypeAlias = dict[str, Tensor]
+Prices: TypeAlias = dict[str, Float[np.ndarray, " units"]]
 Floats: TypeAlias = Float[np.ndarray, "..."]
 
 CHUNK = 1 << 22  # elements upcast at a time
@@ -86,12 +87,13 @@ class Solution:
     gain: float
 
 
-def solved(gains: Gains, orders: Mapping[str, Tensor], structure: Structure) -> Solution:
+def solved(gains: Gains, orders: Mapping[str, Tensor], structure: Structure, prices: Prices | None = None) -> Solution:
     """The best order of a group, exactly; with groups within it, exactly if no two of them share a tensor.
 
     The worth of giving place i to unit j is that of the best inner orders for this pair: one assignment per pair and
     inner group, then one over the pairs. Inner groups that share a tensor (repeated queries and values) are improved in
-    turn from where they are, so that the result is never worse than what was.
+    turn from where they are, so that the result is never worse than what was. `prices` are kept from one time
+    to the next, for speed.
     """
     parts = {key: part.cpu().numpy() for key, part in gains.parts.items()}
     size = gains.sizes[gains.root]
@@ -112,7 +114,13 @@ def solved(gains: Gains, orders: Mapping[str, Tensor], structure: Structure) -> 
         worth[i, j] += _worth(pair, chosen)
         for group, order in chosen.items():
             best[group][i, j] = order
-    order = outer if frozen else assignment(worth)
+    if frozen:
+        order = outer
+    else:
+        known = None if prices is None else prices.get(gains.root)
+        order = assignment(worth, known)
+        if prices is not None:
+            prices[gains.root] = raised_prices(worth, order, known)
     gain = float(worth[np.arange(size), order].sum() - current)
     found: Orders = {} if frozen else {gains.root: torch.from_numpy(order.copy())}
     for group in gains.inner:

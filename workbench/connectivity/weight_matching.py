@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from workbench.connectivity.kept_gains import KeptGains
 from workbench.connectivity.layout import groups_of, iter_blocks, permuted
-from workbench.connectivity.nested_assignment import Gains, Orders, solved
+from workbench.connectivity.nested_assignment import Orders, Prices, solved
 from workbench.connectivity.structure import Structure
 from workbench.errors import ArgumentError
 from workbench.progress import Progress, ProgressCallback
 from workbench.weights import Weights
 
 NO_GAIN = 1e-12  # relative to the objective; below it a change is rounding
-MOST_SWEEPS = 100
+MOST_SWEEPS = 1000
 CHUNK = 1 << 22  # elements upcast at a time
 
 
@@ -80,6 +81,8 @@ class WeightMatching:
         self, structure: Structure, a: Callable[[str], Tensor], b: Callable[[str], Tensor], device: torch.device
     ) -> None:
         self.structure, self.a, self.b, self.device = structure, a, b, device
+        self.gains = KeptGains(structure, a, b, device)
+        self.prices: Prices = {}
         self.inner: dict[str, list[str]] = {root: [] for root in structure.sizes if root not in structure.within}
         for group, outer in structure.within.items():
             if group in structure.free:
@@ -104,19 +107,6 @@ class WeightMatching:
     def family(self, root: str) -> list[str]:
         """A group and those within it."""
         return [root, *self.inner[root]]
-
-    def gains(self, root: str, orders: Orders, names: Iterable[str]) -> Gains:
-        """What each assignment of a group's units is worth, all other groups as they are."""
-        gains = Gains(root, self.inner[root], self.structure.sizes)
-        family = set(self.family(root))
-        others = {group: order for group, order in orders.items() if group not in family}
-        for name in names:
-            layout = self.structure.layouts[name]
-            own = self.a(name).to(self.device)
-            other = permuted(self.b(name).to(self.device), layout, others, self.structure.within)
-            for mine, yours in zip(iter_blocks(own, layout), iter_blocks(other, layout), strict=True):
-                gains.add(mine.tensor, yours.tensor, mine.groups, orders)
-        return gains
 
     def objective(self, orders: Orders, names: Iterable[str] | None = None) -> float:
         """Σ⟨A, π(B)⟩ over parameters, in float64."""
@@ -210,17 +200,25 @@ class WeightMatching:
         for done, (root, names) in enumerate(self.settled_order()):
             report(root, done, 0)
             if names:
-                orders.update(solved(self.gains(root, orders, names), orders, self.structure).orders)
+                orders.update(
+                    solved(
+                        self.gains(root, self.inner[root], orders, names), orders, self.structure, self.prices
+                    ).orders
+                )
         if self.objective(orders) > state.objective:
             state.orders.update(orders)
 
     def _improve(self, root: str, orders: Orders) -> float:
-        """Solves one group in place; the gain in the objective, 0 where nothing better was found."""
-        found = solved(self.gains(root, orders, self.tensors[root]), orders, self.structure)
+        """Improves one group in place; the gain in the objective, 0 where nothing better was found."""
+        names = self.tensors[root]
+        if self.inner[root] or root in self.quadratic:
+            gains = self.gains(root, self.inner[root], orders, names)
+        else:
+            gains = self.gains.current(root, orders, names)
+        found = solved(gains, orders, self.structure, self.prices)
         if found.gain <= 0:
             return 0.0
         if root in self.quadratic:
-            names = self.tensors[root]
             gain = self.objective({**orders, **found.orders}, names) - self.objective(orders, names)
             if gain <= 0:
                 return 0.0
