@@ -16,6 +16,7 @@ from workbench.connectivity.layout import groups_of
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.resolution import Resolved, resolved
 from workbench.connectivity.structure import AXIS_COLUMNS, Structure
+from workbench.connectivity.templates import from_template
 from workbench.connectivity.tracing import Trace, as_arguments, held_outputs, traced
 from workbench.errors import ArgumentError
 from workbench.results import Column, Result, versions
@@ -23,7 +24,7 @@ from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, iter_batches
 from workbench.runtime.borrowing import check_module, lent, name_of
 from workbench.seeds import generator
-from workbench.weights import ModelLike, Weights
+from workbench.weights import ModelLike, Weights, load
 
 PROVED = "its function was seen unchanged under random permutations"
 GROUP_COLUMNS: Mapping[str, Column] = {
@@ -117,6 +118,7 @@ def permutation_groups(
     *,
     outputs: Sequence[str | int] | str | None = None,
     template: str | None = None,
+    heads: int | None = None,
     seed: int = 0,
 ) -> PermutationGroups:
     """Which units of a network may change places: f(x; π(θ)) = f(x; θ) for every product π of these permutations.
@@ -135,6 +137,8 @@ def permutation_groups(
         outputs: names or positions of the outputs that must stay as they are; None for all of them. A BERT whose pooled
             output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
         template: for a checkpoint without code, which architecture it is of; None tells it from names and config.json.
+        heads: for a checkpoint of a transformer without a config.json beside it, the number of (query) heads of a
+            layer, which shapes do not tell.
         seed: of the permutations and values with which the function is checked.
 
     Returns:
@@ -167,7 +171,13 @@ def permutation_groups(
         example_inputs = example_inputs if example_inputs is not None else _first_inputs(module_or_weights)
         module_or_weights = module_or_weights.module
     if not isinstance(module_or_weights, nn.Module):
-        raise ArgumentError("permutation_groups needs a module.")
+        if example_inputs is not None:
+            raise ArgumentError("example_inputs go with a module: a checkpoint without code cannot be run.")
+        return _by_template(load(module_or_weights), template, names, heads, begin)
+    if template is not None or heads is not None:
+        raise ArgumentError(
+            "template and heads go with a checkpoint without code; a module tells both: leave them out."
+        )
     module = module_or_weights
     check_module(module)
     if example_inputs is None:
@@ -201,6 +211,30 @@ def permutation_groups(
     notes = [] if meta["verified"] else [str(meta["proof"])]
     notes += [f"{name}: {why}, so all that it touches keeps its order" for name, (why, _) in trace.unknown.items()]
     return PermutationGroups(tables=tables, meta=meta | ({"notes": notes} if notes else {}))
+
+
+def _by_template(
+    weights: Weights, template: str | None, outputs: Sequence[str | int] | None, heads: int | None, begin: float
+) -> PermutationGroups:
+    """The groups that a template tells: nothing was run."""
+    found = from_template(weights, template, outputs, heads)
+    groups, axes = group_tables(found.found, found.trace, found.shapes)
+    proof = f"made from a template ({found.name}): its function was not checked"
+    meta = weights.provenance(
+        "permutation_groups",
+        outputs=None if outputs is None else list(map(str, outputs)),
+        template=found.name,
+        heads=found.heads,
+    )
+    meta |= {"verified": False, "proof": proof, "seconds": time.perf_counter() - begin}
+    meta["notes"] = [*meta["notes"], proof, *found.notes]
+    tables = {
+        "groups": groups,
+        "axes": axes,
+        "frozen": _frozen(axes),
+        "unknown": PermutationGroups.columns("unknown", []),
+    }
+    return PermutationGroups(tables=tables, meta=meta)
 
 
 def _stored(module: nn.Module) -> dict[str, Tensor]:
