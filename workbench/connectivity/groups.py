@@ -126,7 +126,9 @@ def permutation_groups(
     The module is traced with torch.export. Every axis of every tensor is a product or concatenation of leaves; what an
     operation lines up is made one leaf (union-find); inputs, outputs, kernel positions, vocabularies and what meets
     constants that differ from position to position keep their order. An operation that is not known freezes all that it
-    touches and is told in the table `unknown`: safe, and never wrong. A group g lies *within* h where every tensor with
+    touches and is told in the table `unknown`: safe, and never wrong. A checkpoint without code is read by a template of
+    its architecture (bert, gpt2, llama, vit, resnet) as the module would be with all outputs held: where no task's head
+    is stored or tied, the residual stream is an output and keeps its order. Such groups are never verified. A group g lies *within* h where every tensor with
     g has h beside it, as the units of a head: then each unit of h orders g in its own way.
 
     Args:
@@ -134,9 +136,10 @@ def permutation_groups(
             for which `template` tells the architecture.
         example_inputs: what the module takes: a tensor, a tuple of positional arguments, or a dict of named ones. Only
             its shapes matter.
-        outputs: names or positions of the outputs that must stay as they are; None for all of them. A BERT whose pooled
+        outputs: names or positions of the outputs that must stay as they are; None for all of them. Of a checkpoint
+            without code, "logits" says that a head is tied to the embeddings though it is not stored. A BERT whose pooled
             output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
-        template: for a checkpoint without code, which architecture it is of; None tells it from names and config.json.
+        template: for a checkpoint without code, which architecture it is of; None tells it from the names.
         heads: for a checkpoint of a transformer without a config.json beside it, the number of (query) heads of a
             layer, which shapes do not tell.
         seed: of the permutations and values with which the function is checked.
@@ -147,11 +150,12 @@ def permutation_groups(
         relative change is in `.meta["function_error"]`.
 
     Raises:
-        ArgumentError: torch.export cannot follow the module, the inputs do not fit, there is no such output, or no
-            template fits.
+        ArgumentError: torch.export cannot follow the module, the inputs do not fit, or there is no such output; no
+            template fits, or several, a tensor is not in it, or the number of heads is needed or does not divide.
         SourceTypeError: it is neither a module nor a checkpoint.
 
-    Cost: torch.export, one pass over its graph and two forward passes; a copy of the parameters.
+    Cost: torch.export, one pass over its graph and two forward passes; a copy of the parameters. A template: names and
+    shapes.
 
     Source: ours; the algebra follows the symmetries in Ainsworth et al. (Git Re-Basin, arXiv 2209.04836, section 3),
     written there by hand for each architecture.
