@@ -227,7 +227,7 @@ def test_a_template_says_what_the_trace_finds(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_random_permutations_leave_the_function(name: str) -> None:
     found = permutation_groups(network(name).state_dict(), heads=heads(name))
-    assert len(found.structure.free) >= 5
+    assert len(found.structure.free) >= 4
     assert change(name, found) < 1e-10
 
 
@@ -258,7 +258,7 @@ def test_an_axis_dropped_from_a_template_is_caught(name: str, monkeypatch: pytes
                 assert layouts(found) != layouts(traced(name))
                 assert change(name, found) > 1e-4, pattern
                 caught += 1
-    assert caught >= 16
+    assert caught >= 15
 
 
 def rewritten(name: str, changes: dict[str, str]) -> dict[str, str]:

@@ -126,10 +126,12 @@ def permutation_groups(
     The module is traced with torch.export. Every axis of every tensor is a product or concatenation of leaves; what an
     operation lines up is made one leaf (union-find); inputs, outputs, kernel positions, vocabularies and what meets
     constants that differ from position to position keep their order. An operation that is not known freezes all that it
-    touches and is told in the table `unknown`: safe, and never wrong. A checkpoint without code is read by a template of
-    its architecture (bert, gpt2, llama, vit, resnet) as the module would be with all outputs held: where no task's head
-    is stored or tied, the residual stream is an output and keeps its order. Such groups are never verified. A group g lies *within* h where every tensor with
+    touches and is told in the table `unknown`: safe, and never wrong. A group g lies *within* h where every tensor with
     g has h beside it, as the units of a head: then each unit of h orders g in its own way.
+
+    A checkpoint without code is read by a template of its architecture (bert, gpt2, llama, vit, resnet), as its module
+    would be with all outputs held: where no head is stored or tied, the residual stream is an output and keeps its
+    order. Such groups are never verified.
 
     Args:
         module_or_weights: a module; an evaluator, whose module and first batch are taken; or a checkpoint without code,
@@ -137,8 +139,8 @@ def permutation_groups(
         example_inputs: what the module takes: a tensor, a tuple of positional arguments, or a dict of named ones. Only
             its shapes matter.
         outputs: names or positions of the outputs that must stay as they are; None for all of them. Of a checkpoint
-            without code, "logits" says that a head is tied to the embeddings though it is not stored. A BERT whose pooled
-            output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
+            without code, "logits" says that a head is tied to the embeddings though it is not stored. A BERT whose
+            pooled output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
         template: for a checkpoint without code, which architecture it is of; None tells it from the names.
         heads: for a checkpoint of a transformer without a config.json beside it, the number of (query) heads of a
             layer, which shapes do not tell.
