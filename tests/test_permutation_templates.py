@@ -289,6 +289,7 @@ SPELLINGS = {
         {r"LayerNorm\.weight": "LayerNorm.gamma", r"LayerNorm\.bias": "LayerNorm.beta"},
     ),
     "BERT in sentence-transformers": ("bert", {"^": "0.auto_model."}),
+    "Llama in sentence-transformers": ("llama body", {"^": "0.auto_model."}),
     "Llama in a wrapper": ("llama", {"^": "inner."}),
     "ResNet in a wrapper": ("torchvision's", {"^": "net."}),
 }

@@ -43,7 +43,8 @@ class Template:
         head_rows: heads, whose names lack the last part of the prefix (`bert.`).
         outputs: what the network gives where it has no head → axis.
         ties: further name → first name of tensors that may be one.
-        tied_head: whether all of a head may be tied, so that a checkpoint need not show it.
+        tied_head: where all of a head may be tied, so that a checkpoint need not show it: what the models with such a
+            head call the rest; a prefix that ends so tells of the head.
         heads: where config.json has the number of heads; empty if there are none.
         sizes: group → number of units, where shapes do not tell it.
         notes: what was taken for granted.
@@ -55,7 +56,7 @@ class Template:
     head_rows: Rows
     outputs: Rows
     ties: Rows = field(default_factory=dict)
-    tied_head: bool = False
+    tied_head: str = ""
     heads: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -123,7 +124,7 @@ GPT2 = Template(
     head_rows={"(lm_head|score).weight": "classes, stream", **_linear("(classifier|qa_outputs)", "classes")},
     outputs={"last_hidden_state": "stream"},
     ties={"lm_head.weight": "wte.weight"},
-    tied_head=True,
+    tied_head="transformer.",
     heads="n_head",
 )
 
@@ -153,7 +154,7 @@ LLAMA = Template(
     head_rows={"lm_head.weight": "classes, stream", **_linear("(score|qa_outputs)", "classes")},
     outputs={"last_hidden_state": "stream"},
     ties={"lm_head.weight": "embed_tokens.weight"},
-    tied_head=True,
+    tied_head="model.",
     heads="num_attention_heads",
     fitted=_llama,
 )

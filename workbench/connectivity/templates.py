@@ -163,9 +163,14 @@ def _head(
     """Whether a head reads the stream, and whether it is one that is tied and not stored."""
     if any(row.head for row in rows.values()):
         return True, False
-    named = any(one.endswith(("LMHeadModel", "ForCausalLM")) for one in config.get("architectures") or ())
+    if not table.tied_head:
+        return False, False
+    if classes := config.get("architectures"):
+        named = any(one.endswith(("LMHeadModel", "ForCausalLM")) for one in classes)
+    else:
+        named = f".{prefix}".endswith(f".{table.tied_head}")
     asked = outputs is not None and "logits" in outputs
-    tied = table.tied_head and (asked or (bool(prefix or named) and config.get("tie_word_embeddings") is not False))
+    tied = asked or (named and config.get("tie_word_embeddings") is not False)
     return tied, tied
 
 
