@@ -16,6 +16,7 @@ from workbench.connectivity.layout import groups_of
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.resolution import Resolved, resolved
 from workbench.connectivity.structure import AXIS_COLUMNS, Structure
+from workbench.connectivity.templates import from_template
 from workbench.connectivity.tracing import Trace, as_arguments, held_outputs, traced
 from workbench.errors import ArgumentError
 from workbench.results import Column, Result, versions
@@ -23,7 +24,7 @@ from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, iter_batches
 from workbench.runtime.borrowing import check_module, lent, name_of
 from workbench.seeds import generator
-from workbench.weights import ModelLike, Weights
+from workbench.weights import ModelLike, Weights, load
 
 PROVED = "its function was seen unchanged under random permutations"
 GROUP_COLUMNS: Mapping[str, Column] = {
@@ -117,6 +118,7 @@ def permutation_groups(
     *,
     outputs: Sequence[str | int] | str | None = None,
     template: str | None = None,
+    heads: int | None = None,
     seed: int = 0,
 ) -> PermutationGroups:
     """Which units of a network may change places: f(x; π(θ)) = f(x; θ) for every product π of these permutations.
@@ -127,14 +129,21 @@ def permutation_groups(
     touches and is told in the table `unknown`: safe, and never wrong. A group g lies *within* h where every tensor with
     g has h beside it, as the units of a head: then each unit of h orders g in its own way.
 
+    A checkpoint without code is read by a template of its architecture (bert, gpt2, llama, vit, resnet), as its module
+    would be with all outputs held: where no head is stored or tied, the residual stream is an output and keeps its
+    order. Such groups are never verified.
+
     Args:
         module_or_weights: a module; an evaluator, whose module and first batch are taken; or a checkpoint without code,
             for which `template` tells the architecture.
         example_inputs: what the module takes: a tensor, a tuple of positional arguments, or a dict of named ones. Only
             its shapes matter.
-        outputs: names or positions of the outputs that must stay as they are; None for all of them. A BERT whose pooled
-            output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
-        template: for a checkpoint without code, which architecture it is of; None tells it from names and config.json.
+        outputs: names or positions of the outputs that must stay as they are; None for all of them. Of a checkpoint
+            without code, "logits" says that a head is tied to the embeddings though it is not stored. A BERT whose
+            pooled output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
+        template: for a checkpoint without code, which architecture it is of; None tells it from the names.
+        heads: for a checkpoint of a transformer without a config.json beside it, the number of (query) heads of a
+            layer, which shapes do not tell.
         seed: of the permutations and values with which the function is checked.
 
     Returns:
@@ -143,11 +152,12 @@ def permutation_groups(
         relative change is in `.meta["function_error"]`.
 
     Raises:
-        ArgumentError: torch.export cannot follow the module, the inputs do not fit, there is no such output, or no
-            template fits.
+        ArgumentError: torch.export cannot follow the module, the inputs do not fit, or there is no such output; no
+            template fits, or several, a tensor is not in it, or the number of heads is needed or does not divide.
         SourceTypeError: it is neither a module nor a checkpoint.
 
-    Cost: torch.export, one pass over its graph and two forward passes; a copy of the parameters.
+    Cost: torch.export, one pass over its graph and two forward passes; a copy of the parameters. A template: names and
+    shapes.
 
     Source: ours; the algebra follows the symmetries in Ainsworth et al. (Git Re-Basin, arXiv 2209.04836, section 3),
     written there by hand for each architecture.
@@ -167,7 +177,13 @@ def permutation_groups(
         example_inputs = example_inputs if example_inputs is not None else _first_inputs(module_or_weights)
         module_or_weights = module_or_weights.module
     if not isinstance(module_or_weights, nn.Module):
-        raise ArgumentError("permutation_groups needs a module.")
+        if example_inputs is not None:
+            raise ArgumentError("example_inputs go with a module: a checkpoint without code cannot be run.")
+        return _by_template(load(module_or_weights), template, names, heads, begin)
+    if template is not None or heads is not None:
+        raise ArgumentError(
+            "template and heads go with a checkpoint without code; a module tells both: leave them out."
+        )
     module = module_or_weights
     check_module(module)
     if example_inputs is None:
@@ -201,6 +217,30 @@ def permutation_groups(
     notes = [] if meta["verified"] else [str(meta["proof"])]
     notes += [f"{name}: {why}, so all that it touches keeps its order" for name, (why, _) in trace.unknown.items()]
     return PermutationGroups(tables=tables, meta=meta | ({"notes": notes} if notes else {}))
+
+
+def _by_template(
+    weights: Weights, template: str | None, outputs: Sequence[str | int] | None, heads: int | None, begin: float
+) -> PermutationGroups:
+    """The groups that a template tells: nothing was run."""
+    found = from_template(weights, template, outputs, heads)
+    groups, axes = group_tables(found.found, found.trace, found.shapes)
+    proof = f"made from a template ({found.name}): its function was not checked"
+    meta = weights.provenance(
+        "permutation_groups",
+        outputs=None if outputs is None else list(map(str, outputs)),
+        template=found.name,
+        heads=found.heads,
+    )
+    meta |= {"verified": False, "proof": proof, "seconds": time.perf_counter() - begin}
+    meta["notes"] = [*meta["notes"], proof, *found.notes]
+    tables = {
+        "groups": groups,
+        "axes": axes,
+        "frozen": _frozen(axes),
+        "unknown": PermutationGroups.columns("unknown", []),
+    }
+    return PermutationGroups(tables=tables, meta=meta)
 
 
 def _stored(module: nn.Module) -> dict[str, Tensor]:
