@@ -16,7 +16,8 @@ from workbench.figures.spec import Axis, FigureSpec, Heat, Line, Mark, Panel, Po
 CURVES = ("second", "first", "third", "fourth", "fifth")  # one for each of several barriers
 ANCHORS = {"a": "second", "b": "fourth", "c": "fifth"}
 LOGARITHMIC = 10  # largest by smallest loss from which on colours follow the logarithm: else a basin has one colour
-CONTOURS = 8  # about as many
+CONTOURS = 12  # at most, of evenly spaced ones
+LISTED = 6  # levels that the panel's title names one by one
 
 
 def path(barrier: Barrier | Mapping[str, Barrier], layer: str | None) -> FigureSpec:
@@ -91,10 +92,11 @@ def plane(surface: Surface, layer: str | None) -> FigureSpec:
     if not len(finite):
         raise FigureError("no loss on this surface is a finite number; see .frame().reason.")
     done = np.array(surface.tables["grid"]["reason"]).reshape(loss.shape) != NOT_DONE
-    logarithmic = finite.min() > 0 and finite.max() > LOGARITHMIC * finite.min()
+    least, most = float(finite.min()), float(finite.max())
+    logarithmic = least > 0 and most > LOGARITHMIC * least
     shown = np.where(np.isfinite(loss), loss, math.nan)
     drawn = np.log10(shown) if logarithmic else shown
-    low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
+    low, high = (math.log10(least), math.log10(most)) if logarithmic else (least, most)
     heat = Heat(
         x=_edges(cols),
         y=_edges(rows),
@@ -102,7 +104,7 @@ def plane(surface: Surface, layer: str | None) -> FigureSpec:
         limits=(low, high if high > low else low + (abs(low) or 1.0)),
         label="log₁₀ loss" if logarithmic else "loss",
     )
-    levels = _levels(float(finite.min()), float(finite.max()), logarithmic)
+    levels = _levels(least, most, logarithmic)
     random = len(surface.tables["anchors"]["name"]) == 1
     labels = ("first random direction", "second random direction") if random else ("along B − A", "across, towards C")
     unit = "filter norms" if random else "L2 distance"
@@ -110,7 +112,10 @@ def plane(surface: Surface, layer: str | None) -> FigureSpec:
         Axis(label=label, unit=unit, limits=(edges[0], edges[-1]))
         for label, edges in zip(labels, (heat.x, heat.y), strict=True)
     )
-    told = [f"contours at a loss of {', '.join(f'{level:g}' for level in levels)}"] if levels else []
+    named = [f"{level:g}" for level in levels]
+    if len(named) > LISTED:
+        named = [*named[:3], "…", named[-1]]
+    told = [f"contours at a loss of {', '.join(named)}"] if levels else []
     if not done.all():
         told.append(f"{done.sum()} of {done.size} points, the others as the nearest")
     heights = [math.log10(level) if logarithmic else level for level in levels]
@@ -135,7 +140,7 @@ def _levels(low: float, high: float, logarithmic: bool) -> list[float]:
     """Round losses between two: 1, 2, 5 of each power of ten or powers of ten alone, or evenly spaced ones."""
     if logarithmic:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-        factors = (1, 2, 5) if len(powers) <= CONTOURS // 2 else (1,)
+        factors = (1, 2, 5) if 3 * len(powers) <= CONTOURS else (1,)
         found = [float(f"{factor}e{power}") for power in powers for factor in factors]
     elif high > low:
         power = math.floor(math.log10((high - low) / CONTOURS))
