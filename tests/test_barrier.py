@@ -277,6 +277,14 @@ def test_the_first_difference_is_named_and_whose_it_is() -> None:
             barrier(error, bad, vector(0.0, 0.0), batch_norm=None)
 
 
+def test_complex_numbers_are_refused() -> None:
+    module = Vector(1.0)
+    module.w = nn.Parameter(torch.ones(1, dtype=torch.complex64))
+    error = wb.evaluator(module, ONE_BATCH, lambda w, _: w.abs().sum(), {}, device="cpu")
+    with pytest.raises(wb.ArgumentError, match="'w' is torch.complex64: expected real"):
+        barrier(error, module, module, batch_norm=None)
+
+
 def test_one_buffer_is_filled_again_and_again() -> None:
     """The module sees the same memory at every point, and its own weights, the ends and the data are as before."""
     module, places = nn.Linear(3, 2), set[tuple[int, int]]()

@@ -76,14 +76,19 @@ def held(evaluator: Evaluator, label: str, weights: Weights) -> dict[str, Tensor
     Names of one tied tensor hold one tensor.
 
     Raises:
-        ArgumentError: it is of another architecture; `label` and the first difference are named.
+        ArgumentError: it is of another architecture (`label` and the first difference are named), or complex.
     """
     try:
         with lent(evaluator.module, weights, evaluator.device):
             stored = evaluator.module.state_dict(keep_vars=True)
     except ArgumentError as error:
         raise ArgumentError(f"{label} does not fit the evaluator's module: {error}") from error
-    return {name: tensor for name, tensor in stored.items() if isinstance(tensor, Tensor)}
+    tensors = {name: tensor for name, tensor in stored.items() if isinstance(tensor, Tensor)}
+    if name := next((name for name, tensor in tensors.items() if tensor.is_complex()), None):
+        raise ArgumentError(
+            f"{name!r} is {tensors[name].dtype}: expected real numbers; store both parts as two of them."
+        )
+    return tensors
 
 
 def opened(models: Mapping[str, ModelLike]) -> dict[str, Weights]:
