@@ -64,7 +64,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "zeroline": False,
     }
     return {
-        "title": {"text": axis.title},
+        "title": {"text": axis.title, "standoff": 8},  # without it an inner panel's title lies on its tick labels
         "type": axis.scale,
         "range": span,
         "automargin": True,
