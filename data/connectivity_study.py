@@ -1,8 +1,8 @@
 """What weight matching does to pairs of networks trained on digits: the claims of Ito et al. with their spread.
 
 `python data/connectivity_study.py [--quick] [--models DIR] [--out DIR]` trains ten networks of each architecture
-(recipe of `build.py`, seeds 100 to 109), matches them in five disjoint pairs, and writes data/results. Three networks of
-width 128 are merged as well. `--models` keeps the trained networks, so that a second run only measures.
+(recipe of `build.py`, seeds 100 to 109), matches them in five disjoint pairs, and writes data/results. Networks of
+width 128 are merged in threes as well. `--models` keeps the trained networks, so that a second run only measures.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from workbench.results import Column, Result, versions
+from workbench.runtime import reset_statistics
 
 SEEDS = tuple(range(100, 110))
 GAMMAS = (0.0, 0.1, 0.3, 0.5)
@@ -106,13 +107,14 @@ class Bench:
         self.policy = "reset" if normed else None
 
     def path(self, a: Any, b: Any) -> wb.Barrier:
+        """The loss on the training images between two networks."""
         return wb.barrier(self.train, a, b, points=POINTS, batch_norm=self.policy)
 
     def middle(self, a: Any, b: Any) -> float:
         """Accuracy half way, with statistics of the training images where there is batch norm."""
         half = {name: torch.lerp(t, b[name], 0.5) if t.is_floating_point() else t for name, t in a.items()}
         if self.policy:
-            half |= wb.reset_statistics(self.module, self.train.data, weights=half, device="cpu")
+            half |= reset_statistics(self.module, self.train.data, weights=half, device="cpu")
         return self.test(half)["accuracy"]
 
 
