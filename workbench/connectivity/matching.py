@@ -107,7 +107,7 @@ class Matching(Result):
             ArgumentError: there is no network of this number.
         """
         own = {name.partition("/")[2]: order for name, order in self.orders.items() if name.startswith(f"{model}/")}
-        if not own and self.structure.free:
+        if not own and self.structure.free and model != 0:
             raise ArgumentError(f"model={model!r}: the permuted networks have the numbers {self.models}.")
         return Permutations(own, self.structure.within)
 
