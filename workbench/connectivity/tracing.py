@@ -216,15 +216,16 @@ class _Walk:
         if name.startswith(IGNORED):
             return None
         shapes, single = _shapes_of(node.meta.get("val"))
-        found = self._by_rule(target, name, arguments, named, shapes)
+        found = self._by_rule(node, name, arguments, named, shapes)
         if isinstance(found, str):
             found = self._unknown(name, found, (arguments, named), shapes)
         return found[0] if single and found else tuple(found)
 
     def _by_rule(
-        self, target: Any, name: str, arguments: list[Any], named: dict[str, Any], shapes: list[tuple[int, ...]]
+        self, node: Any, name: str, arguments: list[Any], named: dict[str, Any], shapes: list[tuple[int, ...]]
     ) -> list[AxesOf] | str:
         """The axes of each output, or why they cannot be told."""
+        target = node.target
         if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
             return "it is no operation of ATen"
         base = name if name in RULES else name.rstrip("_")
@@ -232,7 +233,9 @@ class _Walk:
         if rule is None:
             return "there is no rule for it"
         bound = {argument.name: argument.default_value for argument in target._schema.arguments}
-        call = TracedCall(base, bound | dict(zip(bound, arguments, strict=False)) | named, shapes)
+        call = TracedCall(
+            base, bound | dict(zip(bound, arguments, strict=False)) | named, shapes, _used(node, len(shapes))
+        )
         try:
             found = rule(call)
         except NotImplementedError as error:
@@ -270,6 +273,14 @@ def _shapes_of(value: Any) -> tuple[list[tuple[int, ...]], bool]:
     if isinstance(value, list | tuple):
         return [tuple(int(size) for size in item.shape) for item in value if isinstance(item, Tensor)], False
     return [], True
+
+
+def _used(node: Any, count: int) -> list[bool]:
+    """Which outputs of a node are read; all of them where that cannot be told."""
+    if any(getattr(user.target, "__name__", "") != "getitem" for user in node.users):
+        return [True] * count
+    read = {user.args[1] for user in node.users if user.users}
+    return [number in read for number in range(count)]
 
 
 def _mapped(value: Any, values: Mapping[str, Any]) -> Any:

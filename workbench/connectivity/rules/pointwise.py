@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from workbench.connectivity.axes import cut, unify
+from typing import Any
+
+from workbench.connectivity.axes import Axis, cut, freeze, unify
 from workbench.connectivity.rules.call import (
     Axes,
     TracedCall,
@@ -14,7 +16,7 @@ from workbench.connectivity.rules.call import (
 )
 
 POINTWISE = """
-abs acos add addcdiv addcmul alias asin atan atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp
+abs acos copy fill zero polar add addcdiv addcmul alias asin atan atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp
 clamp_max clamp_min clip clone contiguous copysign cos cosh detach div divide dropout elu eq erf erfc exp exp2 expm1
 feature_dropout alpha_dropout float_power floor floor_divide fmax fmin fmod gelu ge greater gt hardsigmoid hardswish
 hardtanh heaviside hypot isfinite isinf isnan le leaky_relu lerp less lift_fresh_copy lift_fresh log log10 log1p log2
@@ -37,6 +39,24 @@ def _pointwise(call: TracedCall) -> Axes:
         return list(inputs)
     found = aligned(*call.tensors())
     return found if len(call.shapes) == 1 else (found, *(list(found) for _ in call.shapes[1:]))  # type: ignore[return-value]
+
+
+@rule("_weight_norm", "_weight_norm_interface")
+def _weight_norm(call: TracedCall) -> Any:
+    direction, length = call["v"], call["g"]
+    found = aligned(direction, length)
+    return found if len(call.shapes) == 1 else (found, list(length))
+
+
+@rule("view_as_complex")
+def _as_complex(call: TracedCall) -> Axes:
+    freeze(call.first[-1], "real and imaginary part")
+    return call.first[:-1]
+
+
+@rule("view_as_real")
+def _as_real(call: TracedCall) -> Axes:
+    return [*call.first, Axis(2, "real and imaginary part")]
 
 
 @rule("glu")
