@@ -116,6 +116,19 @@ def details() -> Measurement:
     )
 
 
+def tempbalance() -> Measurement:
+    """One estimate of a TempBalanceScheduler against the epoch that it follows, in CPU seconds on one thread."""
+    with Worker(Path(sys.executable), "tempbalance_worker.py", threads=1) as worker:
+        turns = [[worker.ask(what)["cpu_seconds"] for what in ("step", "epoch", "balanced")] for _ in range(TURNS + 1)]
+    steps, plain, balanced = (tuple(each) for each in zip(*turns[1:], strict=True))
+    groups = statistics.median(one / other for one, other in zip(balanced, plain, strict=True))
+    note = (
+        f"an epoch of the digits MLP 64-512-512-10, 1437 images in batches of 64, Adam; {TURNS} turns; with a group "
+        f"for each layer the epoch itself takes {groups:.2f} times as long"
+    )
+    return Measurement(ours=steps, baseline=plain, unit="CPU s", note=note)
+
+
 ROWS = [
     Row(
         "spectrum-1-thread", Bound(judged="ratio", at_least=2.5), seconds(1)
@@ -125,4 +138,5 @@ ROWS = [
     Row("spectrum-memory", Bound(judged="ratio", at_least=1 / 0.6), memory),
     Row("spectrum-over-bare", Bound(judged="ratio", at_least=1 / 1.3), over_bare),
     Row("spectrum-details", Bound(judged="ratio", at_least=100), details),
+    Row("tempbalance-step", Bound(judged="ratio", at_least=1), tempbalance),
 ]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from workbench.figures import Points, Rule
+from workbench.spectra import farms_layer
 from workbench.spectra.alphapruning import block_of, largest, pruned_counts
 
 DATA = Path(__file__).parents[1] / "data"
@@ -35,6 +36,37 @@ def pruned(model: Any, **options: Any) -> wb.AlphaPruning:
 
 
 # How much of each layer
+
+
+def test_no_full_matrix_is_paid_for_and_a_cache_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"a.weight": gaussian(150, 120), "b.weight": gaussian(130, 140, seed=1)}
+    sizes: list[tuple[int, ...]] = []
+    solved = farms_layer.gram_eigenvalues
+
+    def counted(given: Tensor) -> Tensor:
+        sizes.append(tuple(given.shape[1:]))
+        return solved(given)
+
+    monkeypatch.setattr(farms_layer, "gram_eigenvalues", counted)
+    plain = pruned(model, estimator="farms", window=50)
+    assert all(min(size) == 1 for size in sizes), "one number a matrix, whether it is finite"
+    first, second = (pruned(model, estimator="farms", window=50, cache=tmp_path) for _ in range(2))
+    assert plain.tables == first.tables == second.tables and "cache" not in plain.meta
+    assert (first.meta["cache"]["computed"], second.meta["cache"]["found"]) == (2, 2)
+    whole = wb.farms(model, xmin=1.0, window=50, resamples=0)
+    assert plain.tables["layers"]["alpha"] == whole.tables["layers"]["alpha"]
+    with pytest.raises(wb.ArgumentError, match="is a file"):
+        pruned(model, cache=Path(__file__))
+
+
+@pytest.mark.parametrize("window", [20, 100])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e200, 1e-200])
+def test_what_cannot_be_analysed_is_told_in_the_same_words_without_full_matrices(value: float, window: int) -> None:
+    weight = torch.full((40, 30), value, dtype=torch.float64)
+    model = {"a.weight": weight, "b.weight": gaussian(40, 30)}
+    reasons = [wb.farms(model, window=window, resamples=0, full=full).row("a")["reason"] for full in (True, False)]
+    assert reasons[0] == reasons[1] and ("1200 of 1200" in reasons[0] or "flow float64" in reasons[0])
+    assert math.isnan(wb.farms(model, window=window, resamples=0, full=False).row("b")["alpha_full"])
 
 
 def test_sparsities_are_the_papers_formula() -> None:

@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 from torch import nn
 
 import workbench as wb
 from workbench.spectra.details import COLUMNS, DETAILS
+from workbench.spectra.goodness import goodness
+from workbench.spectra.power_law import power_law
 from workbench.spectra.tails import tail_comparison
 
 RANDOM = np.random.default_rng(0)
@@ -118,5 +121,23 @@ def test_the_laws_begin_where_the_fit_does() -> None:
     expected = tail_comparison(tail, 200.0)
     assert found.frame("tails")["exponential_ratio"][0] == expected.alternatives[2].ratio
     assert expected.power_law.parameters["alpha"] == pytest.approx(found.row("heavy")["alpha"], rel=1e-9)
-    with pytest.raises(wb.ArgumentError, match="detail='goodness' does not know the rule xmin='peak'"):
-        wb.spectrum({"heavy.weight": HEAVY}, xmin="peak", detail="goodness")
+
+
+@pytest.mark.parametrize("rule", ["search", "median", "peak", 200.0])
+def test_p_is_that_of_the_rule_of_the_fit(rule: str | float) -> None:
+    found = wb.spectrum({"heavy.weight": HEAVY}, xmin=rule, detail="goodness", seed=5)
+    fit = power_law(found.eigenvalues["heavy"], rule)
+    expected = goodness(found.eigenvalues["heavy"], fit, rule, seed=5, layer="heavy")
+    assert found.frame("goodness")[["p_value", "resamples"]].iloc[0].tolist() == [expected.p_value, 100]
+
+
+@pytest.mark.parametrize("options", [{}, {"xmin": "peak"}, {"compat": "weightwatcher"}])
+def test_details_do_not_depend_on_torchs_default_device(options: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A default of "meta" stands for the "cuda" that notebooks set."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # a default device is one thread's
+    chosen = ["noise", "randomised", "goodness", "det_x"]
+    expected = wb.spectrum({"heavy.weight": HEAVY}, detail=chosen, device="cpu", **options)
+    with torch.device("meta"):
+        found = wb.spectrum({"heavy.weight": HEAVY}, detail=chosen, device="cpu", **options)
+    for name in found.tables:
+        assert_frame_equal(found.frame(name), expected.frame(name))

@@ -15,7 +15,7 @@ from workbench.errors import ArgumentError
 from workbench.seeds import generator
 from workbench.spectra import goodness as module
 from workbench.spectra.goodness import goodness
-from workbench.spectra.power_law import NO_FIT, PowerLaw, power_law
+from workbench.spectra.power_law import NO_FIT, PowerLaw, peak_range, power_law
 
 LAWS: dict[str, Any] = {
     "pareto": lambda rng, count: rng.pareto(1.5, count) + 1,
@@ -51,7 +51,10 @@ def slow(eigenvalues: Tensor, fit: PowerLaw, xmin: str | float, layer: str, resa
 
 @settings(max_examples=40)
 @given(
-    st.sampled_from(sorted(LAWS)), st.integers(0, 2**32), st.integers(8, 60), st.sampled_from(["search", "median", 3])
+    st.sampled_from(sorted(LAWS)),
+    st.integers(0, 2**32),
+    st.integers(8, 60),
+    st.sampled_from(["search", "median", "peak", 3]),
 )
 def test_p_is_that_of_a_loop_over_whole_fits(law: str, seed: int, count: int, rule: str | int) -> None:
     values = ascending(law, seed, count)
@@ -66,12 +69,13 @@ def test_p_is_that_of_a_loop_over_whole_fits(law: str, seed: int, count: int, ru
     assert found.p_value == pytest.approx(share, abs=1e-9, nan_ok=True)
 
 
-def test_above_4096_eigenvalues_the_same_quantiles_are_tried() -> None:
+@pytest.mark.parametrize("rule", ["search", "peak"])
+def test_above_4096_eigenvalues_the_same_quantiles_are_tried(rule: str) -> None:
     values = ascending("bulk and tail", 0, 4400)
-    fit = power_law(values)
+    fit = power_law(values, rule)
     assert fit.candidates == 512
-    found = goodness(values, fit, layer="fc", resamples=6)
-    assert found.p_value == pytest.approx(slow(values, fit, "search", "fc", 6)[0], abs=1e-9)
+    found = goodness(values, fit, rule, layer="fc", resamples=6)
+    assert found.p_value == pytest.approx(slow(values, fit, rule, "fc", 6)[0], abs=1e-9)
 
 
 def test_chunks_do_not_change_what_is_drawn_for_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +103,28 @@ def p_values(law: str, rule: str | float, count: int, seeds: int) -> np.ndarray:
 @pytest.mark.parametrize("rule", [1.0, "median"])
 def test_p_is_uniform_under_the_null(rule: str | float) -> None:
     assert kstest(p_values("pareto", rule, 60, 100), "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("count", [60, 300])
+def test_p_about_a_peak_is_at_its_level(count: int) -> None:
+    """101 values that p can have: at or below a level are ⌊100·level⌋ + 1 of them if p is uniform."""
+    found = p_values("pareto", "peak", count, 80)
+    for level in (0.05, 0.1, 0.2, 0.5):
+        share = (round(100 * level) + 1) / 101
+        assert abs((found <= level).mean() - share) <= 3 * math.sqrt(share * (1 - share) / 80)
+    assert abs(found.mean() - 0.5) <= 3 * math.sqrt(1 / 12 / 80)
+
+
+def test_an_exponential_is_no_power_law_about_its_peak_and_each_sample_has_its_own() -> None:
+    found = []
+    for seed in range(8):
+        values = 1 + ascending("exponential", seed, 1000)
+        fit = power_law(values, "peak")
+        found.append(goodness(values, fit, "peak", seed=seed))
+        assert goodness(values, fit, "peak", seed=seed) == found[-1]
+    assert max(one.p_value for one in found) <= 0.05
+    samples = module._synthetic(values.log(), fit, 20, generator(0, "x")).exp()
+    assert len({peak_range(sample) for sample in samples}) > 10
 
 
 def test_p_of_a_searched_tail_is_at_its_level_or_below() -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -419,6 +420,117 @@ def test_the_scheduler_refuses_what_would_go_wrong() -> None:
     twice = SGD(module.parameters(), lr=0.1)
     wb.TempBalanceScheduler(twice, module)
     refused(twice, "has a TempBalanceScheduler already")
+
+
+def test_a_copy_of_a_run_is_a_run_of_its_own() -> None:
+    whole = trained(small(), 5)
+    parts = trained(small(), 3)
+    module, optimizer, scheduler = copy.deepcopy(parts[:3])
+    assert scheduler.optimizer is optimizer and scheduler.module is module
+    assert scheduler.learning_rates() == parts[2].learning_rates()
+    used, expected = moved(module, optimizer), scheduler.learning_rates()
+    ours = moved(*parts[:2])
+    assert ours == used, "the same step, and the copy's moved nothing of the original"
+    assert scheduler.step().factors() != {} and (scheduler.steps, parts[2].steps) == (4, 3)
+    scheduler.remove()
+    assert parts[2].learning_rates() == expected
+    assert copy.deepcopy(scheduler)._hooks == [], "a copy of one that was removed scales nothing"
+    again = pickle.loads(pickle.dumps(parts[:3]))
+    assert moved(*again[:2]) == moved(*parts[:2]) and whole[2].steps == 5
+
+
+def test_a_copy_of_the_optimizer_alone_is_at_base_rates_and_takes_another_schedulers_state() -> None:
+    module = small()
+    optimizer = SGD(module.parameters(), lr=0.25)
+    scheduler = wb.TempBalanceScheduler(optimizer, module, every=2)
+    scheduler.step()
+    other, plain = copy.deepcopy((module, optimizer))
+    assert list(moved(other, plain).values()) == pytest.approx([0.25] * 6, rel=1e-5)
+    assert len(plain.param_groups) == len(optimizer.param_groups)
+    again = wb.TempBalanceScheduler(plain, other, every=2)
+    again.load_state_dict(json.loads(json.dumps(scheduler.state_dict())))
+    assert (again.steps, again.learning_rates()) == (1, scheduler.learning_rates())
+    assert moved(other, plain) == pytest.approx(moved(module, optimizer), rel=1e-5)
+    assert again.state_dict() == scheduler.state_dict()
+
+
+def test_a_frozen_layer_is_compared_and_does_not_move() -> None:
+    module = net(2.0, 3.0, 4.0)
+    module[0].weight.requires_grad = False
+    options: dict[str, Any] = {"estimator": "spectrum", "xmin": 1.0}
+    optimizer = SGD(module.parameters(), lr=0.5)
+    scheduler = wb.TempBalanceScheduler(optimizer, module, **options)
+    before = copy.deepcopy(module.state_dict())
+    for _ in range(2):
+        module(torch.ones(1, 200)).sum().backward()
+        optimizer.step()
+        assert scheduler.step().factors() == pytest.approx({"0.weight": 0.5, "1.weight": 1.0, "2.weight": 1.5}, abs=0.2)
+    assert torch.equal(module[0].weight, before["0.weight"]) and not torch.equal(module[1].weight, before["1.weight"])
+    others = SGD([parameter for parameter in module.parameters() if parameter.requires_grad], lr=0.5)
+    with pytest.raises(wb.ArgumentError, match=r"not have '0.weight' of Sequential.* it has: layers=\['1', '2'\]\."):
+        wb.TempBalanceScheduler(others, module, **options)
+    chosen = wb.TempBalanceScheduler(others, module, layers=["1", "2"], **options)
+    assert sorted(chosen.learning_rates().values()) == pytest.approx([0.25, 0.75])
+
+
+def test_an_optimizer_of_the_chosen_weights_alone_will_do_and_of_one_will_not() -> None:
+    module = small()
+    optimizer = SGD([module[0].weight, module[2].weight], lr=0.5)
+    scheduler = wb.TempBalanceScheduler(optimizer, module, layers=["0", "2"])
+    used = moved(module, optimizer)
+    assert {name: distance for name, distance in used.items() if distance} == pytest.approx(
+        scheduler.learning_rates(), rel=1e-5
+    )
+    with pytest.raises(wb.ArgumentError, match="'2.weight' of Sequential: pass .* or choose layers that it has, two"):
+        wb.TempBalanceScheduler(SGD(module[0].parameters(), lr=0.5), module)
+
+
+class Shared(nn.Module):
+    """One weight as the embedding and the head, and one layer that is run twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(40, 30), nn.Linear(30, 40)
+        self.head.weight = self.embedding.weight
+        self.first = self.second = nn.Linear(30, 30)
+
+
+def test_a_shared_parameter_has_one_group_and_one_factor() -> None:
+    module = Shared()
+    optimizer = SGD(module.parameters(), lr=0.5)
+    scheduler = wb.TempBalanceScheduler(optimizer, module)
+    groups = [[id(parameter) for parameter in group["params"]] for group in optimizer.param_groups]
+    assert sorted(sum(groups, [])) == sorted(map(id, module.parameters()))
+    rates = scheduler.learning_rates()
+    assert len(rates) == 2 and sorted(rates.values()) == pytest.approx([0.25, 0.75])
+    used = moved(module, optimizer)
+    for tensor, rate in rates.items():
+        assert used[tensor] == pytest.approx(rate, rel=1e-5)
+    assert used["embedding.weight"] == used["head.weight"] and used["first.weight"] == used["second.weight"]
+    other, again, copied = copy.deepcopy((module, optimizer, scheduler))
+    assert other.head.weight is other.embedding.weight and copied.learning_rates() == rates
+    assert moved(other, again) == moved(module, optimizer)
+
+
+def test_lbfgs_is_refused_and_told_what_will_do() -> None:
+    module = small()
+    optimizer = torch.optim.LBFGS(module.parameters())
+    with pytest.raises(wb.ArgumentError, match="LBFGS takes one step for all parameters.* Train with SGD, AdamW or"):
+        wb.TempBalanceScheduler(optimizer, module)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_no_full_matrix_is_paid_for_and_a_cache_is_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = {"a.weight": torch.randn(150, 120), "b.weight": torch.randn(130, 140)}
+    plain = balance(model, estimator="farms", window=50)
+    first, second = (balance(model, estimator="farms", window=50, cache=tmp_path) for _ in range(2))
+    assert plain.tables == first.tables == second.tables and "cache" not in plain.meta
+    assert (first.meta["cache"]["computed"], second.meta["cache"]["found"]) == (2, 2)
+    farms = wb.farms(model, xmin=1.0, window=50, resamples=0)
+    assert plain.tables["layers"]["alpha"] == farms.tables["layers"]["alpha"]
+    balance(model, cache=tmp_path)
+    assert balance(model, cache=tmp_path).meta["cache"]["found"] == 2
 
 
 # Arguments, and what a result says of itself

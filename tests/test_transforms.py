@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from workbench.spectra.det_x import det_x
+from workbench.spectra.marchenko_pastur import largest_noise_eigenvalue, marchenko_pastur_fit
 from workbench.spectra.transforms import noise_edge, sharpened, smoothed
 
 SHAPES = [(7, 4), (4, 7), (5, 5), (1, 6), (6, 1), (40, 30)]
@@ -149,6 +150,18 @@ def test_spikes_do_not_move_the_edge_of_the_noise(matrices: int) -> None:
         for one in (noise, noise + spikes)
     ]
     assert edges[1] == pytest.approx(edges[0], rel=0.02)
+
+
+def test_the_edge_is_that_of_the_noise_where_the_fit_by_the_median_is_below_it() -> None:
+    """Why there are two: 40 planted directions of 200 are 40 that the median counts as the bulk's."""
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(size, 40)))[0] for size in (300, 200))
+    planted = left * np.linspace(1.5, 3, 40) * (math.sqrt(300) + math.sqrt(200)) @ right.T
+    values = np.sort(np.linalg.svd(rng.normal(size=(300, 200)) + planted, compute_uv=False) ** 2)
+    edge, fit = noise_edge(torch.from_numpy(values), 300, 200), marchenko_pastur_fit(torch.from_numpy(values), 300, 200)
+    truth = largest_noise_eigenvalue(300, 200, 1, 0.01)
+    assert (values > edge).sum() == fit.num_spikes == 40
+    assert edge == pytest.approx(truth, rel=0.02) and fit.spike_edge < 0.92 * truth
 
 
 def test_pooled_rules_cut_all_kernel_positions_at_one_value() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 from torch import Tensor
 
 import workbench as wb
@@ -249,3 +250,77 @@ def test_a_layer_below_its_absolute_zero_says_so() -> None:
     assert (plain["rank"], ours["rank"], theirs["weak_rank_loss"]) == (60, 60, 60)
     assert plain["alpha"] > 1
     assert "1e-05" in ours["reason"] or "1e-5" in ours["reason"], ours["reason"]
+
+
+# What its mp_fit and randomize add
+
+MP = ["W_scale", "sigma_mp", "mp_softrank", "bulk_min", "bulk_max", "num_spikes"]
+RANDOM = ["rand_distance", "max_rand_eval", "ww_softrank", "ww_maxdist", "num_traps"] + [f"rand_{name}" for name in MP]
+
+
+def spiked(rows: int, cols: int, strength: float) -> Tensor:
+    """Noise of variance 4 and three directions, `strength` times its largest singular value and more."""
+    rng = np.random.default_rng(1)
+    sides = [np.linalg.qr(rng.standard_normal((size, 3)))[0] for size in (rows, cols)]
+    edge = math.sqrt(rows) + math.sqrt(cols)
+    directions = sides[0] @ np.diag([1.0, 1.2, 1.4]) @ sides[1].T * strength * edge
+    return torch.from_numpy(2 * (rng.standard_normal((rows, cols)) + directions))
+
+
+def analysed(weight: Tensor, *, detail: tuple[str, ...] = ("randomised",)) -> tuple[Any, wb.Spectrum]:
+    result = wb.spectrum({"fc.weight": weight}, compat="weightwatcher", detail=detail, seed=2)
+    return result.frame("weightwatcher").iloc[0], result
+
+
+@pytest.mark.parametrize("shape", [(400, 200), (200, 400), (300, 300)])
+@pytest.mark.parametrize("strength", [0.0, 2.0])
+def test_the_law_of_noise_and_what_was_planted_beside_it(shape: tuple[int, int], strength: float) -> None:
+    row, _ = analysed(spiked(*shape, strength))
+    small, large = sorted(shape)
+    noise = math.sqrt(small / row["norm"]) * 2 * math.sqrt(large)  # σ of the noise where the mean λ is 1
+    assert row["sigma_mp"] == pytest.approx(noise, rel=0.02)
+    root = math.sqrt(small / large)
+    edges = [4 * large * (1 - root) ** 2, 4 * large * (1 + root) ** 2]
+    assert [row["bulk_min"], row["bulk_max"]] == pytest.approx(edges, rel=0.04)
+    assert row["num_spikes"] == (3 if strength else 0)
+    assert row["rand_sigma_mp"] == pytest.approx(1, abs=0.02), "shuffled, all is noise"
+    assert row["num_traps"] == 0
+
+
+@pytest.mark.parametrize("weight", [spiked(90, 60, 1.5), spiked(50, 50, 0), conv_weight(24, 30, 2, 2)])
+def test_its_definitions_hold_of_the_layer_and_of_its_shuffled_elements(weight: Tensor) -> None:
+    row, result = analysed(weight)
+    own, drawn = result.eigenvalues["fc"].numpy(), result.randomised["fc"].numpy()
+    for values, prefix in ((own, ""), (drawn, "rand_")):
+        law = {name: row[prefix + name] for name in MP}
+        assert law["W_scale"] == pytest.approx(math.sqrt(len(values) / values.sum()), rel=1e-12)
+        rescaled = values * law["W_scale"] ** 2
+        ends = [(law["sigma_mp"] * (1 + sign * math.sqrt(row["M"] / row["N"]))) ** 2 for sign in (-1, 1)]
+        found = [law["bulk_min"] * law["W_scale"] ** 2, law["bulk_max"] * law["W_scale"] ** 2]
+        assert found == pytest.approx(ends, rel=1e-9, abs=1e-12)
+        assert law["mp_softrank"] == pytest.approx(ends[1] / rescaled.max(), rel=1e-9)
+        margin = math.sqrt(1 / math.sqrt(row["Q"]) * ends[1] ** (2 / 3) * row["M"] ** (-2 / 3))
+        assert law["num_spikes"] == (rescaled > ends[1] + margin).sum()
+    assert row["rand_distance"] == pytest.approx(jensenshannon(own, drawn), rel=1e-7)
+    assert row["max_rand_eval"] == drawn.max()
+    assert row["ww_softrank"] == pytest.approx(drawn.max() / own.max(), rel=1e-12)
+    assert row["ww_maxdist"] == pytest.approx(own.max() - drawn.max(), abs=1e-12 * own.max())
+    assert row["num_traps"] == row["rand_num_spikes"]
+
+
+def test_they_are_those_of_the_details_where_these_have_them() -> None:
+    row, result = analysed(spiked(90, 60, 1.5), detail=("noise", "randomised"))
+    noise, shuffled = (result.frame(name).iloc[0] for name in ("noise", "randomised"))
+    assert row[["bulk_min", "bulk_max", "mp_softrank"]].tolist() == noise[["bulk_min", "bulk_max", "softrank"]].tolist()
+    names = ["rand_distance", "max_rand_eval", "rand_bulk_max"]
+    assert row[[*names, "rand_mp_softrank"]].tolist() == shuffled[[*names, "rand_softrank"]].tolist()
+
+
+def test_what_was_not_drawn_and_what_is_not_there_is_no_number() -> None:
+    row, _ = analysed(spiked(60, 40, 0), detail=())
+    assert row[RANDOM].isna().all() and row[MP].notna().all()
+    row, _ = analysed(torch.zeros(30, 30))
+    zeros = ["num_spikes", "rand_num_spikes", "num_traps", "max_rand_eval", "ww_maxdist"]
+    assert (row[zeros] == 0).all() and row[[*MP, *RANDOM]].drop(zeros).isna().all()
+    row, _ = analysed(torch.full((30, 30), math.nan))
+    assert row[[*MP[:-1], *RANDOM]].isna().all() and row["num_spikes"] == 0

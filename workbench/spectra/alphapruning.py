@@ -1,6 +1,7 @@
 """`wb.alphapruning`: how much of each layer to prune, from the tail exponents of its weights."""
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.layers import Layer, Selection, layer_list, layer_views, selected
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
-from workbench.spectra.layer_alphas import Estimator, is_number, layer_alphas, positions
+from workbench.spectra.layer_alphas import Estimator, estimate_meta, is_number, layer_alphas, positions
 from workbench.spectra.power_law import Xmin
 from workbench.weights import ModelLike, TensorInfo, Weights, load
 
@@ -149,6 +150,7 @@ def alphapruning(
     stride: int | None = None,
     layers: Selection = None,
     device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> AlphaPruning:
     """Layer-wise sparsities sᵢ = rᵢ·S·Σd/Σ(d·r), r = (1 − ε) + (α − α_min)/(α_max − α_min)·2ε, S = 1 − density.
@@ -169,6 +171,8 @@ def alphapruning(
         layers: names, globs or a predicate of a Layer; None for all. What is not chosen is not pruned nor counted.
             The paper's models keep their embeddings and heads whole.
         device: `auto`, `cpu` or `cuda`.
+        cache: a folder that keeps finished layers of the estimator by content fingerprint and parameters; a layer
+            found there is read and not computed. `.meta["cache"]` counts both.
         progress: called before each layer with a Progress; it may raise `wb.Cancelled`.
 
     Returns:
@@ -185,7 +189,8 @@ def alphapruning(
             less than an element a layer.
         Cancelled: the callback asked for it; `.partial` is the estimator's result so far.
 
-    Cost: that of `wb.farms` without resamples, or of `wb.spectrum`; `.apply` reads a tensor at a time, O(elements).
+    Cost: that of `wb.farms` without resamples and full matrices, or of `wb.spectrum`; `.apply` reads a tensor at a
+    time, O(elements).
 
     Source: Lu, Zhou, Liu, Wang, Mahoney & Yang, "AlphaPruning: Using Heavy-Tailed Self Regularization Theory for
     Improved Layer-wise Pruning of Large Language Models" (NeurIPS 2024), section 3, and its released code. Ours:
@@ -225,6 +230,7 @@ def alphapruning(
         stride=stride,
         layers=[layer.layer for layer in chosen],
         device=device,
+        cache=cache,
         progress=progress,
     )
     rows = [estimate.row(layer.layer) | {"tensor": layer.tensor, "elements": layer.elements} for layer in chosen]
@@ -257,7 +263,7 @@ def alphapruning(
         "layers": None if layers is None else [layer.layer for layer in chosen],
     }
     meta = weights.provenance("wb.alphapruning", **parameters)
-    meta |= {key: estimate.meta[key] for key in ("fingerprints", "dtype", "device")} | {"seed": None}
+    meta |= estimate_meta(estimate)
     meta["seconds"] = time.perf_counter() - begin
     return AlphaPruning(tables={"layers": AlphaPruning.columns("layers", rows)}, meta=meta)
 

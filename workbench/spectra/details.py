@@ -31,7 +31,7 @@ COLUMNS: Mapping[str, Mapping[str, Column]] = MappingProxyType(
             "bulk_min": Column("N·σ²(1 − √q)², where its Marchenko–Pastur law begins", unit="λ", low=0),
             "bulk_max": Column("N·σ²(1 + √q)², where it ends", unit="λ", low=0),
             "spike_edge": Column("λ that noise exceeds in one layer of a hundred (Tracy–Widom)", unit="λ", low=0),
-            "num_spikes": Column("eigenvalues above spike_edge", int, low=0),
+            "num_spikes": Column("eigenvalues above spike_edge, which wb.smoothed has otherwise", int, low=0),
             "softrank": Column("bulk_max/λmax", low=0),
             "bulk_share": Column("share of the positive eigenvalues between bulk_min and bulk_max", low=0, high=1),
             "bulk_distance": Column("largest distance of the bulk's cdf and the law", low=0, high=1),

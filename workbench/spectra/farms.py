@@ -81,6 +81,7 @@ def farms(
     xmin: Xmin = "median",
     conv: Conv = "slices",
     resamples: int = 100,
+    full: bool = True,
     seed: int = 0,
     device: str = "auto",
     cache: str | os.PathLike[str] | None = None,
@@ -107,6 +108,7 @@ def farms(
         conv: `slices` takes windows of the matrix of every kernel position, oriented tall; `flatten` those of the one
             out×(in·positions) matrix.
         resamples: resamples of the windows behind `alpha_error`; 0 for none.
+        full: False leaves `alpha_full` NaN and saves its cost.
         seed: of the resamples, per layer.
         device: `auto`, `cpu` or `cuda`.
         cache: a folder that keeps finished layers by content fingerprint and parameters.
@@ -123,7 +125,8 @@ def farms(
         Cancelled: the callback asked for it; `.partial` is the Farms of the layers that were done.
 
     Cost: 7/3·n³ flops a square window in float64, about 4·rows·cols/n² windows for `cover`; and a spectrum of the full
-    matrix for `alpha_full`. Threads as in `wb.spectrum`. `search` and `peak` refit 512 quantiles a resample.
+    matrix for `alpha_full`, unless full=False. Threads as in `wb.spectrum`. `search` and `peak` refit 512 quantiles a
+    resample.
 
     Source: "Eigenspectrum Analysis of Neural Networks without Aspect Ratio Bias" (FARMS, ICML 2025, arXiv 2506.06280)
     and its released code. Ours: windows that reach every row and column, the standard error, zero eigenvalues
@@ -152,6 +155,7 @@ def farms(
         conv=conv,
         resamples=resamples,
         seed=seed,
+        full=full,
     )
     place = resolved_device(device)
     parameters = vars(rules) | {"stride": stride, "steps": steps}
@@ -181,6 +185,7 @@ def checked_rules(
     conv: Conv,
     resamples: int,
     seed: int,
+    full: bool,
 ) -> Rules:
     """The arguments of `farms` as rules.
 
@@ -210,6 +215,8 @@ def checked_rules(
         raise ArgumentError("sampling='reference' takes the slices of a convolution; got conv='flatten'. Drop one.")
     if not _whole(resamples, 0) or resamples == 1:
         raise ArgumentError(f"resamples={resamples!r}: expected a whole number, 2 or more, or 0 for no standard error.")
+    if not isinstance(full, bool):
+        raise ArgumentError(f"full={full!r}: expected True or False.")
     if not _whole(seed, -math.inf):
         raise ArgumentError(f"seed={seed!r}: expected a whole number.")
     return Rules(
@@ -222,6 +229,7 @@ def checked_rules(
         conv=conv,
         resamples=int(resamples),
         seed=int(seed),
+        full=full,
     )
 
 

@@ -39,6 +39,7 @@ class Rules:
     conv: Conv
     resamples: int
     seed: int
+    full: bool
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     layer = as_released(layer) if rules.sampling == "reference" else layer
     own = matrices(layer, tensor.to(device), rules.conv)
     count, rows, cols = own.shape
-    full = gram_eigenvalues(own).cpu()  # first: it names NaN and infinities
     sliced = layer.kind.startswith("conv") and rules.conv == "slices"
     tall = own.transpose(1, 2) if sliced and rows < cols else own
     windows, remarks = layer_windows(tall.shape[1], tall.shape[2], sliced, rules)
     whole = (windows.height, windows.width) == tall.shape[1:]
+    looked_at = own if rules.full or whole else own.flatten(1)[:, None]  # in any shape it names NaN and infinities
+    full = gram_eigenvalues(looked_at).cpu()
     values = full[:, None, None] if whole else window_eigenvalues(tall, windows).cpu()
     blocks = sliced and rules.sampling == "reference"
     if blocks:
@@ -76,7 +78,7 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
         guess.fit.alpha, rules.xmin, seen, windows.height, windows.width, windows.count * count, independent
     )
     full = full[full > zero_threshold(full, max(rows, cols))]
-    whole_fit = power_law(full, rules.xmin, resolution=resolution)
+    whole_fit = power_law(full, rules.xmin, resolution=resolution) if rules.full else NO_FIT
     row = shape_row(layer, rules) | {
         "verdict": word,
         "reason": "; ".join(filter(None, [reason, *remarks, *guess.remarks, layer.remark])),

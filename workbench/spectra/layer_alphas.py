@@ -1,7 +1,9 @@
 """One α per layer for those who use it: of FARMS' windows, or of the full matrices."""
 
+import os
+from collections.abc import Mapping
 from numbers import Real
-from typing import Literal
+from typing import Any, Literal
 
 from workbench.errors import ArgumentError, nearest
 from workbench.layers import Selection
@@ -25,6 +27,7 @@ def layer_alphas(
     stride: int | None,
     layers: Selection,
     device: str,
+    cache: str | os.PathLike[str] | None,
     progress: ProgressCallback | None,
 ) -> Farms | Spectrum:
     """A result with the columns `layer depth verdict reason alpha`, by one of two estimators.
@@ -41,7 +44,9 @@ def layer_alphas(
             window=size,
             stride=stride,
             resamples=0,
+            full=False,
             device=device,
+            cache=cache,
             progress=progress,
         )
     if estimator != "spectrum":
@@ -51,7 +56,14 @@ def layer_alphas(
         raise ArgumentError(
             f"window={window!r}, stride={stride!r} go with estimator='farms'; full matrices have no windows. Drop them."
         )
-    return spectrum(weights, layers=layers, xmin=xmin, device=device, progress=progress)
+    return spectrum(weights, layers=layers, xmin=xmin, device=device, cache=cache, progress=progress)
+
+
+def estimate_meta(estimate: Farms | Spectrum) -> dict[str, Any]:
+    """What the provenance of a result takes over from that of its estimate."""
+    meta: Mapping[str, Any] = estimate.meta
+    names = ("fingerprints", "dtype", "device", "cache")
+    return {name: meta[name] for name in names if name in meta} | {"seed": None}
 
 
 def is_number(value: object) -> bool:

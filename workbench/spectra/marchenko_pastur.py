@@ -182,7 +182,7 @@ def marchenko_pastur_quantiles(shares: Float[Tensor, " n"], ratio: float) -> Flo
 
 @functools.lru_cache(maxsize=256)
 def _grid(ratio: float) -> tuple[Tensor, Tensor]:
-    angle = torch.linspace(0, math.pi, GRID + 1, dtype=torch.float64)
+    angle = torch.linspace(0, math.pi, GRID + 1, dtype=torch.float64, device="cpu")
     above = share_above(angle, ratio)
     above[0], above[-1] = 0, 1  # exact, whatever rounding says
     return angle, above.cummax(0).values
@@ -199,7 +199,7 @@ def marchenko_pastur_median(ratio: float, short_side: float = math.inf) -> float
         >>> round(marchenko_pastur_median(1.0), 6), round(marchenko_pastur_median(1.0, 16), 6)
         (0.652776, 0.632566)
     """
-    half = torch.tensor([0.5], dtype=torch.float64)
+    half = torch.tensor([0.5], dtype=torch.float64, device="cpu")
     limit = marchenko_pastur_quantiles(half, ratio)
     if math.isinf(short_side):
         return float(limit)
@@ -242,7 +242,7 @@ def median_spread(ratio: float, short_side: float, matrices: float = 1.0) -> flo
         0.00367
     """
     median = marchenko_pastur_median(ratio)
-    density = float(marchenko_pastur_density(torch.tensor([median], dtype=torch.float64), ratio))
+    density = float(marchenko_pastur_density(torch.tensor([median], dtype=torch.float64, device="cpu"), ratio))
     count = math.sqrt(math.log(max(short_side, 1.0)) + COUNT_VARIANCE) / math.pi
     return count / (max(short_side, 1.0) * math.sqrt(matrices) * median * density)
 

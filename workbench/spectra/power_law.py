@@ -119,11 +119,7 @@ def power_law(
         starts = torch.tensor([count // 2], device=device)
     else:
         first, last = peak_range(eigenvalues) if xmin == "peak" else (0, count - 2)
-        if last < first:
-            return NO_FIT
-        few = last - first < CANDIDATES or count <= SEARCH_LIMIT or exhaustive
-        steps = last - first + 1 if few else CANDIDATES
-        starts = torch.linspace(first, last, steps, dtype=torch.float64, device=device).round().long()
+        starts = tried_positions(first, last, count if not exhaustive else 0).to(device)
     if not exhaustive:  # a tail holds all that lies at or above its xmin
         starts = torch.searchsorted(eigenvalues, eigenvalues[starts])
     tried, logs = len(starts), eigenvalues.log()
@@ -168,6 +164,18 @@ def peak_range(eigenvalues: Float[Tensor, " n"]) -> tuple[int, int]:
     first = int(torch.searchsorted(eigenvalues, bounds[0]))
     last = int(torch.searchsorted(eigenvalues, bounds[1], right=True)) - 1
     return first, min(last, len(eigenvalues) - 2)
+
+
+def tried_positions(first: int, last: int, count: int) -> Int[Tensor, " positions"]:
+    """The positions from first to last that a search tries: all of them, or 512 of many among over 4096 eigenvalues.
+
+    Example:
+        >>> tried_positions(2, 5, 4096).tolist(), len(tried_positions(5, 4, 9)), len(tried_positions(0, 999, 5000))
+        ([2, 3, 4, 5], 0, 512)
+    """
+    every = max(last - first + 1, 0)
+    steps = CANDIDATES if every > CANDIDATES and count > SEARCH_LIMIT else every
+    return torch.linspace(first, last, steps, dtype=torch.float64, device="cpu").round().long()
 
 
 def tail_fits(

@@ -104,7 +104,7 @@ def shuffled_elements(
     """
     draws = generator(seed, layer)
     flat = matrices.reshape(len(matrices), -1)
-    orders = (torch.randperm(flat.shape[1], generator=draws).to(flat.device) for _ in flat)
+    orders = (torch.randperm(flat.shape[1], generator=draws, device="cpu").to(flat.device) for _ in flat)
     return torch.stack([one[order] for one, order in zip(flat, orders, strict=True)]).reshape(matrices.shape)
 
 

@@ -158,8 +158,6 @@ def spectrum(
             f"compat='weightwatcher' means xmin='search' and conv='slices'; got xmin={xmin!r}, conv={conv!r}. "
             "Drop compat to use other rules."
         )
-    if "goodness" in detail and xmin == "peak":
-        raise ArgumentError("detail='goodness' does not know the rule xmin='peak'; use 'search', 'median' or a number.")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise ArgumentError(f"seed={seed!r}: expected a whole number.")
     place = resolved_device(device)
@@ -237,7 +235,7 @@ def layer_spectrum(
     )
     tables, tensors = details(spectral, detail)
     if compat:
-        tables["weightwatcher"] = [weightwatcher.compatible_row(layer, slices, fit)]
+        tables["weightwatcher"] = [weightwatcher.compatible_row(layer, slices, fit, tensors.get("randomised"))]
     return found({"layers": [row], **tables}, {"eigenvalues": pooled, **tensors})
 
 

@@ -1,6 +1,7 @@
 """`wb.tempbalance`: a learning rate for every layer, from the tail exponents of its weights."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from workbench.layers import Layer, Selection, layer_views, selected
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
 from workbench.spectra.farms import Farms
-from workbench.spectra.layer_alphas import EQUAL, Estimator, is_number, layer_alphas, positions
+from workbench.spectra.layer_alphas import EQUAL, Estimator, estimate_meta, is_number, layer_alphas, positions
 from workbench.spectra.power_law import Xmin
 from workbench.spectra.spectrum import Spectrum
 from workbench.weights import ModelLike, Weights, load
@@ -106,6 +107,7 @@ def tempbalance(
     stride: int | None = None,
     layers: Selection = None,
     device: str = "auto",
+    cache: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> TempBalance:
     """A learning rate for every layer, ηᵢ = η·[s₁ + (αᵢ − α_min)/(α_max − α_min)·(s₂ − s₁)].
@@ -125,6 +127,8 @@ def tempbalance(
         layers: names, globs or a predicate of a Layer; None for all. What is not chosen stays at the base rate. The
             released code leaves out the first and the last layer.
         device: `auto`, `cpu` or `cuda`.
+        cache: a folder that keeps finished layers of the estimator by content fingerprint and parameters; a layer
+            found there is read and not computed. `.meta["cache"]` counts both.
         progress: called before each layer with a Progress; it may raise `wb.Cancelled`.
 
     Returns:
@@ -139,7 +143,7 @@ def tempbalance(
         ArgumentError: an argument is out of its range, or the layers are in a single tensor.
         Cancelled: the callback asked for it; `.partial` is the estimator's result so far.
 
-    Cost: that of `wb.farms` without resamples, or of `wb.spectrum`.
+    Cost: that of `wb.farms` without resamples and full matrices, or of `wb.spectrum`.
 
     Source: Zhou, Pang, Liu, Martin, Mahoney & Yang, "Temperature Balancing, Layer-wise Weight Analysis, and Neural
     Network Training" (NeurIPS 2023), and its released code; FARMS (ICML 2025, arXiv 2506.06280) for the windows.
@@ -172,6 +176,7 @@ def tempbalance(
         stride=stride,
         layers=[layer.layer for layer in chosen],
         device=device,
+        cache=cache,
         progress=progress,
     )
     parameters = {
@@ -184,7 +189,7 @@ def tempbalance(
         "layers": None if layers is None else [layer.layer for layer in chosen],
     }
     meta = weights.provenance("wb.tempbalance", **parameters)
-    meta |= {key: estimate.meta[key] for key in ("fingerprints", "dtype", "device")} | {"seed": None}
+    meta |= estimate_meta(estimate)
     return balanced(
         weights, chosen, estimate, lambda _: float(learning_rate), meta | {"seconds": time.perf_counter() - begin}
     )

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from workbench.errors import ArgumentError
 from workbench.layers import Selection
-from workbench.spectra.layer_alphas import Estimator, layer_alphas
+from workbench.spectra.layer_alphas import Estimator, estimate_meta, layer_alphas
 from workbench.spectra.power_law import Xmin
 from workbench.spectra.tempbalance import (
     SCALE,
@@ -22,6 +23,8 @@ from workbench.spectra.tempbalance import (
 )
 from workbench.weights import load
 
+LISTED = 12  # layers that a message names
+
 
 class TempBalanceScheduler:
     """Scales each layer's learning rate by `wb.tempbalance`'s factor while the optimizer steps.
@@ -31,10 +34,14 @@ class TempBalanceScheduler:
     taken when this is made, and anew at each `every`-th call of `.step()`.
 
     Each tensor that is scaled needs a group of its own: groups with several parameters are split in place, with all
-    their settings. Make this therefore before the learning-rate schedule, from an optimizer at base rates.
+    their settings. Make this therefore before the learning-rate schedule, from an optimizer at base rates. A frozen
+    layer that the optimizer has is one of those compared; leave it out by `layers` if it is to stay frozen.
+
+    `copy.deepcopy((module, optimizer, scheduler))` is a run of its own. A copy of the optimizer alone is one without
+    this, at base rates: torch leaves hooks behind.
 
     Args:
-        optimizer: any torch optimizer of the module's parameters.
+        optimizer: any torch optimizer of the module's parameters but LBFGS, which has one rate.
         module: the module that it trains.
         scale, assignment, estimator, xmin, window, stride, layers, device: as for `wb.tempbalance`.
         every: calls of `.step()` between two estimates; 1 as in the paper, where a call is an epoch.
@@ -47,9 +54,10 @@ class TempBalanceScheduler:
         ArgumentError: an argument is out of its range; the optimizer lacks a parameter that is to be scaled, has a
             second TempBalanceScheduler or factors of `parameter_groups`, or must be split after a schedule was made.
 
-    Cost: an estimate is `wb.farms` without resamples (or `wb.spectrum`) on the module's weights as they are. Measured
-    on one thread: six layers of 128 17 ms, ResNet-20's shapes 48 ms, MiniLM's encoder 4.3 s, 1.4 s with stride=100
-    (with `spectrum` 7 ms, 28 ms, 1.1 s); `every` divides it. More groups make an optimizer's fused kernels smaller.
+    Cost: an estimate is `wb.farms` without resamples and full matrices (or `wb.spectrum`) on the module's weights as
+    they are. Measured on one thread: six layers of 128 14 ms, ResNet-20's shapes 40 ms, MiniLM's encoder 1.3 s, 0.5 s
+    with stride=100 (with `spectrum` 9 ms, 34 ms, 0.4 s); the digits' MLP 64-512-512-10 48 ms, two thirds of its epoch
+    of 1437 images. `every` divides it. More groups make an optimizer's fused kernels smaller.
 
     Source: Zhou et al., "Temperature Balancing, Layer-wise Weight Analysis, and Neural Network Training" (NeurIPS
     2023), algorithm 1. Ours: the rates are exchanged around a step, so that it composes with other schedules.
@@ -94,6 +102,11 @@ class TempBalanceScheduler:
         hooks = optimizer._optimizer_step_pre_hooks.values()
         if any(isinstance(getattr(hook, "__self__", None), TempBalanceScheduler) for hook in hooks):
             raise ArgumentError("the optimizer has a TempBalanceScheduler already: .remove() it before making another.")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ArgumentError(
+                "LBFGS takes one step for all parameters, along one direction: it has no rate for each layer. Train "
+                "with SGD, AdamW or another optimizer with parameter groups."
+            )
         if any(group.get("factor", 1.0) != 1.0 for group in optimizer.param_groups):
             raise ArgumentError(
                 "the optimizer's groups carry the factors of a TempBalance's parameter_groups, which would be applied "
@@ -105,15 +118,20 @@ class TempBalanceScheduler:
         self._options: dict[str, Any] = {"estimator": estimator, "xmin": xmin, "window": window, "stride": stride}
         self._device = device
         shapes = {layer.tensor: "×".join(map(str, load(module).infos[layer.tensor].shape)) for layer in self._chosen}
-        self._names = {id(parameter): tensor for tensor, parameter in scaled_parameters(module, shapes).items()}
+        self._parameters = scaled_parameters(module, shapes)
         self._check_optimizer()
         self.result = self._estimated()  # before anything of the optimizer is touched
         self._split()
         self._swapped: list[tuple[float | Tensor, float | Tensor]] = []
-        self._hooks = [
-            optimizer.register_step_pre_hook(self._scale),
-            optimizer.register_step_post_hook(self._restore),
-        ]
+        self._hooks = self._registered()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_hooks": bool(self._hooks)}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """A copy, which scales its own optimizer if the original does: torch copies an optimizer without its hooks."""
+        self.__dict__.update(state)
+        self._hooks = self._registered() if state["_hooks"] else []
 
     def step(self) -> TempBalance:
         """Counts a call, an epoch by convention, and estimates the factors anew at each `every`-th.
@@ -155,11 +173,21 @@ class TempBalanceScheduler:
         """Leaves the optimizer alone: from now on every layer learns at the base rate."""
         for hook in self._hooks:
             hook.remove()
+        self._hooks = []
+
+    def _registered(self) -> list[RemovableHandle]:
+        return [
+            self.optimizer.register_step_pre_hook(self._scale),
+            self.optimizer.register_step_post_hook(self._restore),
+        ]
+
+    def _names(self) -> dict[int, str]:
+        return {id(parameter): tensor for tensor, parameter in self._parameters.items()}
 
     def _estimated(self) -> TempBalance:
         weights = load(self.module)
         names = [layer.layer for layer in self._chosen]
-        estimate = layer_alphas(weights, layers=names, device=self._device, progress=None, **self._options)
+        estimate = layer_alphas(weights, layers=names, device=self._device, cache=None, progress=None, **self._options)
         meta = weights.provenance(
             "wb.TempBalanceScheduler",
             learning_rate=None,
@@ -168,21 +196,24 @@ class TempBalanceScheduler:
             layers=names,
             every=self.every,
         )
-        meta |= {key: estimate.meta[key] for key in ("fingerprints", "dtype", "device", "seconds")} | {"seed": None}
+        meta |= estimate_meta(estimate) | {"seconds": estimate.meta["seconds"]}
         return balanced(weights, self._chosen, estimate, self._base_rates().__getitem__, meta)
 
     def _base_rates(self) -> dict[str, float]:
         groups = self.optimizer.param_groups
         rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
-        return {tensor: float(rates[identity]) for identity, tensor in self._names.items()}
+        return {tensor: float(rates[id(parameter)]) for tensor, parameter in self._parameters.items()}
 
     def _check_optimizer(self) -> None:
         groups = self.optimizer.param_groups
         known = {id(parameter) for group in groups for parameter in group["params"]}
-        if missing := next((tensor for identity, tensor in self._names.items() if identity not in known), None):
+        missing = [tensor for tensor, parameter in self._parameters.items() if id(parameter) not in known]
+        if missing:
+            has = [layer.layer for layer in self._chosen if layer.tensor not in missing]
+            listed = f": layers={has}" if 1 < len(has) <= LISTED else ""
             raise ArgumentError(
-                f"the optimizer does not have {missing!r} of {type(self.module).__name__}: pass the optimizer of this "
-                "module's parameters, or choose layers that it has."
+                f"the optimizer does not have {missing[0]!r} of {type(self.module).__name__}: pass the optimizer of "
+                f"this module's parameters, or choose layers that it has{listed or ', two or more'}."
             )
         crowded = any(len(group["params"]) > 1 and self._inside(group) for group in groups)
         if crowded and any("initial_lr" in group for group in groups):
@@ -192,11 +223,13 @@ class TempBalanceScheduler:
             )
 
     def _inside(self, group: Mapping[str, Any]) -> list[int]:
-        return [place for place, parameter in enumerate(group["params"]) if id(parameter) in self._names]
+        names = self._names()
+        return [place for place, parameter in enumerate(group["params"]) if id(parameter) in names]
 
     def _split(self) -> None:
         """A group for each scaled tensor, after the group that it was in, which keeps the rest."""
         groups: list[dict[str, Any]] = []
+        names = self._names()
         for group in self.optimizer.param_groups:
             taken = self._inside(group) if len(group["params"]) > 1 else []
             rest = [place for place in range(len(group["params"])) if place not in taken]
@@ -204,16 +237,16 @@ class TempBalanceScheduler:
                 own = {
                     key: [group[key][place] for place in places] for key in ("params", "param_names") if key in group
                 }
-                name = {"name": self._names[id(own["params"][0])]} if taken and places is not rest else {}
+                name = {"name": names[id(own["params"][0])]} if taken and places is not rest else {}
                 groups.append(group | own | name)
         self.optimizer.param_groups[:] = groups
 
     def _scale(self, *_: Any) -> None:
         self._restore()  # a step that raised left its rates behind
-        factors = self.result.factors()
+        factors, names = self.result.factors(), self._names()
         for group in self.optimizer.param_groups:
             base = used = group["lr"]
-            if len(group["params"]) == 1 and (tensor := self._names.get(id(group["params"][0]))):
+            if len(group["params"]) == 1 and (tensor := names.get(id(group["params"][0]))):
                 used = base * factors[tensor]
             group["lr"] = used
             self._swapped.append((base, used))

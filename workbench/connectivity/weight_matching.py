@@ -1,0 +1,259 @@
+"""Weight matching: the permutation that brings one network's weights nearest to another's (Git Re-Basin)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.connectivity.layout import groups_of, iter_blocks, permuted
+from workbench.connectivity.nested_assignment import Gains, Orders, solved
+from workbench.connectivity.structure import Structure
+from workbench.errors import ArgumentError
+from workbench.progress import Progress, ProgressCallback
+from workbench.weights import Weights
+
+NO_GAIN = 1e-12  # relative to the objective; below it a change is rounding
+MOST_SWEEPS = 100
+CHUNK = 1 << 22  # elements upcast at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingProgress(Progress):
+    """Where a matching stands; `item` is the group about to be solved, `done` of `total` groups in this sweep.
+
+    Attributes:
+        sweep: 0 is the settled start.
+        objective: Σ⟨A, π(B)⟩ over the parameters so far; NaN before the first is known.
+    """
+
+    sweep: int
+    objective: float
+
+
+class Reader:
+    """A network's tensors under the structure's names.
+
+    Attributes:
+        weights: where they come from.
+        names: the structure's name → theirs.
+    """
+
+    def __init__(self, structure: Structure, weights: Weights) -> None:
+        self.weights, self.names = weights, structure.names_in(weights)
+
+    def __call__(self, name: str) -> Tensor:
+        """The tensor for reading only, until the next is read from the same weights."""
+        return self.weights.borrowed(self.names[name])
+
+
+@dataclass(kw_only=True)
+class Descent:
+    """What a run of weight matching has found so far.
+
+    Attributes:
+        orders: group → indices.
+        objective: Σ⟨A, π(B)⟩.
+        history: a row per sweep: sweep, objective, groups that changed, seconds.
+    """
+
+    orders: Orders
+    objective: float = float("nan")
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class WeightMatching:
+    """Coordinate ascent on Σ⟨A, π(B)⟩, a group (with the groups within it) at a time.
+
+    Args:
+        structure: groups and tensors.
+        a: the network that stays.
+        b: the network that is permuted.
+        device: where products of matrices are computed.
+    """
+
+    def __init__(
+        self, structure: Structure, a: Callable[[str], Tensor], b: Callable[[str], Tensor], device: torch.device
+    ) -> None:
+        self.structure, self.a, self.b, self.device = structure, a, b, device
+        self.inner: dict[str, list[str]] = {root: [] for root in structure.sizes if root not in structure.within}
+        for group, outer in structure.within.items():
+            if group in structure.free:
+                self.inner[outer].append(group)
+        self.roots = [root for root in self.inner if root in structure.free or self.inner[root]]
+        members = structure.members()
+        self.tensors = {
+            root: list(dict.fromkeys(name for group in (root, *self.inner[root]) for name in members[group]))
+            for root in self.roots
+        }
+        self.neighbours = {
+            root: {other for other in self.roots if other != root and set(self.tensors[other]) & set(names)}
+            for root, names in self.tensors.items()
+        }
+        self.quadratic = {  # a tensor has such a group on two axes, so gains hold only near where it is
+            root for root in self.roots if any(_twice_in_a_block(structure, name, root) for name in self.tensors[root])
+        }
+        self.elements = {
+            name: int(np.prod([node.size for node in structure.layouts[name]])) for name in structure.parameters()
+        }
+
+    def family(self, root: str) -> list[str]:
+        """A group and those within it."""
+        return [root, *self.inner[root]]
+
+    def gains(self, root: str, orders: Orders, names: Iterable[str]) -> Gains:
+        """What each assignment of a group's units is worth, all other groups as they are."""
+        gains = Gains(root, self.inner[root], self.structure.sizes)
+        family = set(self.family(root))
+        others = {group: order for group, order in orders.items() if group not in family}
+        for name in names:
+            layout = self.structure.layouts[name]
+            own = self.a(name).to(self.device)
+            other = permuted(self.b(name).to(self.device), layout, others, self.structure.within)
+            for mine, yours in zip(iter_blocks(own, layout), iter_blocks(other, layout), strict=True):
+                gains.add(mine.tensor, yours.tensor, mine.groups, orders)
+        return gains
+
+    def objective(self, orders: Orders, names: Iterable[str] | None = None) -> float:
+        """Σ⟨A, π(B)⟩ over parameters, in float64."""
+        total = 0.0
+        for name in self.structure.parameters() if names is None else names:
+            own, other = self.a(name), self.b(name)
+            other = permuted(other, self.structure.layouts[name], orders, self.structure.within)
+            for mine, yours in zip(*(torch.split(tensor.reshape(-1), CHUNK) for tensor in (own, other)), strict=True):
+                total += float(mine.double() @ yours.double())
+        return total
+
+    def settled_order(self) -> list[tuple[str, list[str]]]:
+        """Groups in the order of the settled start, each with the tensors whose other groups come before it."""
+        waiting, settled = list(self.roots), {root for root in self.inner if root not in self.roots}
+        found: list[tuple[str, list[str]]] = []
+        while waiting:
+            known = {
+                root: [name for name in self.tensors[root] if self._roots(name) <= {root, *settled}] for root in waiting
+            }
+            best = max(waiting, key=lambda root: sum(self.elements[name] for name in known[root]))
+            found.append((best, known[best]))
+            settled.add(best)
+            waiting.remove(best)
+        return found
+
+    def _roots(self, name: str) -> set[str]:
+        """The outer groups of a tensor."""
+        return {self.structure.within.get(group, group) for group in groups_of(self.structure.layouts[name])}
+
+    def run(
+        self,
+        state: Descent,
+        *,
+        settle: bool,
+        progress: ProgressCallback | None = None,
+        roots: Sequence[str] | None = None,
+    ) -> None:
+        """Ascends from the state's orders, in place: they are valid at any time, also after a cancel.
+
+        Args:
+            state: where it starts and what it finds.
+            settle: the first pass decides every group from the settled tensors alone, whatever its order was.
+            progress: called before every group with a MatchingProgress.
+            roots: the outer groups to improve; None for all.
+        """
+        begin = time.perf_counter()
+        wanted = self.roots if roots is None else list(roots)
+
+        def report(root: str, done: int, sweep: int) -> None:
+            if progress is not None:
+                seconds = time.perf_counter() - begin
+                total = len(wanted)
+                objective = state.objective
+                progress(
+                    MatchingProgress(
+                        done=done, total=total, item=root, seconds=seconds, sweep=sweep, objective=objective
+                    )
+                )
+
+        self.remember(state, -1, 0, 0.0)
+        if settle:
+            self._settle(state, report)
+            self.remember(state, 0, len(wanted), time.perf_counter() - begin)
+        stale = set(wanted)
+        for sweep in range(1, MOST_SWEEPS + 1):
+            changed = 0
+            for done, root in enumerate(wanted):
+                if root in stale:
+                    report(root, done, sweep)
+                    stale.discard(root)
+                    gain = self._improve(root, state.orders)
+                    if gain > NO_GAIN * abs(state.objective):
+                        changed += 1
+                        state.objective += gain
+                        stale |= self.neighbours[root] & set(wanted)
+                        stale |= {root} if root in self.quadratic else set()
+            self.remember(state, sweep, changed, time.perf_counter() - begin)
+            if not stale:
+                break
+        report("", len(wanted), int(state.history[-1]["sweep"]))
+
+    def remember(self, state: Descent, sweep: int, changed: int, seconds: float) -> None:
+        """Adds a row to the history, with the objective computed anew."""
+        state.objective = self.objective(state.orders)
+        row = {"sweep": sweep, "objective": state.objective, "changed": changed, "seconds": seconds}
+        state.history.append(row)
+
+    def _settle(self, state: Descent, report: Callable[[str, int, int], None]) -> None:
+        """The settled start; what was is kept if it is better."""
+        orders = dict(state.orders)
+        for done, (root, names) in enumerate(self.settled_order()):
+            report(root, done, 0)
+            if names:
+                orders.update(solved(self.gains(root, orders, names), orders, self.structure).orders)
+        if self.objective(orders) > state.objective:
+            state.orders.update(orders)
+
+    def _improve(self, root: str, orders: Orders) -> float:
+        """Solves one group in place; the gain in the objective, 0 where nothing better was found."""
+        found = solved(self.gains(root, orders, self.tensors[root]), orders, self.structure)
+        if found.gain <= 0:
+            return 0.0
+        if root in self.quadratic:
+            names = self.tensors[root]
+            gain = self.objective({**orders, **found.orders}, names) - self.objective(orders, names)
+            if gain <= 0:
+                return 0.0
+            orders.update(found.orders)
+            return gain
+        orders.update(found.orders)
+        return found.gain
+
+
+def _twice_in_a_block(structure: Structure, name: str, group: str) -> bool:
+    sizes = [node.size for node in structure.layouts[name]]
+    hollow = torch.empty(sizes, device="meta")
+    return any(block.groups.count(group) > 1 for block in iter_blocks(hollow, structure.layouts[name]))
+
+
+def check_finite(reader: Reader, names: Sequence[str]) -> None:
+    """Refuses NaN and infinity, by name, before anything is matched.
+
+    Raises:
+        ArgumentError: a tensor has one.
+    """
+    for name in names:
+        if not bool(torch.isfinite(reader(name)).all()):
+            raise ArgumentError(
+                f"{reader.weights.source} has NaN or infinite elements in {name!r}, so nothing is nearest to it."
+            )
+
+
+def identity_orders(structure: Structure) -> Orders:
+    """Every unit in its place."""
+    found = {}
+    for group in structure.free:
+        order = torch.arange(structure.sizes[group])
+        outer = structure.within.get(group)
+        found[group] = order.expand(structure.sizes[outer], -1).contiguous() if outer else order
+    return found
