@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 from workbench.connectivity.layout import groups_of
 from workbench.connectivity.permutations import Permutations
+from workbench.connectivity.proof import function_check
 from workbench.connectivity.resolution import Resolved, resolved
 from workbench.connectivity.structure import AXIS_COLUMNS, Structure
-from workbench.connectivity.tracing import Trace, as_arguments, held_outputs, traced
+from workbench.connectivity.tracing import Trace, traced
 from workbench.errors import ArgumentError
 from workbench.results import Column, Result, versions
 from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, iter_batches
-from workbench.runtime.borrowing import check_module, lent, name_of
+from workbench.runtime.borrowing import check_module, name_of
 from workbench.seeds import generator
 from workbench.weights import ModelLike, Weights
 
-PROVED = "its function was seen unchanged under random permutations"
 GROUP_COLUMNS: Mapping[str, Column] = {
     "group": Column("name, after the first layer that makes the units", str, ""),
     "size": Column("number of units", int, "units", low=1),
@@ -196,7 +196,7 @@ def permutation_groups(
         ),
     }
     draft = PermutationGroups(tables=tables, meta=meta | {"verified": False, "proof": "not checked"})
-    meta |= _checked(module, example_inputs, names, draft, seed)
+    meta |= function_check(module, example_inputs, names, lambda own: draft.apply(own, draft.random(seed)), seed)
     meta["seconds"] = time.perf_counter() - begin
     notes = [] if meta["verified"] else [str(meta["proof"])]
     notes += [f"{name}: {why}, so all that it touches keeps its order" for name, (why, _) in trace.unknown.items()]
@@ -251,50 +251,3 @@ def group_tables(
 def _frozen(axes: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     rows = [dict(zip(axes, cells, strict=True)) for cells in zip(*axes.values(), strict=True)]
     return PermutationGroups.columns("frozen", [row for row in rows if row["frozen"]])
-
-
-def _checked(
-    module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None, groups: PermutationGroups, seed: int
-) -> dict[str, Any]:
-    """Whether the outputs stay, with what was seen."""
-    weights = _with_random_vectors(module, seed)
-    permuted = groups.apply(weights, groups.random(seed))
-    before = _outputs(module, inputs, outputs, weights)
-    again = _outputs(module, inputs, outputs, weights)
-    after = _outputs(module, inputs, outputs, permuted)
-    bound = max((torch.finfo(x.dtype).eps ** 0.5 for x in before if x.is_floating_point()), default=0.0)
-    error = max(map(_relative_change, before, after), default=0.0)
-    if max(map(_relative_change, before, again), default=0.0) > bound:
-        proof = "its function is random even in evaluation mode, so permutations could not be checked"
-        return {"verified": False, "function_error": error, "proof": proof}
-    if not error <= bound:
-        proof = f"ITS FUNCTION CHANGED by {error:.1g} under a random permutation: do not use these groups"
-        return {"verified": False, "function_error": error, "proof": proof}
-    return {"verified": True, "function_error": error, "proof": f"{PROVED} (relative change {error:.0e})"}
-
-
-def _with_random_vectors(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """The module's tensors; vectors are random and positive, so that none is constant along its axis."""
-    found = {}
-    for name, tensor in _stored(module).items():
-        if tensor.ndim == 1 and tensor.is_floating_point():
-            drawn = torch.rand(tensor.shape, generator=generator(seed, name), dtype=torch.float64) + 0.5
-            found[name] = drawn.to(tensor.device, tensor.dtype)
-        else:
-            found[name] = tensor.detach()
-    return found
-
-
-def _outputs(
-    module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None, weights: Mapping[str, Tensor]
-) -> list[Tensor]:
-    positional, named = as_arguments(inputs)
-    tensors = [value for value in [*positional, *named.values()] if isinstance(value, Tensor)]
-    device = tensors[0].device if tensors else torch.device("cpu")
-    with lent(module, weights, device):
-        return [tensor for _, tensor in held_outputs(module(*positional, **named), outputs)]
-
-
-def _relative_change(before: Tensor, after: Tensor) -> float:
-    scale = before.double().norm().item()
-    return float((before.double() - after.double()).norm().item() / (scale or 1.0))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from workbench.connectivity.axes import Axis, freeze, unify
+from workbench.connectivity.exporting import exported, output_names
 from workbench.connectivity.rules import RULES, Axes, AxesOf, TracedCall, is_axes
-from workbench.errors import ArgumentError
-from workbench.runtime.borrowing import check_module, lent, name_of
+from workbench.runtime.borrowing import check_module
 
 IGNORED = ("_assert", "sym_", "_guards", "assert_")
 
@@ -55,76 +52,13 @@ def traced(module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None =
         ArgumentError: torch.export cannot follow the module, or there is no such output.
     """
     check_module(module)
-    program = _exported(module, inputs, outputs)
+    program = exported(module, inputs, outputs)
     walk = _Walk(module)
     result = walk.run(program.graph, walk.sources(program))
-    for name, axes in zip(_output_names(program), list(_flat(result)), strict=True):
+    for name, axes in zip(output_names(program), list(_flat(result)), strict=True):
         for axis in axes if is_axes(axes) else ():
             freeze(axis, f"output {name}".rstrip())
     return walk.trace
-
-
-class _Straight(nn.Module):
-    """A module whose outputs are the held tensors by name; a cache of keys and values is left out."""
-
-    def __init__(self, module: nn.Module, outputs: Sequence[str | int] | None) -> None:
-        super().__init__()
-        self.module, self.outputs = module, outputs
-
-    def forward(self, *positional: Any, **named: Any) -> dict[str, Tensor]:
-        return dict(held_outputs(self.module(*positional, **named), self.outputs))
-
-
-def _output_names(program: Any) -> list[str]:
-    import torch.utils._pytree as pytree
-
-    count = len(program.graph_signature.user_outputs)
-    return list(pytree.tree_unflatten(list(range(count)), program.call_spec.out_spec))
-
-
-def _exported(module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None) -> Any:
-    positional, named = as_arguments(inputs)
-    example = next((value for value in [*positional, *named.values()] if isinstance(value, Tensor)), None)
-    device = torch.device("cpu") if example is None else example.device
-    try:
-        with lent(module, None, _home(module, device)), _quiet():
-            return torch.export.export(_Straight(module, outputs), positional, named, strict=False)
-    except ArgumentError:
-        raise
-    except Exception as error:
-        message = str(error).strip().splitlines()
-        reason = next((line.strip() for line in message if line.strip()), type(error).__name__)
-        raise ArgumentError(
-            f"torch.export cannot follow {name_of(module)}: {reason}\n"
-            "Control flow that depends on values (if x.sum() > 0, .item(), loops over tensors) cannot be traced: move "
-            "it out of forward, replace it by torch.where, or pass the inner module that computes straight through; "
-            "and check that example_inputs are what forward takes."
-        ) from error
-
-
-def _home(module: nn.Module, device: torch.device) -> torch.device:
-    return next((tensor.device for tensor in module.parameters()), device)
-
-
-def as_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs as positional and named arguments."""
-    if isinstance(inputs, Mapping):
-        return (), {name: value for name, value in inputs.items() if name != "labels"}
-    return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's own talk; what matters of it is in its errors."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 class _Walk:
@@ -303,31 +237,3 @@ def _flat(value: Any) -> Iterator[Any]:
             yield from _flat(item)
     else:
         yield value
-
-
-def held_outputs(result: Any, outputs: Sequence[str | int] | None) -> list[tuple[str, Tensor]]:
-    """Name and value of the outputs whose order matters: `logits`, `0`, `past.1`; empty for a single tensor.
-
-    Raises:
-        ArgumentError: there is no output of one of the names.
-    """
-    import torch.utils._pytree as pytree
-
-    leaves = pytree.tree_flatten_with_path(result)[0]
-    named = [(_path_name(path), value) for path, value in leaves if isinstance(value, Tensor)]
-    if outputs is None:
-        return named
-    found = []
-    for wanted in map(str, outputs):
-        chosen = [(name, value) for name, value in named if name == wanted or name.startswith(f"{wanted}.")]
-        if not chosen:
-            raise ArgumentError(
-                f"outputs has {wanted!r}: the module gives {', '.join(repr(name) for name, _ in named)}."
-            )
-        found += chosen
-    return found
-
-
-def _path_name(path: Sequence[Any]) -> str:
-    keys = [getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))) for key in path]
-    return ".".join(str(key) for key in keys)
