@@ -130,8 +130,8 @@ def permutation_groups(
     Args:
         module_or_weights: a module; an evaluator, whose module and first batch are taken; or a checkpoint without code,
             for which `template` tells the architecture.
-        example_inputs: what the module takes: a tensor, a tuple of positional arguments, or a dict of named ones. Only
-            its shapes matter.
+        example_inputs: what the module takes: a tensor, a tuple of positional arguments, or a dict of named ones. Its
+            shapes matter; floating-point tensors that are constant are replaced by random ones in the check.
         outputs: names or positions of the outputs that must stay as they are; None for all of them. A BERT whose pooled
             output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
         template: for a checkpoint without code, which architecture it is of; None tells it from names and config.json.
@@ -147,7 +147,7 @@ def permutation_groups(
             template fits.
         SourceTypeError: it is neither a module nor a checkpoint.
 
-    Cost: torch.export, one pass over its graph and two forward passes; a copy of the parameters.
+    Cost: torch.export, one pass over its graph and three forward passes; a copy of the parameters.
 
     Source: ours; the algebra follows the symmetries in Ainsworth et al. (Git Re-Basin, arXiv 2209.04836, section 3),
     written there by hand for each architecture.
@@ -196,7 +196,8 @@ def permutation_groups(
         ),
     }
     draft = PermutationGroups(tables=tables, meta=meta | {"verified": False, "proof": "not checked"})
-    meta |= function_check(module, example_inputs, names, lambda own: draft.apply(own, draft.random(seed)), seed)
+    permute = lambda own: draft.apply(own, draft.random(seed))  # noqa: E731
+    meta |= function_check(module, example_inputs, names, permute, trace.epsilon, seed)
     meta["seconds"] = time.perf_counter() - begin
     notes = [] if meta["verified"] else [str(meta["proof"])]
     notes += [f"{name}: {why}, so all that it touches keeps its order" for name, (why, _) in trace.unknown.items()]

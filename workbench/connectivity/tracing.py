@@ -29,6 +29,7 @@ class Trace:
         tied: further name of a tensor → its first.
         buffers: names that are no parameters.
         unread: names that the computation never reads.
+        epsilon: the coarsest floating-point precision that it goes through.
     """
 
     tensors: dict[str, Axes] = field(default_factory=dict)
@@ -38,6 +39,7 @@ class Trace:
     tied: dict[str, str] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
+    epsilon: float = 0.0
 
 
 def traced(module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None = None) -> Trace:
@@ -121,6 +123,9 @@ class _Walk:
     def run(self, graph: Any, values: dict[str, Any]) -> Any:
         """Walks a graph whose placeholders have the given axes; returns the axes of what it gives."""
         for node in graph.nodes:
+            value = node.meta.get("val")
+            if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
+                self.trace.epsilon = max(self.trace.epsilon, torch.finfo(value.dtype).eps)
             if node.op == "get_attr":
                 attribute = self._attribute(graph, node.target)
                 shape = tuple(attribute.shape) if isinstance(attribute, Tensor) else None
