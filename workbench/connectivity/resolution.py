@@ -53,7 +53,7 @@ def resolved(trace: Trace) -> Resolved:
     seen = list(_seen(trace.seen))
     for name in sorted(trace.unread):
         for axis in trace.tensors[name]:
-            freeze(axis, "never read by the forward pass")
+            freeze(axis, "not read for these outputs")
     read = {leaf for leaves, _ in seen for leaf in leaves}
     stored = _stored_leaves(trace)
     for leaf in stored:

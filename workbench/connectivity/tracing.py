@@ -28,7 +28,7 @@ class Trace:
         roles: what axes are called where they are used.
         tied: further name of a tensor → its first.
         buffers: names that are no parameters.
-        unread: names that the computation never reads.
+        unread: names on which the outputs do not depend.
         epsilon: the coarsest floating-point precision that it goes through.
     """
 
@@ -82,7 +82,7 @@ class _Walk:
         found: dict[str, Any] = {}
         read: set[str] = set()
         metas = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-        used = {node.name: bool(node.users) for node in program.graph.nodes if node.op == "placeholder"}
+        live = {node.name for node in _live(program.graph)}
         for spec in program.graph_signature.input_specs:
             name = getattr(spec.arg, "name", None)
             value = metas.get(name)
@@ -104,7 +104,7 @@ class _Walk:
                 self._own(target, axes)
                 if spec.kind == InputKind.BUFFER:
                     self.trace.buffers.add(target)
-                if used[str(name)]:
+                if name in live:
                     read.add(self._owner(target))
         self.trace.unread = {name for name in self.trace.tensors if self._owner(name) not in read}
         return found
@@ -122,7 +122,8 @@ class _Walk:
 
     def run(self, graph: Any, values: dict[str, Any]) -> Any:
         """Walks a graph whose placeholders have the given axes; returns the axes of what it gives."""
-        for node in graph.nodes:
+        live = _live(graph)
+        for node in (node for node in graph.nodes if node in live):
             value = node.meta.get("val")
             if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
                 self.trace.epsilon = max(self.trace.epsilon, torch.finfo(value.dtype).eps)
@@ -203,6 +204,22 @@ class _Walk:
         outputs = [AxesOf(Axis(size, f"made by {name}, which is not known") for size in shape) for shape in shapes]
         self.trace.seen += outputs
         return outputs
+
+
+def _live(graph: Any) -> set[Any]:
+    """The nodes on which the outputs depend, and those that write into others."""
+    waiting = [node for node in graph.nodes if node.op == "output" or _writes(node.target)]
+    found: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
+
+
+def _writes(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
 def _shapes_of(value: Any) -> tuple[list[tuple[int, ...]], bool]:
