@@ -157,7 +157,9 @@ def _become(leaf: Axis, other: Axis) -> None:
         (tear if leaf.torn else freeze)(other, leaf.frozen)
     members, leaf.members = leaf.members, {}
     for (outer, position), member in members.items():
-        unify(other.member(outer, position), member)
+        # an axis that lies inside itself, or is a member of what is a member of it, is the same at all positions
+        alike = outer.root in other.leaves() or any(below.members for below in member.leaves())
+        unify(other if alike else other.member(outer, position), member)
 
 
 def _give_up(*axes: Axis) -> None:
