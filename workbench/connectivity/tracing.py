@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from workbench.connectivity.axes import Axis, freeze, unify
 from workbench.connectivity.exporting import exported, output_names
 from workbench.connectivity.rules import RULES, Axes, AxesOf, TracedCall, is_axes
-from workbench.runtime.borrowing import check_module
+from workbench.errors import ArgumentError
+from workbench.runtime.borrowing import check_module, name_of
 
 IGNORED = ("_assert", "sym_", "_guards", "assert_")
 
@@ -51,12 +52,18 @@ def traced(module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None =
         outputs: names or positions of the outputs whose order matters; None for all of them.
 
     Raises:
-        ArgumentError: torch.export cannot follow the module, or there is no such output.
+        ArgumentError: torch.export cannot follow the module, or there is no such output, or its axes cannot be told.
     """
     check_module(module)
     program = exported(module, inputs, outputs)
     walk = _Walk(module)
-    result = walk.run(program.graph, walk.sources(program))
+    try:
+        result = walk.run(program.graph, walk.sources(program))
+    except RecursionError as error:  # seen with random algebra only, never with a network
+        raise ArgumentError(
+            f"the axes of {name_of(module)} lie inside one another in a way that cannot be resolved: pass an inner "
+            "module, and report this one."
+        ) from error
     for name, axes in zip(output_names(program), list(_flat(result)), strict=True):
         for axis in axes if is_axes(axes) else ():
             freeze(axis, f"output {name}".rstrip())
