@@ -53,7 +53,7 @@ def resolved(trace: Trace) -> Resolved:
     seen = list(_seen(trace.seen))
     for name in sorted(trace.unread):
         for axis in trace.tensors[name]:
-            freeze(axis, "never read by the forward pass")
+            freeze(axis, "not read for these outputs")
     read = {leaf for leaves, _ in seen for leaf in leaves}
     stored = _stored_leaves(trace)
     for leaf in stored:
@@ -155,7 +155,7 @@ def _settle_members(trace: Trace) -> None:
         for leaf in families:
             outers = {outer.root for outer, _ in plain[leaf]}
             outer = next(iter(outers))
-            apart = len(outers) == 1 and outer.kind == "leaf" and outer in beside[leaf]
+            apart = len(outers) == 1 and outer.kind == "leaf" and not outer.torn and outer in beside[leaf]
             if apart and all(_inside(axis, leaf, outer) for axes in trace.tensors.values() for axis in axes):
                 continue
             for member in plain.pop(leaf).values():
@@ -213,7 +213,7 @@ def _parents(stored: Sequence[Axis], seen: Sequence[Leaves]) -> dict[Axis, Axis]
     parents: dict[Axis, Axis] = {}
     outer: set[Axis] = set()
     for leaf in sorted(free, key=lambda leaf: (len(beside[leaf]), place[leaf])):
-        candidates = [other for other in beside[leaf] if other not in parents and other.size > 1]
+        candidates = [other for other in beside[leaf] if other not in parents and other.size > 1 and not other.torn]
         if leaf in outer or not candidates:
             continue
         parents[leaf] = max(candidates, key=lambda other: (not other.frozen, other.size, -place[other]))
