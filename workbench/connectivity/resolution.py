@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, count, islice
 
 from workbench.connectivity.axes import Axis, freeze, unify
-from workbench.connectivity.layout import SPECIAL, Concatenation, Leaf, Node, Product
+from workbench.connectivity.layout import SPECIAL, Leaf, Node, joined, multiplied
 from workbench.connectivity.rules import LOOKED_UP
 from workbench.connectivity.tracing import Trace
 
@@ -261,41 +261,18 @@ def _made(trace: Trace, module: str, axes: Sequence[Axis]) -> Sequence[Axis]:
 def _node(axis: Axis, names: Mapping[Axis, str]) -> Node:
     node = axis.root
     if node.kind == "concatenation":
-        return _joined([_node(part, names) for part in node.pieces()])
+        return joined([_node(part, names) for part in node.pieces()])
     factors = node.factors()
     for place, factor in enumerate(factors):
         if any(_is_member_of(leaf, factor) for part in factors for leaf in part.leaves()):
             inner = [[part.member(factor, row) for part in factors[place + 1 :]] for row in range(factor.size)]
-            rows = [_multiplied([_node(part, names) for part in row]) for row in inner]
-            return _multiplied([*(_node(part, names) for part in factors[:place]), _joined(rows)])
+            rows = [multiplied([_node(part, names) for part in row]) for row in inner]
+            return multiplied([*(_node(part, names) for part in factors[:place]), joined(rows)])
     if len(factors) > 1:
-        return _multiplied([_node(factor, names) for factor in factors])
+        return multiplied([_node(factor, names) for factor in factors])
     if not factors:
         return Leaf(node.size)
     return Leaf(node.size, names.get(node)) if node.kind == "leaf" else _node(factors[0], names)
-
-
-def _multiplied(parts: Sequence[Node]) -> Node:
-    """A product; neighbours that keep their order become one."""
-    found: list[Node] = []
-    for part in (inner for node in parts for inner in (node.parts if isinstance(node, Product) else (node,))):
-        last = found[-1] if found else None
-        if isinstance(part, Leaf) and isinstance(last, Leaf) and part.group is None and last.group is None:
-            found[-1] = Leaf(last.size * part.size)
-        else:
-            found.append(part)
-    return found[0] if len(found) == 1 else Product(tuple(found))
-
-
-def _joined(parts: Sequence[Node]) -> Node:
-    found: list[Node] = []
-    for part in (inner for node in parts for inner in (node.parts if isinstance(node, Concatenation) else (node,))):
-        last = found[-1] if found else None
-        if isinstance(part, Leaf) and isinstance(last, Leaf) and part.group is None and last.group is None:
-            found[-1] = Leaf(last.size + part.size)
-        else:
-            found.append(part)
-    return found[0] if len(found) == 1 else Concatenation(tuple(found))
 
 
 def _reason(axis: Axis) -> str:
