@@ -187,8 +187,8 @@ class WeightMatching:
                 if root in stale:
                     report(root, done, sweep)
                     stale.discard(root)
-                    gain = self._improve(root, state.orders)
-                    if gain > NO_GAIN * abs(state.objective):
+                    gain = self._improve(root, state.orders, NO_GAIN * abs(state.objective))
+                    if gain:
                         changed += 1
                         state.objective += gain
                         stale |= self.neighbours[root] & set(wanted)
@@ -214,20 +214,20 @@ class WeightMatching:
         if self.objective(orders) > state.objective:
             state.orders.update(orders)
 
-    def _improve(self, root: str, orders: Orders) -> float:
-        """Solves one group in place; the gain in the objective, 0 where nothing better was found."""
+    def _improve(self, root: str, orders: Orders, least: float) -> float:
+        """Solves one group in place; the gain in the objective, 0 where none above `least` was found.
+
+        Orders that are as good but for rounding are left as they are, else equal units would change places for ever.
+        """
         found = solved(self.gains(root, orders, self.tensors[root]), orders, self.structure)
-        if found.gain <= 0:
-            return 0.0
-        if root in self.quadratic:
+        gain = found.gain
+        if gain > least and root in self.quadratic:
             names = self.tensors[root]
             gain = self.objective({**orders, **found.orders}, names) - self.objective(orders, names)
-            if gain <= 0:
-                return 0.0
-            orders.update(found.orders)
-            return gain
+        if gain <= least:
+            return 0.0
         orders.update(found.orders)
-        return found.gain
+        return gain
 
 
 def _twice_in_a_block(structure: Structure, name: str, group: str) -> bool:
@@ -237,12 +237,17 @@ def _twice_in_a_block(structure: Structure, name: str, group: str) -> bool:
 
 
 def check_finite(reader: Reader, names: Sequence[str]) -> None:
-    """Refuses NaN and infinity, by name, before anything is matched.
+    """Refuses NaN, infinity and complex numbers, by name, before anything is matched.
 
     Raises:
         ArgumentError: a tensor has one.
     """
     for name in names:
+        if reader(name).is_complex():
+            raise ArgumentError(
+                f"{reader.weights.source} has complex numbers in {name!r}: matching takes real ones; pass "
+                "torch.view_as_real of it in a module that stores them so."
+            )
         if not bool(torch.isfinite(reader(name)).all()):
             raise ArgumentError(
                 f"{reader.weights.source} has NaN or infinite elements in {name!r}, so nothing is nearest to it."
