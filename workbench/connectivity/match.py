@@ -26,6 +26,7 @@ from workbench.connectivity.weight_matching import (
     Reader,
     WeightMatching,
     check_finite,
+    check_tied,
     identity_orders,
 )
 from workbench.errors import ArgumentError, Cancelled, nearest
@@ -226,6 +227,7 @@ def _readers(structure: Structure, networks: Sequence[Weights]) -> list[Reader]:
     readers = [Reader(structure, network) for network in networks]
     for reader in readers:
         check_finite(reader, structure.parameters())
+        check_tied(reader, structure.tied)
     return readers
 
 

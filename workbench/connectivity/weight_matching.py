@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -251,6 +251,21 @@ def check_finite(reader: Reader, names: Sequence[str]) -> None:
         if not bool(torch.isfinite(reader(name)).all()):
             raise ArgumentError(
                 f"{reader.weights.source} has NaN or infinite elements in {name!r}, so nothing is nearest to it."
+            )
+
+
+def check_tied(reader: Reader, tied: Mapping[str, str]) -> None:
+    """Refuses two names of one tensor that hold different numbers, of which only the first would be matched.
+
+    Raises:
+        ArgumentError: they do.
+    """
+    for name, first in tied.items():
+        names = [reader.names[name], reader.names[first]]
+        if names[0] != names[1] and not torch.equal(*(reader.weights[own] for own in names)):
+            raise ArgumentError(
+                f"{reader.weights.source}'s {names[0]!r} and {names[1]!r} differ, but are one tensor in the groups' "
+                "module: leave one out, or take the groups of an untied module."
             )
 
 
