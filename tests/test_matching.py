@@ -520,7 +520,6 @@ def test_a_network_that_does_not_fit_is_refused_by_its_first_difference(name: st
 
 
 ARGUMENTS = {
-    "method": ({"method": "wieghts"}, r"method='wieghts': expected one of weights, activations, correlation"),
     "restarts": ({"restarts": -1}, "restarts=-1: expected the number of further starts"),
     "gammas": ({"gammas": (0.0, 1.5)}, "gammas has 1.5: expected shares of the largest singular value"),
     "NaN gamma": ({"gammas": (float("nan"),)}, "gammas has nan"),
@@ -535,6 +534,43 @@ def test_wrong_arguments(name: str) -> None:
     arguments, message = ARGUMENTS[name]
     with pytest.raises(wb.WorkbenchError, match=message):
         match(groups, module, module, **arguments)
+
+
+WRONG_TYPES = """
+import json, torch
+import workbench as wb
+from workbench.connectivity import match, match_many, permutation_groups
+net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+groups = permutation_groups(net, torch.zeros(1, 2))
+calls = [
+    lambda: match(groups, net, net, method="wieghts"),
+    lambda: match(net, net, net),
+    lambda: match(groups, net, net, evaluator=net),
+    lambda: match(groups, net, 3),
+    lambda: match(groups, net, net, restarts=1.5),
+    lambda: match_many(groups, [net]),
+]
+told = []
+for call in calls:
+    try:
+        call()
+    except wb.WorkbenchError as error:
+        told.append(str(error))
+print(json.dumps(told))
+"""
+
+
+def test_wrong_types_are_told_by_the_workbench_itself(unchecked: Callable[..., Any]) -> None:
+    told = unchecked(WRONG_TYPES)
+    expected = [
+        "method='wieghts': expected one of weights, activations, correlation. Did you mean 'weights'?",
+        "groups is Sequential: expected wb.permutation_groups(module, example_inputs).",
+        "evaluator is Sequential: expected wb.evaluator(module, data, loss).",
+        "a model is a path, a directory, a mapping of tensors or an nn.Module; got int.",
+        "restarts=1.5: expected the number of further starts, 0 or more.",
+        "models has 1 networks: expected two or more.",
+    ]
+    assert told == expected
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")

@@ -62,6 +62,8 @@ class _Moments:
 
     def update(self, a: Tensor, b: Tensor) -> None:
         """Adds samples of both networks, features first."""
+        if not a.shape[1]:
+            return  # a batch of nothing but padding
         pair = [a, b]
         if self.correlation:
             pair = [values.double() for values in pair]
@@ -184,6 +186,7 @@ def _outputs(
         except ArgumentError:
             return  # no tensor: what no other submodule shows is matched by weights
         axis = feature_axis(parts[path], tensor.ndim)
+        # where both layouts fit it is the mask's own, (batch, steps): both networks lose the same samples in any case
         if keep is not None and axis == -1 and tensor.ndim == 3:
             turned = getattr(parts[path], "batch_first", True) is False or tensor.shape[:2] != keep.shape
             if tensor.shape[:2] == (mask := keep.T if turned else keep).shape:

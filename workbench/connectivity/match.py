@@ -61,7 +61,8 @@ def match(
     with most elements in tensors whose other groups are decided already, from those tensors alone.
 
     By activations: C = Z_AᵀZ_B (or correlations) of the outputs that each group's layers give on the evaluator's data,
-    each group by itself. Groups that no submodule shows (packed projections of attention) are matched by weights after.
+    each group by itself; positions of images and sequences are samples, those with 0 in a batch's `attention_mask` are
+    none. Groups that no submodule shows (packed projections of attention) are matched by weights after.
 
     Args:
         groups: of the architecture, from `wb.permutation_groups`.
