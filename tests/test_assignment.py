@@ -272,3 +272,15 @@ def test_a_group_on_both_axes_never_falls_and_is_never_above_the_best(size: int)
             assert objectives[0] == pytest.approx(values[start], abs=1e-9)
             assert state.objective == pytest.approx(values[tuple(state.orders["h"].tolist())], abs=1e-9)
             assert state.objective <= max(values.values()) + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_units_that_were_exchanged_on_both_axes_are_put_back(seed: int) -> None:
+    layout = structure({"h": 8}, {}, "h", {"w": "h,h"})
+    a = drawn(layout, seed)
+    planted = torch.from_numpy(np.random.default_rng(seed).permutation(8))
+    b = {"w": a["w"][planted][:, planted]}
+    start = planted.argsort()
+    start[[0, 5]] = start[[5, 0]]
+    state = matched(layout, a, b, {"h": start})
+    assert torch.equal(b["w"][state.orders["h"]][:, state.orders["h"]], a["w"])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from workbench.connectivity import Matching, MatchingProgress, PermutationGroups, match, permutation_groups
-from workbench.connectivity.weight_matching import NO_GAIN, WeightMatching
+from workbench.connectivity.weight_matching import NO_GAIN, Descent, WeightMatching
 from workbench.progress import Progress
 
 
@@ -309,6 +309,19 @@ def test_no_exchange_of_two_units_is_better_in_the_end(seed: int) -> None:
     assert is_fixed(a, b, match(permutation_groups(module, torch.zeros(1, 3)), a, b, gammas=()))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_further_run_from_the_end_finds_nothing(seed: int) -> None:
+    """A group is left out of a sweep only if nothing beside it changed."""
+    module, a, b = pair(3, 12, 12, 12, 2, seed=seed)
+    groups = permutation_groups(module, torch.zeros(1, 3))
+    found = match(groups, a, b, gammas=())
+    state = Descent(orders=dict(found.permutations))
+    weights = wb.load(a), wb.load(b)
+    WeightMatching(groups.structure, *(w.__getitem__ for w in weights), torch.device("cpu")).run(state, settle=False)
+    assert state.history[-1]["changed"] == 0 and len(state.history) == 2
+    assert found.frame("sweeps").sweep.max() > 2  # else there was nothing to leave out
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_the_function_stays_and_the_check_says_so(name: str) -> None:
     module, inputs, groups = case(name)
@@ -422,6 +435,31 @@ def test_dead_and_equal_units_end_and_stay() -> None:
     nothing = {name: torch.zeros_like(tensor) for name, tensor in a.items()}
     assert match(groups, nothing, nothing).reduction() == 0.0
     assert match(groups, a, nothing).permutations.is_identity
+
+
+def test_a_gain_within_rounding_leaves_units_where_they_are() -> None:
+    """Else units that are equal but for rounding could change places for ever."""
+    module, a, _ = pair(4, 5, 3)
+    a["0.weight"][1], a["0.bias"][1], a["2.weight"][:, 1] = a["0.weight"][0], a["0.bias"][0], a["2.weight"][:, 0]
+    a["0.weight"][1, 0] += 1e-8  # ‖A − π(B)‖² falls by 2e-16
+    groups = permutation_groups(module, torch.zeros(1, 4))
+    order = torch.tensor([1, 0, 2, 3, 4])
+    assert match(groups, a, groups.apply(a, {"0": order}), gammas=()).permutations.is_identity
+    a["0.weight"][1, 0] += 1e-3
+    assert match(groups, a, groups.apply(a, {"0": order}), gammas=()).permutations["0"].tolist() == order.tolist()
+
+
+def test_a_settled_start_that_is_worse_is_dropped() -> None:
+    """The first layer, which decides it, says another order than the second, which counts for more."""
+    module, a, _ = pair(8, 6, 6, 2)
+    groups = permutation_groups(module, torch.zeros(1, 8))
+    order = torch.tensor([1, 2, 3, 4, 5, 0])
+    b = {**a, "0.weight": 0.3 * a["0.weight"][order], "0.bias": 0.3 * a["0.bias"][order]}
+    b["4.weight"] = torch.zeros_like(a["4.weight"])
+    found = match(groups, a, b, gammas=())
+    objectives = found.frame("sweeps").objective.tolist()
+    assert objectives == sorted(objectives)
+    assert objectives[1] == objectives[0]
 
 
 def test_one_object_for_both_networks() -> None:

@@ -52,7 +52,8 @@ def test_an_mlp_is_matched_by_the_outputs_of_its_layers(method: str) -> None:
     groups = permutation_groups(module, torch.zeros(1, 4))
     a, b = drawn(module, 0), drawn(module, 1)
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(2))
-    found = match(groups, a, b, method=method, evaluator=evaluated(module, x), gammas=())
+    x[:9] += 3 * torch.randn(4, generator=torch.Generator().manual_seed(3))  # the first batch's means are not all's
+    found = match(groups, a, b, method=method, evaluator=evaluated(module, x[:9], x[9:]), gammas=())
 
     def outputs(weights: Mapping[str, Tensor]) -> list[np.ndarray]:
         first = F.linear(x, weights["0.weight"], weights["0.bias"])
@@ -157,11 +158,13 @@ def test_constant_units_correlate_with_nothing_and_large_means_lose_nothing(offs
 
 
 def test_units_that_are_all_constant_stay() -> None:
-    module = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2))
-    groups = permutation_groups(module, torch.zeros(1, 3))
+    """Their variance is rounding: 0.1 ten times is not 1 in float64."""
+    module = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 2)).double()
+    groups = permutation_groups(module, torch.zeros(1, 3, dtype=torch.float64))
     a = {name: torch.zeros_like(tensor) for name, tensor in module.state_dict().items()}
-    a["0.bias"] = torch.tensor([0.1, 0.2, 0.3, 0.7, 0.9, 1.1])
-    found = match(groups, a, a, method="correlation", evaluator=evaluated(module, torch.randn(9, 3)), gammas=())
+    a["0.bias"] = torch.tensor([0.1, 0.2, 0.3, 0.7, 0.9, 1.1], dtype=torch.float64)
+    batches = torch.randn(31, 3, dtype=torch.float64).split([10, 7, 14])
+    found = match(groups, a, a, method="correlation", evaluator=evaluated(module, *batches), gammas=())
     assert found.permutations.is_identity
 
 

@@ -22,7 +22,7 @@ from workbench.runtime.borrowing import lent
 from workbench.runtime.hooks import hooked
 from workbench.weights import Weights
 
-EPS = 1e-12  # of the largest variance (EPS² of its own squared mean): a unit below it counts as constant
+EPS = 1e-12  # of its mean: a unit whose standard deviation is below it is constant, what is left being rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class _Moments:
         for mean, square, shift in zip(means, self.squares, self.shifts, strict=True):
             variance = (square / self.count - mean.square()).clamp_min(0)
             size = (mean + shift.squeeze(1).cpu()).square()
-            alive = (variance > EPS * variance.max()) & (variance > EPS**2 * size)
+            alive = variance > EPS**2 * size
             spreads.append(torch.where(alive, variance.clamp_min(1e-300).rsqrt(), 0.0))
         centre, scale = self._empty(), self._empty()
         self._add(centre, means[0][:, None], means[1][:, None])
