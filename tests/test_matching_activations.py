@@ -163,8 +163,9 @@ def test_units_that_are_all_constant_stay() -> None:
     groups = permutation_groups(module, torch.zeros(1, 3, dtype=torch.float64))
     a = {name: torch.zeros_like(tensor) for name, tensor in module.state_dict().items()}
     a["0.bias"] = torch.tensor([0.1, 0.2, 0.3, 0.7, 0.9, 1.1], dtype=torch.float64)
+    b = {**a, "0.bias": torch.tensor([0.7, 0.1, 1.3, 0.9, 0.3, 0.6], dtype=torch.float64)}
     batches = torch.randn(31, 3, dtype=torch.float64).split([10, 7, 14])
-    found = match(groups, a, a, method="correlation", evaluator=evaluated(module, *batches), gammas=())
+    found = match(groups, a, b, method="correlation", evaluator=evaluated(module, *batches), gammas=())
     assert found.permutations.is_identity
 
 
