@@ -15,7 +15,7 @@ from workbench.connectivity.layout import parsed
 from workbench.connectivity.nested_assignment import Gains, Orders, solved
 from workbench.connectivity.structure import Structure
 from workbench.connectivity.weight_matching import Descent, WeightMatching, identity_orders
-from workbench.linalg.assignment import assignment
+from workbench.linalg.assignment import assignment, raised_prices
 
 CPU = torch.device("cpu")
 
@@ -284,3 +284,19 @@ def test_two_units_that_were_exchanged_on_both_axes_are_put_back(seed: int) -> N
     start[[0, 5]] = start[[5, 0]]
     state = matched(layout, a, b, {"h": start})
     assert torch.equal(b["w"][state.orders["h"]][:, state.orders["h"]], a["w"])
+
+
+@pytest.mark.parametrize("size", [1, 2, 17, 60])
+def test_prices_change_no_solution_and_make_it_dual_feasible_in_the_end(size: int) -> None:
+    """Every permutation pays each price once; Bellman and Ford end where no place would rather have another unit."""
+    draw = np.random.default_rng(size)
+    gain = draw.normal(size=(size, size))
+    order = assignment(gain)
+    prices = None
+    for _ in range(size):
+        prices = raised_prices(gain, order, prices)
+    kept = gain[np.arange(size), order] - prices[order]
+    assert (gain - prices <= kept[:, None] + 1e-9).all()
+    near = gain + 0.01 * draw.normal(size=(size, size))
+    np.testing.assert_array_equal(assignment(near, prices), assignment(near))
+    np.testing.assert_array_equal(assignment(near, draw.normal(size=size)), assignment(near))

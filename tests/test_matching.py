@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from workbench.connectivity import Matching, MatchingProgress, PermutationGroups, match, permutation_groups
+from workbench.connectivity.kept_gains import KeptGains
 from workbench.connectivity.weight_matching import NO_GAIN, Descent, WeightMatching
 from workbench.progress import Progress
 
@@ -241,27 +242,33 @@ def _ignores_biases(problem: WeightMatching) -> None:
     problem.tensors = {root: [n for n in names if "bias" not in n] for root, names in problem.tensors.items()}
 
 
-def _swaps_the_networks(problem: WeightMatching) -> None:
-    """Transposes every C."""
-    gains = problem.gains
+class _Wrong(KeptGains):
+    """Gains that are computed anew each time, from other orders or with their axes exchanged."""
 
-    def transposed(root: str, orders: Any, names: Any) -> Any:
-        found = gains(root, orders, names)
-        found.parts = {key: part.transpose(0, 1).contiguous() for key, part in found.parts.items()}
+    def __init__(self, problem: WeightMatching, *, transposed: bool) -> None:
+        super().__init__(problem.structure, problem.a, problem.b, problem.device)
+        self.transposed = transposed
+
+    def __call__(self, root: str, inner: Any, orders: Any, names: Any) -> Any:
+        if not self.transposed:
+            orders = {group: torch.arange(order.shape[-1]) for group, order in orders.items()}
+        found = super().__call__(root, inner, orders, names)
+        if self.transposed:
+            found.parts = {key: part.transpose(0, 1).contiguous() for key, part in found.parts.items()}
         return found
 
-    problem.gains = transposed  # type: ignore[method-assign]
+    def current(self, root: str, orders: Any, names: Any) -> Any:
+        return self(root, (), orders, names)
+
+
+def _swaps_the_networks(problem: WeightMatching) -> None:
+    """Transposes every C."""
+    problem.gains = _Wrong(problem, transposed=True)
 
 
 def _leaves_the_inputs(problem: WeightMatching) -> None:
     """Computes C with the other groups' axes of B as they were."""
-    gains = problem.gains
-
-    def unpermuted(root: str, orders: Any, names: Any) -> Any:
-        still = {group: torch.arange(order.shape[-1]) for group, order in orders.items()}
-        return gains(root, still, names)
-
-    problem.gains = unpermuted  # type: ignore[method-assign]
+    problem.gains = _Wrong(problem, transposed=False)
 
 
 @pytest.mark.parametrize("mutation", [_drops_a_tensor, _ignores_biases, _swaps_the_networks, _leaves_the_inputs])
@@ -284,6 +291,22 @@ def test_the_oracles_see_a_mutation(
         module, a, b = pair(3, 6, 5, 2, seed=seed)
         wrong += not is_fixed(a, b, match(permutation_groups(module, torch.zeros(1, 3)), a, b, gammas=()))
     assert wrong
+
+
+@pytest.mark.parametrize("moved", [1, 3, 40])
+def test_gains_that_are_brought_up_to_date_equal_those_computed_anew(moved: int) -> None:
+    """Few units of the neighbours have moved: C + ΔC is C; of many it is computed anew anyway."""
+    module, a, b = pair(3, 40, 30, 2, seed=0)
+    structure = permutation_groups(module, torch.zeros(1, 3)).structure
+    arguments = (structure, a.__getitem__, b.__getitem__, torch.device("cpu"))
+    kept, names = KeptGains(*arguments), ["2.weight", "2.bias", "4.weight"]
+    orders = {group: torch.arange(structure.sizes[group]) for group in structure.free}
+    kept.current("2", orders, names)
+    units = torch.randperm(40, generator=torch.Generator().manual_seed(1))[:moved]
+    orders["0"] = orders["0"].clone()
+    orders["0"][units] = orders["0"][units.roll(1)]
+    found, expected = kept.current("2", orders, names), KeptGains(*arguments)("2", (), orders, names)
+    torch.testing.assert_close(found.parts[()], expected.parts[()], rtol=1e-12, atol=1e-12)
 
 
 def is_fixed(a: Mapping[str, Tensor], b: Mapping[str, Tensor], found: Matching) -> bool:

@@ -240,7 +240,7 @@ def alignment(matching: Matching, layer: str | None) -> FigureSpec:
                 label="",
                 limits=(y[0], y[-1]),
                 descending=True,
-                ticks=named_ticks(names if side == "before" else [], 16),
+                ticks=ticks,
             ),
             marks=(Heat(x=x, y=y, values=grid, limits=ends, label="R"), *ring),
             title=f"{side}: {_total(matching, gammas[-1], before=side == 'before')}",
