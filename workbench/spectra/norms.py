@@ -7,7 +7,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 LN10 = math.log(10)
-BLOCK_ELEMENTS = 1 << 20  # elements looked at a time
 
 
 def zero_threshold(eigenvalues: Float[Tensor, " n"], long_side: int) -> float:
@@ -44,21 +43,3 @@ def alpha_weighted(eigenvalues: Float[Tensor, " n"], alpha: float) -> float:
     """α·log10 λmax."""
     largest = float(eigenvalues[-1])
     return alpha * math.log10(largest) if largest > 0 else math.nan
-
-
-def live_length(matrices: Float[Tensor, "matrices rows cols"]) -> int:
-    """The most rows of one of the matrices, or columns if these are more, that are not zero throughout; 1 at least.
-
-    Dead rows on the long side leave no trace in the spectrum; on the short side they are zero eigenvalues.
-
-    Example:
-        >>> live_length(torch.tensor([[[1.0, 2.0], [0.0, 0.0], [0.0, 3.0]]]))
-        2
-    """
-    long_axis = 1 if matrices.shape[1] >= matrices.shape[2] else 2
-    step = max(BLOCK_ELEMENTS // max(matrices.shape[3 - long_axis], 1), 1)
-    longest = 1
-    for matrix in matrices:
-        blocks = matrix.split(step, dim=long_axis - 1)
-        longest = max(longest, sum(int((block != 0).any(dim=2 - long_axis).sum()) for block in blocks))
-    return longest

@@ -18,8 +18,8 @@ from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.spectra import details as detail_tables
 from workbench.spectra import nulls, verdicts, weightwatcher
 from workbench.spectra.details import Spectral, checked_detail, details
-from workbench.spectra.entries import copies
-from workbench.spectra.norms import alpha_weighted, entropy, live_length, log_alpha_norm, stable_rank, zero_threshold
+from workbench.spectra.entries import copies, live_length
+from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
 from workbench.weights import ModelLike
 
@@ -208,7 +208,7 @@ def layer_spectrum(
         word, reason = verdicts.verdict(fit, len(fitted), weightwatcher.ZERO)
     else:
         fitted, fit = positive, power_law(positive, xmin, resolution=resolution)
-        word, reason = _judged(fit, xmin, slices, own, resolution)
+        word, reason = _judged(fit, xmin, positive, slices, own, resolution)
     if not compat and xmin == "search" and 0 < fit.candidates < len(fitted) - 1:
         reason += f"; {fit.candidates} of {len(fitted)} eigenvalues were tried as xmin"
     reason = "; ".join(filter(None, [reason, layer.remark]))
@@ -240,19 +240,13 @@ def layer_spectrum(
     return found({"layers": [row], **tables}, {"eigenvalues": pooled, **tensors})
 
 
-def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: float) -> tuple[str, str]:
+def _judged(fit: PowerLaw, xmin: Xmin, seen: Tensor, slices: Tensor, own: Tensor, resolution: float) -> tuple[str, str]:
     """The verdict against noise: first of one variance and of Gaussian entries, then of what is found in them.
 
     Dead rows and columns are no noise: the shape is that of the others. Nulls count those of the short side by the
     eigenvalues that are zero.
     """
-    length, threshold, short = live_length(own), max(own.shape[1:]), min(own.shape[1:])
-
-    def positive(values: Tensor) -> Tensor:
-        pooled = values.flatten().sort().values
-        return pooled[pooled > zero_threshold(pooled, threshold)]
-
-    seen = positive(slices)
+    length, short = live_length(own), min(own.shape[1:])
     plain = nulls.verdict(fit, xmin, seen, length, short, len(slices))
     if plain[0] == "no tail":
         return plain
@@ -261,7 +255,8 @@ def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: 
         kinds.append(f"{times} copies of every row")
     if len(slices) > 1 and isinstance(xmin, str):
         alike = nulls.of_equal_variance(slices)
-        seen = positive(alike)
+        pooled = alike.flatten().sort().values
+        seen = pooled[pooled > zero_threshold(pooled, max(own.shape[1:]))]
         kinds.append(f"a variance of its own in each of {len(alike)} matrices")
     pool = nulls.Pool(
         eigenvalues=seen,
