@@ -82,7 +82,7 @@ def copies(matrices: Float[Tensor, "matrices rows cols"]) -> int:
         alike = tall[tall[:, column] == first[column]]
         if int((alike == first).all(1).sum()) == 1:
             return 1
-        counts = tall[live].unique(dim=0, return_counts=True)[1]
+        counts = torch.unique(tall[live], dim=0, return_counts=True)[1]
         found.update(counts.tolist())
         if len(found) > 1:
             return 1
