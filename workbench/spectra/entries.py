@@ -42,18 +42,17 @@ def excess_kurtosis(matrices: Float[Tensor, "matrices rows cols"], elements: flo
     return math.fsum(found) / len(found) if found else math.nan
 
 
-def live_length(matrices: Float[Tensor, "matrices rows cols"]) -> int:
-    """The most rows of one of the matrices, or columns if these are more, that are not zero throughout; 1 at least.
+def live_shape(matrices: Float[Tensor, "matrices rows cols"]) -> tuple[int, int]:
+    """Rows and columns that are not zero throughout, the most of one of the matrices; 1 at least.
 
-    Dead rows on the long side leave no trace in the spectrum; on the short side they are zero eigenvalues.
-
-    Cost: that of a column where none of it is zero; one pass at most.
+    Cost: that of a row and a column where none of them has a zero; two passes at most.
 
     Example:
-        >>> live_length(torch.tensor([[[1.0, 2.0], [0.0, 0.0], [0.0, 3.0]]]))
-        2
+        >>> live_shape(torch.tensor([[[1.0, 0.0], [0.0, 0.0], [4.0, 0.0]]]))
+        (2, 1)
     """
-    return max([1, *(len(live_rows(upright(matrix))) for matrix in matrices)])
+    rows = max([1, *(len(live_rows(matrix)) for matrix in matrices)])
+    return rows, max([1, *(len(live_rows(matrix.T)) for matrix in matrices)])
 
 
 def copies(matrices: Float[Tensor, "matrices rows cols"]) -> int:

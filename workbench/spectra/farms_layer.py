@@ -14,9 +14,9 @@ from workbench.layers import Conv, Layer, found, matrices
 from workbench.linalg import gram_eigenvalues
 from workbench.seeds import generator
 from workbench.spectra import nulls
-from workbench.spectra.norms import zero_threshold
+from workbench.spectra.norms import rounding_edge, zero_threshold
 from workbench.spectra.power_law import CANDIDATES, NO_FIT, SEARCH_LIMIT, PowerLaw, Xmin, power_law
-from workbench.spectra.verdicts import MIN_EIGENVALUES
+from workbench.spectra.verdicts import MIN_EIGENVALUES, rounded
 from workbench.spectra.weightwatcher import SLICE_SCALE
 from workbench.spectra.window_bootstrap import standard_error, window_bootstrap
 from workbench.spectra.windows import Windows, cover, reference, reference_blocks, window_eigenvalues
@@ -153,25 +153,30 @@ def judged(
     A window of fewer than 20 eigenvalues would lose too much by it.
     """
     height, width, count = windows.height, windows.width, values[..., 0].numel()
+    pools = values.shape[1] if blocks else 1
     independent = min(windows.elements / (height * width * windows.count), 1.0)  # of a window
 
     def positive(of: Tensor) -> Tensor:
         return of[of > zero_threshold(of.max()[None], max(height, width))]
 
     def verdict(alpha: float, seen: Tensor, kurtosis: float) -> tuple[str, str]:
-        return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis)
+        return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis, pools)
 
+    edges = rounding_edge(1.0, height, width, resolution) * values.sum(3, keepdim=True)
+    if (few := rounded(len(positive(pooled)), int((values > edges).sum()), resolution)) is not None:
+        return few
     plain, alike, kinds = verdict(fit.alpha, positive(pooled), 0.0), values, []
     if plain[0] == "no tail":
         return plain
     if count > 1 and isinstance(rules.xmin, str):
         small = values.shape[3] < MIN_EIGENVALUES
         sums = values.sum((1, 2, 3) if small else 3, keepdim=True)
-        alike = values / torch.where(sums > 0, sums, 1) * sums[sums > 0].mean()
-        own_sums = int((sums > 0).sum())
-        count = own_sums * count // sums.numel()
-        if own_sums > 1:
-            kinds.append(f"a variance of its own in each of {own_sums} {'matrices' if small else 'windows'}")
+        scaled = values / torch.where(sums > 0, sums, 1) * sums[sums > 0].mean()
+        alike = nulls.distinct(scaled.flatten(1)).reshape(-1, *values.shape[1:])
+        alive, kept = (int(((of.flatten(1) if small else of).sum(-1) > 0).sum()) for of in (scaled, alike))
+        count = kept * count // sums.numel()
+        if alive > 1:
+            kinds.append(nulls.unequal(alive, kept, "matrices" if small else "windows"))
 
     def against(kurtosis: float) -> tuple[str, str]:
         pools = [positive(pool).sort().values for pool in as_pools(alike, blocks)]

@@ -14,6 +14,23 @@ def zero_threshold(eigenvalues: Float[Tensor, " n"], long_side: int) -> float:
     return torch.finfo(torch.float64).eps * long_side * float(eigenvalues[-1])
 
 
+def rounding_edge(total: float, rows: int, cols: int, resolution: float) -> float:
+    """ε²·Σλ/12·(1/√N + 1/√M)²: eigenvalues of the rounding of N×M elements lie below it.
+
+    Args:
+        total: Σλ, the squared Frobenius norm.
+        rows: rows of the matrix.
+        cols: its columns.
+        resolution: ε of the floating dtype in which the elements were stored; its errors are even within ε/2 of an
+            element at most.
+
+    Example:
+        >>> rounding_edge(12.0, 4, 1, 0.5)
+        0.5625
+    """
+    return resolution**2 * total / 12 * (1 / math.sqrt(rows) + 1 / math.sqrt(cols)) ** 2
+
+
 def stable_rank(eigenvalues: Float[Tensor, " n"]) -> float:
     """Σλ/λmax: between 1 (rank one) and n (all equal); NaN if all are zero."""
     largest = float(eigenvalues[-1])

@@ -38,6 +38,7 @@ ABOVE_VARIANCE = 5.5  # n/(α − 1) of a tail of n above a number has less vari
 DISTANCE, DISTANCE_GROWTH = 1.5, math.sqrt(2) / math.pi  # 99.8 % of the distances M·√k·D: this + growth·ln M
 SEARCH = 1.2  # the searched α − 1 of noise is 1.2·(0.55 + 0.22·(√(N/M) − 1))·n^0.4, …
 SEARCH_LOW, SEARCH_HIGH = 0.3, 6.0  # … and 99 % of it lies within these multiples, half the lower one with κ
+SAME = 1e-9  # of the largest λ: spectra this close are of one matrix and its multiples
 GRID_LIMIT = 4096  # eigenvalues of a grid, where it may be thinned
 PEAK, PEAK_FROM = 0.3, 64  # 99 % of the α − 1 of noise under `peak` exceed 0.3·min(n/64, (n/64)^¼) of that of `median`
 
@@ -239,6 +240,27 @@ def of_equal_variance(eigenvalues: Float[Tensor, "matrices small"]) -> Float[Ten
     sums = eigenvalues.sum(1, keepdim=True)
     alive = sums[:, 0] > 0
     return eigenvalues[alive] / sums[alive] * sums[alive].mean()
+
+
+def distinct(spectra: Float[Tensor, "matrices n"]) -> Float[Tensor, "different n"]:
+    """The spectra without those that another equals to 1e-9 of the largest λ: filters that are constant have one.
+
+    Example:
+        >>> distinct(torch.tensor([[1.0, 2.0], [0.5, 2.5], [1.0, 2.0]], dtype=torch.float64)).tolist()
+        [[0.5, 2.5], [1.0, 2.0]]
+    """
+    if len(spectra) < 2:
+        return spectra
+    alike = spectra[spectra.square().sum(1).argsort(descending=True, stable=True)]
+    new = alike.diff(dim=0).abs().amax(1) > SAME * float(spectra.max())
+    return alike[torch.cat([new.new_ones(1), new])]
+
+
+def unequal(matrices: int, different: int, noun: str) -> str:
+    """The kind of noise whose matrices have a variance of their own, or are multiples of fewer."""
+    if different < matrices:
+        return f"{matrices} {noun} that are multiples of {different}"
+    return f"a variance of its own in each of {matrices} {noun}"
 
 
 def narrower_than_noise(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: int = 1) -> bool:
@@ -454,6 +476,7 @@ def farms_verdict(
     windows: int,
     independent: float,
     kurtosis: float = 0.0,
+    pools: int = 1,
 ) -> tuple[str, str]:
     """The verdict on a FARMS α: noise cut into the same windows gives 2.12 at the aspect ratio 1, whatever the layer.
 
@@ -467,6 +490,7 @@ def farms_verdict(
         independent: how many windows' worth of elements they hold, the layer's elements that lie in a window over
             rows·cols: at most `windows`.
         kurtosis: excess kurtosis κ of the noise's entries.
+        pools: fits of as many eigenvalues each that α is the mean of.
 
     Returns:
         `no tail`, `heavier than noise` or `lighter than noise`; for `search`, too. The reason names the numbers.
@@ -478,14 +502,20 @@ def farms_verdict(
         ('no tail', 'α = 2.117; noise of this shape gives 2.119 (2.047 to 2.202)')
     """
     count = len(eigenvalues)
-    tail = count if math.isfinite(alpha) else 0
+    if min(rows, cols) < 2 <= count:
+        return "no tail", f"windows of {rows}×{cols} have one eigenvalue each, and no spectrum"
+    fitted = count // pools
+    tail = fitted if math.isfinite(alpha) else 0
     few = PowerLaw(alpha=alpha, alpha_error=math.nan, ks_distance=math.nan, xmin=math.nan, tail_size=tail, candidates=1)
-    little = degenerate(few, xmin, count)
+    little = degenerate(few, xmin, fitted)
     if little is not None:
         return little
     threshold = float(xmin) / float(eigenvalues.mean()) if not isinstance(xmin, str) else xmin
     short_side = count / windows
-    null = noise_alpha(threshold, max(rows, cols), short_side, max(min(independent, windows), 1.0), count, kurtosis)
+    alone = max(min(independent, windows), 1.0)
+    if xmin in ("search", "peak"):  # their ranges are those of one fit
+        alone = max(alone / pools, 1.0)
+    null = noise_alpha(threshold, max(rows, cols), short_side, alone, fitted, kurtosis)
     spikes = departure(eigenvalues, rows, cols, windows, kurtosis).num_spikes
     return _against_noise(alpha, tail, null, spikes)
 

@@ -18,8 +18,8 @@ from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.spectra import details as detail_tables
 from workbench.spectra import nulls, verdicts, weightwatcher
 from workbench.spectra.details import Spectral, checked_detail, details
-from workbench.spectra.entries import copies, live_length
-from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, stable_rank, zero_threshold
+from workbench.spectra.entries import copies, live_shape
+from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, rounding_edge, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
 from workbench.weights import ModelLike
 
@@ -246,22 +246,28 @@ def _judged(fit: PowerLaw, xmin: Xmin, seen: Tensor, slices: Tensor, own: Tensor
     Dead rows and columns are no noise: the shape is that of the others. Nulls count those of the short side by the
     eigenvalues that are zero.
     """
-    length, short = live_length(own), min(own.shape[1:])
-    plain = nulls.verdict(fit, xmin, seen, length, short, len(slices))
+    edge = rounding_edge(float(slices.sum(1).max()), own.shape[1], own.shape[2], resolution)
+    if (few := verdicts.rounded(len(seen), int((seen > edge).sum()), resolution)) is not None:
+        return few
+    rows, cols = live_shape(own)
+    length = max(rows, cols)
+    plain = nulls.verdict(fit, xmin, seen, rows, cols, len(slices))
     if plain[0] == "no tail":
         return plain
     times, alike, kinds = copies(own), slices, []
     if times > 1:
         kinds.append(f"{times} copies of every row")
+        rows, cols = (rows // times, cols) if own.shape[1] >= own.shape[2] else (rows, cols // times)
     if len(slices) > 1 and isinstance(xmin, str):
-        alike = nulls.of_equal_variance(slices)
+        own_sums = nulls.of_equal_variance(slices)
+        alike = nulls.distinct(own_sums)
+        kinds.append(nulls.unequal(len(own_sums), len(alike), "matrices"))
         pooled = alike.flatten().sort().values
         seen = pooled[pooled > zero_threshold(pooled, max(own.shape[1:]))]
-        kinds.append(f"a variance of its own in each of {len(alike)} matrices")
     pool = nulls.Pool(
         eigenvalues=seen,
-        rows=length // times,
-        cols=short,
+        rows=rows,
+        cols=cols,
         matrices=len(alike),
         independent=len(alike),
         entries=own,
@@ -270,7 +276,7 @@ def _judged(fit: PowerLaw, xmin: Xmin, seen: Tensor, slices: Tensor, own: Tensor
 
     def against(kurtosis: float) -> tuple[str, str]:
         tail = fit if alike is slices else power_law(seen, xmin, resolution=resolution)
-        return nulls.verdict(tail, xmin, seen, length // times, short, len(alike), kurtosis)
+        return nulls.verdict(tail, xmin, seen, rows, cols, len(alike), kurtosis)
 
     return nulls.excused(plain, kinds, against, pool)
 
