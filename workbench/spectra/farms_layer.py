@@ -162,7 +162,7 @@ def judged(
     def verdict(alpha: float, seen: Tensor, kurtosis: float) -> tuple[str, str]:
         return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis, pools)
 
-    edges = rounding_edge(1.0, height, width, resolution) * values.sum(3, keepdim=True)
+    edges = rounding_edge(1.0, resolution) * values.amax(3, keepdim=True)
     if (few := rounded(len(positive(pooled)), int((values > edges).sum()), resolution)) is not None:
         return few
     plain, alike, kinds = verdict(fit.alpha, positive(pooled), 0.0), values, []

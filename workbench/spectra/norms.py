@@ -14,21 +14,24 @@ def zero_threshold(eigenvalues: Float[Tensor, " n"], long_side: int) -> float:
     return torch.finfo(torch.float64).eps * long_side * float(eigenvalues[-1])
 
 
-def rounding_edge(total: float, rows: int, cols: int, resolution: float) -> float:
-    """ε²·Σλ/12·(1/√N + 1/√M)²: eigenvalues of the rounding of N×M elements lie below it.
+def rounding_edge(largest: float, resolution: float) -> float:
+    """ε²·λmax/3: eigenvalues of what rounding the elements of a matrix adds to it hardly ever lie above.
+
+    Independent errors of wᵢⱼ·ε/√12 at most have singular values up to ε/√12 times the largest norm of a row and that
+    of a column, and neither exceeds √λmax.
 
     Args:
-        total: Σλ, the squared Frobenius norm.
-        rows: rows of the matrix.
-        cols: its columns.
-        resolution: ε of the floating dtype in which the elements were stored; its errors are even within ε/2 of an
-            element at most.
+        largest: λmax.
+        resolution: ε of the floating dtype in which the elements were stored.
+
+    Source: Bandeira & van Handel, "Sharp nonasymptotic bounds on the norm of random matrices with independent entries"
+    (2016), without the logarithm.
 
     Example:
-        >>> rounding_edge(12.0, 4, 1, 0.5)
-        0.5625
+        >>> rounding_edge(12.0, 0.5)
+        1.0
     """
-    return resolution**2 * total / 12 * (1 / math.sqrt(rows) + 1 / math.sqrt(cols)) ** 2
+    return resolution**2 * largest / 3
 
 
 def stable_rank(eigenvalues: Float[Tensor, " n"]) -> float:

@@ -246,7 +246,7 @@ def _judged(fit: PowerLaw, xmin: Xmin, seen: Tensor, slices: Tensor, own: Tensor
     Dead rows and columns are no noise: the shape is that of the others. Nulls count those of the short side by the
     eigenvalues that are zero.
     """
-    edge = rounding_edge(float(slices.sum(1).max()), own.shape[1], own.shape[2], resolution)
+    edge = rounding_edge(float(slices.max()), resolution)
     if (few := verdicts.rounded(len(seen), int((seen > edge).sum()), resolution)) is not None:
         return few
     rows, cols = live_shape(own)
