@@ -245,6 +245,18 @@ def test_noise_between_dead_rows_and_columns_has_no_tail(shape: tuple[int, int],
         return drawn(seed, *shape) * torch.from_numpy(rows & cols)
 
     assert verdicts(make, rule).count("no tail") >= 7
+    assert verdicts(make, rule, farms=True).count("no tail") >= 7
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_windows_across_dead_rows_have_no_tail(rule: Any) -> None:
+    def make(seed: int) -> torch.Tensor:
+        return torch.cat([drawn(seed, 250, 200), torch.zeros(130, 200)])
+
+    assert verdicts(make, rule, farms=True, count=4).count("no tail") == 4
+    heavy = drawn(0, 250, 200, law=lambda random, shape: random.standard_cauchy(shape))
+    row = wb.farms({"fc.weight": torch.cat([heavy, torch.zeros(130, 200)])}, xmin=rule, resamples=0).row("fc")
+    assert row["verdict"] == "heavier than noise"
 
 
 @pytest.mark.parametrize("rule", RULES)

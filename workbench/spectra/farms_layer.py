@@ -14,6 +14,7 @@ from workbench.layers import Conv, Layer, found, matrices
 from workbench.linalg import gram_eigenvalues
 from workbench.seeds import generator
 from workbench.spectra import nulls
+from workbench.spectra.entries import live_rows
 from workbench.spectra.norms import rounding_edge, zero_threshold
 from workbench.spectra.power_law import CANDIDATES, NO_FIT, SEARCH_LIMIT, PowerLaw, Xmin, power_law
 from workbench.spectra.verdicts import MIN_EIGENVALUES, rounded
@@ -73,7 +74,9 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     pooled, full = values.flatten().sort().values, full.flatten().sort().values
     if len(pooled) > KEPT:
         remarks = [*remarks, f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept"]
-    word, reason = judged(guess.fit, pooled, values, own, windows, blocks, resolution, rules)
+    word, reason = judged(guess.fit, values, own, windows, blocks, resolution, rules)
+    if word != "no tail" and (live := without_dead(tall)).numel() < tall.numel():
+        word, reason = judged_without_dead(live, (word, reason), sliced, blocks, resolution, rules)
     full = full[full > zero_threshold(full, max(rows, cols))]
     whole_fit = power_law(full, rules.xmin, resolution=resolution) if rules.full else NO_FIT
     row = shape_row(layer, rules) | {
@@ -139,7 +142,6 @@ def as_pools(values: Float[Tensor, "matrices tops lefts small"], blocks: bool) -
 
 def judged(
     fit: PowerLaw,
-    pooled: Float[Tensor, " n"],
     values: Float[Tensor, "matrices tops lefts small"],
     own: Float[Tensor, "matrices rows cols"],
     windows: Windows,
@@ -162,10 +164,11 @@ def judged(
     def verdict(alpha: float, seen: Tensor, kurtosis: float) -> tuple[str, str]:
         return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis, pools)
 
+    seen = positive(values).sort().values
     edges = rounding_edge(1.0, resolution) * values.amax(3, keepdim=True)
-    if (few := rounded(len(positive(pooled)), int((values > edges).sum()), resolution)) is not None:
+    if (few := rounded(len(seen), int((values > edges).sum()), resolution)) is not None:
         return few
-    plain, alike, kinds = verdict(fit.alpha, positive(pooled), 0.0), values, []
+    plain, alike, kinds = verdict(fit.alpha, seen, 0.0), values, []
     if plain[0] == "no tail":
         return plain
     if count > 1 and isinstance(rules.xmin, str):
@@ -192,6 +195,35 @@ def judged(
         entries=own,
     )
     return nulls.excused(plain, kinds, against, pool)
+
+
+def without_dead(matrices: Float[Tensor, "matrices rows cols"]) -> Float[Tensor, "matrices live_rows live_cols"]:
+    """The matrices without rows and columns that are zero in all of them."""
+    rows = live_rows(matrices.transpose(0, 1).flatten(1))
+    cols = live_rows(matrices.permute(2, 0, 1).flatten(1))
+    if (len(rows), len(cols)) == matrices.shape[1:]:
+        return matrices
+    return matrices[:, rows][:, :, cols]
+
+
+def judged_without_dead(
+    live: Float[Tensor, "matrices rows cols"],
+    judged_as_is: tuple[str, str],
+    sliced: bool,
+    blocks: bool,
+    resolution: float,
+    rules: Rules,
+) -> tuple[str, str]:
+    """The verdict of a layer with dead rows or columns, which share a window's noise out unevenly: that without them.
+
+    Where that is not `no tail`, the layer keeps the one it had.
+    """
+    tall = live.transpose(1, 2) if sliced and live.shape[1] < live.shape[2] else live
+    windows, _ = layer_windows(tall.shape[1], tall.shape[2], sliced, rules)
+    values = window_eigenvalues(tall, windows).cpu() * (SLICE_SCALE**2 if blocks else 1)
+    fit = estimate(as_pools(values, blocks), windows, 0, "", resolution, replace(rules, resamples=0)).fit
+    word, reason = judged(fit, values, tall, windows, blocks, resolution, rules)
+    return (word, f"without rows and columns of zeros: {reason}") if word == "no tail" else judged_as_is
 
 
 def as_released(layer: Layer) -> Layer:
