@@ -13,7 +13,7 @@ from workbench.cache import Entry
 from workbench.layers import Conv, Layer, found, matrices
 from workbench.linalg import gram_eigenvalues
 from workbench.seeds import generator
-from workbench.spectra import nulls
+from workbench.spectra import noise_kinds, nulls
 from workbench.spectra.entries import live_rows
 from workbench.spectra.norms import rounding_edge, zero_threshold
 from workbench.spectra.power_law import CANDIDATES, NO_FIT, SEARCH_LIMIT, PowerLaw, Xmin, power_law
@@ -74,7 +74,7 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     pooled, full = values.flatten().sort().values, full.flatten().sort().values
     if len(pooled) > KEPT:
         remarks = [*remarks, f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept"]
-    word, reason = judged(guess.fit, values, own, windows, blocks, resolution, rules)
+    word, reason = judged(guess.fit, pooled, values, own, windows, blocks, resolution, rules)
     if word != "no tail" and (live := without_dead(tall)).numel() < tall.numel():
         word, reason = judged_without_dead(live, (word, reason), sliced, blocks, resolution, rules)
     full = full[full > zero_threshold(full, max(rows, cols))]
@@ -142,6 +142,7 @@ def as_pools(values: Float[Tensor, "matrices tops lefts small"], blocks: bool) -
 
 def judged(
     fit: PowerLaw,
+    pooled: Float[Tensor, " n"],
     values: Float[Tensor, "matrices tops lefts small"],
     own: Float[Tensor, "matrices rows cols"],
     windows: Windows,
@@ -164,7 +165,7 @@ def judged(
     def verdict(alpha: float, seen: Tensor, kurtosis: float) -> tuple[str, str]:
         return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis, pools)
 
-    seen = positive(values).sort().values
+    seen = positive(pooled)
     edges = rounding_edge(1.0, resolution) * values.amax(3, keepdim=True)
     if (few := rounded(len(seen), int((values > edges).sum()), resolution)) is not None:
         return few
@@ -175,18 +176,18 @@ def judged(
         small = values.shape[3] < MIN_EIGENVALUES
         sums = values.sum((1, 2, 3) if small else 3, keepdim=True)
         scaled = values / torch.where(sums > 0, sums, 1) * sums[sums > 0].mean()
-        alike = nulls.distinct(scaled.flatten(1)).reshape(-1, *values.shape[1:])
+        alike = noise_kinds.distinct(scaled.flatten(1)).reshape(-1, *values.shape[1:])
         alive, kept = (int(((of.flatten(1) if small else of).sum(-1) > 0).sum()) for of in (scaled, alike))
         count = kept * count // sums.numel()
         if alive > 1:
-            kinds.append(nulls.unequal(alive, kept, "matrices" if small else "windows"))
+            kinds.append(noise_kinds.unequal(alive, kept, "matrices" if small else "windows"))
 
     def against(kurtosis: float) -> tuple[str, str]:
         pools = [positive(pool).sort().values for pool in as_pools(alike, blocks)]
         refit = mean_fit([power_law(pool, rules.xmin, resolution=resolution) for pool in pools])
         return verdict(refit.alpha, positive(alike).sort().values, kurtosis)
 
-    pool = nulls.Pool(
+    pool = noise_kinds.Pool(
         eigenvalues=positive(alike),
         rows=height,
         cols=width,
@@ -194,7 +195,7 @@ def judged(
         independent=max(independent * count, 1.0),
         entries=own,
     )
-    return nulls.excused(plain, kinds, against, pool)
+    return noise_kinds.excused(plain, kinds, against, pool)
 
 
 def without_dead(matrices: Float[Tensor, "matrices rows cols"]) -> Float[Tensor, "matrices live_rows live_cols"]:
@@ -222,7 +223,8 @@ def judged_without_dead(
     windows, _ = layer_windows(tall.shape[1], tall.shape[2], sliced, rules)
     values = window_eigenvalues(tall, windows).cpu() * (SLICE_SCALE**2 if blocks else 1)
     fit = estimate(as_pools(values, blocks), windows, 0, "", resolution, replace(rules, resamples=0)).fit
-    word, reason = judged(fit, values, tall, windows, blocks, resolution, rules)
+    pooled = values.flatten().sort().values
+    word, reason = judged(fit, pooled, values, tall, windows, blocks, resolution, rules)
     return (word, f"without rows and columns of zeros: {reason}") if word == "no tail" else judged_as_is
 
 

@@ -16,7 +16,7 @@ from workbench.linalg import gram_eigenvalues, resolved_device
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.spectra import details as detail_tables
-from workbench.spectra import nulls, verdicts, weightwatcher
+from workbench.spectra import noise_kinds, nulls, verdicts, weightwatcher
 from workbench.spectra.details import Spectral, checked_detail, details
 from workbench.spectra.entries import copies, live_shape
 from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, rounding_edge, stable_rank, zero_threshold
@@ -259,12 +259,12 @@ def _judged(fit: PowerLaw, xmin: Xmin, seen: Tensor, slices: Tensor, own: Tensor
         kinds.append(f"{times} copies of every row")
         rows, cols = (rows // times, cols) if own.shape[1] >= own.shape[2] else (rows, cols // times)
     if len(slices) > 1 and isinstance(xmin, str):
-        own_sums = nulls.of_equal_variance(slices)
-        alike = nulls.distinct(own_sums)
-        kinds.append(nulls.unequal(len(own_sums), len(alike), "matrices"))
+        own_sums = noise_kinds.of_equal_variance(slices)
+        alike = noise_kinds.distinct(own_sums)
+        kinds.append(noise_kinds.unequal(len(own_sums), len(alike), "matrices"))
         pooled = alike.flatten().sort().values
         seen = pooled[pooled > zero_threshold(pooled, max(own.shape[1:]))]
-    pool = nulls.Pool(
+    pool = noise_kinds.Pool(
         eigenvalues=seen,
         rows=rows,
         cols=cols,
@@ -278,7 +278,7 @@ def _judged(fit: PowerLaw, xmin: Xmin, seen: Tensor, slices: Tensor, own: Tensor
         tail = fit if alike is slices else power_law(seen, xmin, resolution=resolution)
         return nulls.verdict(tail, xmin, seen, rows, cols, len(alike), kurtosis)
 
-    return nulls.excused(plain, kinds, against, pool)
+    return noise_kinds.excused(plain, kinds, against, pool)
 
 
 def _metrics(pooled: Tensor, positive: Tensor, fit: PowerLaw) -> dict[str, Any]:
