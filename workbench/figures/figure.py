@@ -2,8 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
+from workbench.connectivity.barrier import Barrier
+from workbench.connectivity.surface import Surface
 from workbench.errors import FigureError, nearest
 from workbench.figures.comparison import first_and_last, trajectory
+from workbench.figures.connectivity import path, plane
 from workbench.figures.contents import heat_map, histogram, magnitudes
 from workbench.figures.density import eigenvalue_density, window_density
 from workbench.figures.layers import sizes
@@ -24,21 +27,30 @@ KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Comparison: {"trajectory": trajectory, "change": first_and_last},
     LayerTable: {"sizes": sizes},
     Contents: {"rms": magnitudes, "histogram": histogram, "heatmap": heat_map},
+    Barrier: {"barrier": path},
+    Surface: {"surface": plane},
 }
+SEVERAL = (Barrier,)  # kinds of results that one figure shows several of, by their labels
 
 
 def figure(
-    result: Result, kind: str | None = None, *, layer: str | None = None, xmin: float | None = None
+    result: Result | Mapping[str, Result],
+    kind: str | None = None,
+    *,
+    layer: str | None = None,
+    xmin: float | None = None,
 ) -> FigureSpec:
     """What a result looks like: a FigureSpec that plotly and matplotlib draw alike.
 
     Args:
-        result: what an analysis returned.
+        result: what an analysis returned; of Barriers also several by their labels, as in
+            `{"before": barrier, "after": matched}`.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
             density and fit, with noise and shuffled elements if the result has those details). Farms: `alpha` (α of
             the windows beside α of the full matrix), `esd`. Comparison: `trajectory` (the metric over the sequence of
             models), `change` (the first model beside the last). TempBalance: `learning_rate`. AlphaPruning: `sparsity`.
-            LayerTable: `sizes`. Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`.
+            LayerTable: `sizes`. Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`. Barrier: `barrier`
+            (loss along the line, accuracy beside it). Surface: `surface` (loss on the plane with contours).
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
         xmin: where `esd` fits the tail anew; None for the result's own fit.
@@ -55,7 +67,14 @@ def figure(
         >>> figure(wb.layers(torch.nn.Linear(3, 2))).kind
         'sizes'
     """
-    kinds = KINDS.get(type(result))
+    if isinstance(result, Mapping):
+        first = next(iter(result.values()), None)
+        if not isinstance(first, SEVERAL) or any(type(one) is not type(first) for one in result.values()):
+            held = ", ".join(sorted({type(one).__name__ for one in result.values()})) or "nothing"
+            raise FigureError(f"a figure of several results by label takes Barriers; got a mapping of {held}.")
+        kinds = KINDS.get(type(first))
+    else:
+        kinds = KINDS.get(type(result))
     if kinds is None:
         known = ", ".join(one.__name__ for one in KINDS)
         raise FigureError(f"there is no figure of a {type(result).__name__}; there are figures of {known}.")

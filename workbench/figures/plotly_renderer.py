@@ -14,7 +14,12 @@ def drawn(spec: FigureSpec) -> go.Figure:
     """The figure, on transparent paper so that the page's theme shows through."""
     alone = len(spec.panels) == 1
     subtitles = [panel.title for panel in spec.panels]
-    figure = make_subplots(1, len(spec.panels), subplot_titles=None if alone else subtitles)
+    figure = make_subplots(
+        1,
+        len(spec.panels),
+        subplot_titles=None if alone else subtitles,
+        horizontal_spacing=0.32 / len(spec.panels),  # room for an axis title
+    )
     for number, panel in enumerate(spec.panels, start=1):
         figure.update_xaxes(_axis(panel.x), row=1, col=number)
         figure.update_yaxes(_axis(panel.y), row=1, col=number)

@@ -23,7 +23,7 @@ ROLES = {
     "accent": Look("#D55E00", "circle-open", "o"),
 }
 HEAT = "cividis"  # even steps of lightness, told apart in all common forms of colour blindness
-DASHES = {"fit": "#D55E00", "reference": "#7F7F7F"}  # lines: the fit is solid, a reference is dashed
+DASHES = {"fit": "#D55E00", "reference": "#7F7F7F", "contour": "#FFFFFF"}  # a rule is dashed; contours lie on a heat
 
 WIDTHS = {  # inches; from the venues' style files
     "icml": {"column": 3.25, "page": 6.75},
