@@ -33,7 +33,7 @@ class Given:
     @property
     def variable(self) -> str:
         """The variable that holds it."""
-        return _told(self.value, self.name)[0] if self._is_object else self.name
+        return (_variable(self.value) if self._is_object else None) or self.name
 
     def code(self) -> str:
         """The line that makes it, or says what it is."""
@@ -56,14 +56,14 @@ class Call:
         positional: its positional arguments; Calls among them are run and shown before, and only once.
         keywords: the keyword arguments that differ from their defaults.
         name: the variable that holds what it returns; by default the function's name.
-        beside: calls whose results are shown beside this one's.
+        beside: calls whose results are shown beside this one's; they do not change what it returns.
     """
 
     function: Callable[..., Any]
     positional: tuple[Any, ...]
     keywords: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
-    beside: tuple["Call", ...] = ()
+    beside: tuple["Call", ...] = field(default=(), compare=False)
 
     @property
     def variable(self) -> str:
