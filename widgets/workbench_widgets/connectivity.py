@@ -105,7 +105,7 @@ class ConnectivityExplorer(Explorer):
         }
         self._initial = {"resolution": resolution, "view": view}
         self._memory = Memory()
-        self._rests, self._listing = 0.0, False
+        self._rests, self._listing, self._arriving = 0.0, False, False
         self._last: dict[str, tuple[Call | None, wb.Result]] = {}  # what each view showed
         super().__init__(a, theme=theme)
 
@@ -132,6 +132,8 @@ class ConnectivityExplorer(Explorer):
         self.views[PathView.NAME].t.observe(self._guarded(self._moved), "value")
         own = [control for view in self.views.values() for control in view.widgets]
         controls = [self.inputs.b, self.inputs.others, self.view, *dict.fromkeys(own), self.table]
+        for control in dict.fromkeys(own):
+            control.observe(self._guarded(self._recall), "value")
         self._shown_controls(controls)
         return controls
 
@@ -179,7 +181,9 @@ class ConnectivityExplorer(Explorer):
     def show_result(self, result: wb.Result) -> None:
         """The tables of the result, and the view that it belongs to."""
         if not isinstance(result, self._view.SHOWS):
+            self._arriving = True
             self.view.value = next(name for name, view in self.views.items() if isinstance(result, view.SHOWS))
+            self._arriving = False
         call = self._shown[0] if self._shown and self._shown[1] is result else None
         self._last[self.view.value] = (call, result)
         names = [name for name in result.TABLES if name in result.tables and len(result.frame(name))]
@@ -210,11 +214,13 @@ class ConnectivityExplorer(Explorer):
 
     def close(self) -> None:
         """Lets go of all models, the module, the data and what was computed."""
-        self._memory.forget()
-        self._last = {}
-        if (inputs := getattr(self, "inputs", None)) is not None:  # it may have failed to be made
+        if (memory := getattr(self, "_memory", None)) is not None:  # it may have failed to be made
+            memory.forget()
+            self._last = {}
+        if (inputs := getattr(self, "inputs", None)) is not None:
             inputs.release()
-            self.views[SurfaceView.NAME].release()
+        for view in getattr(self, "views", {}).values():
+            view.release()
         super().close()
 
     @property
@@ -230,6 +236,8 @@ class ConnectivityExplorer(Explorer):
     def _view_chosen(self) -> None:
         self._shown_controls(self._controls)
         self.plots[SECOND].layout.display = None if len(self._view.FIGURES) > 1 else "none"
+        if self._arriving:
+            return
         self.result, self._shown = None, None
         if self._recall():
             return
@@ -256,10 +264,6 @@ class ConnectivityExplorer(Explorer):
             self._shown, self.result = (call, found), found
             self._say(found.facts())
         return True
-
-    def _on_controls(self) -> None:
-        self._recall()
-        super()._on_controls()
 
     def _moved(self) -> None:
         """Evaluates where the slider rests, unless it was there before."""

@@ -8,12 +8,13 @@ from typing import Any
 import ipywidgets as ipw
 
 import workbench as wb
-from workbench_widgets.arguments import one_of
+from workbench_widgets.arguments import one_of, whole
 from workbench_widgets.call import Call, Given
 from workbench_widgets.checkpoint import CheckpointField, CheckpointsField
 
 METHODS = ("weights", "activations", "correlation")
 UNCHOSEN, POLICIES = "choose …", ("reset", "interpolate")
+MOST = 10**6  # restarts, and seeds
 POINTS = 25  # the default of wb.barrier
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -123,9 +124,9 @@ class ConnectivityInputs:
     ) -> None:
         one_of("method", method, METHODS)
         one_of("batch_norm", batch_norm, (*POLICIES, None))
-        for name, number in (("restarts", restarts), ("seed", seed)):
-            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= 10**6:
-                raise wb.ArgumentError(f"{name}={number!r}: expected a whole number from 0 to {10**6}.")
+        whole("restarts", restarts, 0, MOST)
+        whole("seed", seed, 0, MOST)
+        whole("points", points, 2, 1001)
         self.network, self._first = network, first
         self.b = CheckpointField(b, "Checkpoint B", style)
         more = others if isinstance(others, list | tuple) else [others]
@@ -140,9 +141,9 @@ class ConnectivityInputs:
             style=style,
         )
         self.restarts = ipw.BoundedIntText(
-            restarts, 0, 10**6, description="Restarts", tooltip="further starts from random orders", style=style
+            restarts, 0, MOST, description="Restarts", tooltip="further starts from random orders", style=style
         )
-        self.seed = ipw.BoundedIntText(seed, 0, 10**6, description="Seed", tooltip="of random starts", style=style)
+        self.seed = ipw.BoundedIntText(seed, 0, MOST, description="Seed", tooltip="of random starts", style=style)
         self.gammas = ipw.Text(
             ", ".join(f"{gamma:g}" for gamma in gammas),
             description="γ",

@@ -97,6 +97,9 @@ class View:
         """What Run does; what was computed for another view is not computed again."""
         return call.run(progress, self.memory)
 
+    def release(self) -> None:
+        """Lets go of what it holds."""
+
 
 def layer_of(tensor: str) -> str:
     """The layer id of a tensor."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import ipywidgets as ipw
 
 import workbench as wb
+from workbench_widgets.arguments import whole
 from workbench_widgets.call import Call
 from workbench_widgets.connectivity_view import View
 
@@ -24,6 +25,7 @@ class SurfaceView(View):
 
     def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The plane and its grid."""
+        whole("resolution", initial["resolution"], 2, 201)
         self.plane = ipw.Dropdown(
             options=[MATCHED, RANDOM], description="Plane", tooltip="what the plane goes through", style=style
         )
