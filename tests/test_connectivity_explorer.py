@@ -94,7 +94,7 @@ def expected(given: SimpleNamespace, **keywords: Any) -> SimpleNamespace:
 
 
 def test_layers_are_listed_before_any_run(explorer: wb.ui.ConnectivityExplorer) -> None:
-    assert set(listed(explorer)["layer"]) == {"0", "0.bias", "3", "3.bias", "5", "5.bias"}
+    assert set(listed(explorer)["layer"]) == {"0", "3", "5"}
     assert explorer.result is None and "3 of 6 tensors" in explorer.status
 
 
@@ -356,6 +356,16 @@ def test_one_selection_in_all_views(explorer: wb.ui.ConnectivityExplorer) -> Non
     explorer.selection = ("5",)
     explorer.view.value = "groups"
     assert explorer.selection == ("5",)
+    explorer._picked("3.bias")  # a point of the graph
+    assert explorer.selection == ("3.bias",)
+    explorer.view.value = "alignment"
+    assert {row["layer"] for _, row in listed(explorer).iterrows()} == {"0", "3", "5"}
+    heat = next(trace for trace in explorer.plots[FIRST].prepare().data if trace.type == "heatmap")
+    explorer.plots[FIRST]._clicked(heat, SimpleNamespace(point_inds=[[1, 0]], xs=[0.3], ys=[1.0]), None)
+    assert explorer.selection == ("3",) and "layer='3'" in explorer.code()
+    explorer.view.value = "groups"
+    assert "layer='3'" in explorer.code() and explorer.selection == ("3",)
+    explorer.selection = ()
     explorer._picked("3")  # a group's name
     assert explorer.selection == ("3", "3.bias", "5")
 

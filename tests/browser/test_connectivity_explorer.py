@@ -159,7 +159,7 @@ def test_a_run_is_live_stops_in_the_middle_and_a_wrong_checkpoint_passes(lab: An
     field.fill(PATHS[1].format("mlp512"))
     field.press("Enter")
     expect(explorer.get_by_role("alert")).to_have_count(0)
-    expect(rows(explorer)).to_have_count(6)
+    expect(rows(explorer)).to_have_count(3)
     choose(explorer, "View", "groups")
     press(explorer)
     expect(status(explorer)).to_contain_text("2 groups of 1,024 units")

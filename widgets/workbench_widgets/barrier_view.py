@@ -28,12 +28,12 @@ class BarrierView(View):
         """`wb.barrier` after matching; before matching beside it."""
         return self.inputs.lines()[1]
 
-    def drawings(self, call: Call | None, result: wb.Result, layer: str | None) -> list[Drawing]:
+    def drawings(self, call: Call | None, result: wb.Result, layers: tuple[str, ...]) -> list[Drawing]:
         """The result over the lines beside it."""
         beside = {one.variable: self.memory.find(one) for one in call.beside} if call else {}
         shown = {variable: line for variable, line in beside.items() if line is not None}
         if not shown or call is None:
-            return super().drawings(call, result, layer)
+            return super().drawings(call, result, layers)
         shown[call.variable] = result
         labels = {variable: self.label(variable, result) for variable in shown}
         results = {labels[variable]: line for variable, line in shown.items()}

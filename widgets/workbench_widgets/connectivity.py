@@ -23,7 +23,6 @@ from workbench_widgets.surface_view import SurfaceView
 
 VIEWS: tuple[type[View], ...] = (GroupsView, MatchingView, AlignmentView, BarrierView, PathView, SurfaceView)
 FIRST, SECOND = "figure", "second figure"
-HEIGHT = 330
 LIVE = 4  # a run under way is drawn a fifth of the time at most
 COLUMNS = ["layer", "kind", "shape", "rows", "cols", "elements", "dtype", "depth"]
 
@@ -107,11 +106,12 @@ class ConnectivityExplorer(Explorer):
         self._memory = Memory()
         self._rests, self._listing, self._arriving = 0.0, False, False
         self._last: dict[str, tuple[Call | None, wb.Result]] = {}  # what each view showed
+        self._tables: dict[str, str] = {}  # and which table
         super().__init__(a, theme=theme)
 
     def make_plots(self) -> dict[str, Plot]:
         """Two places for figures, one below the other."""
-        return {FIRST: Plot(FIRST, self._picked, HEIGHT), SECOND: Plot(SECOND, self._picked, HEIGHT)}
+        return {FIRST: Plot(FIRST, self._picked, on_cell=self._cell_picked), SECOND: Plot(SECOND, self._picked)}
 
     def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
         """The checkpoints, the view, and the controls that count in it."""
@@ -130,10 +130,11 @@ class ConnectivityExplorer(Explorer):
         self.observe(lambda _: setattr(self.view, "disabled", self.running), "running")
         self.table.observe(self._guarded(self._list), "value")
         self.views[PathView.NAME].t.observe(self._guarded(self._moved), "value")
-        own = [control for view in self.views.values() for control in view.widgets]
+        shared = [*self.inputs.line_widgets, self.inputs.points, self.inputs.gammas]
+        own = [*shared, *(control for view in self.views.values() for control in view.own)]
         controls = [self.inputs.b, self.inputs.others, self.view, *dict.fromkeys(own), self.table]
         for control in dict.fromkeys(own):
-            control.observe(self._guarded(self._recall), "value")
+            control.observe(self._guarded(self._control_moved), "value")
         self._shown_controls(controls)
         return controls
 
@@ -162,7 +163,9 @@ class ConnectivityExplorer(Explorer):
     def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """The layers of A, from the header alone."""
         self.table.options = []
-        self._layers = pd.DataFrame(columns=COLUMNS) if model is None else model[1].frame()[COLUMNS]
+        self._layers = pd.DataFrame(columns=COLUMNS)
+        if model is not None:
+            self._layers = model[1].frame().query("verdict == 'analysed'")[COLUMNS]
         self.rows.show(self._layers)
 
     def show_progress(self, progress: wb.Progress) -> str:
@@ -187,7 +190,7 @@ class ConnectivityExplorer(Explorer):
         call = self._shown[0] if self._shown and self._shown[1] is result else None
         self._last[self.view.value] = (call, result)
         names = [name for name in result.TABLES if name in result.tables and len(result.frame(name))]
-        chosen = self.table.value if self.table.value in names else self._view.TABLE
+        chosen = self._tables.get(self.view.value, self._view.TABLE)
         self._listing = True
         self.table.options = names  # the drop-down chooses the first of them, which nobody has chosen
         self.table.value = chosen if chosen in names else next(iter(names), None)
@@ -201,7 +204,6 @@ class ConnectivityExplorer(Explorer):
         drawings = self._drawings()
         for name, drawing in zip(self.plots, drawings, strict=False):
             self._draw(name, drawing)
-        self.plots[SECOND].layout.display = None if len(drawings) > 1 else "none"
 
     def figure_code(self) -> list[str]:
         """The plots, as `wb.figure` draws them for print."""
@@ -232,10 +234,12 @@ class ConnectivityExplorer(Explorer):
         for control in controls:
             control.layout.display = None if control in shown else "none"
         self._controls = controls
+        self.plots[SECOND].layout.display = None if len(self._view.FIGURES) > 1 else "none"
+        for plot in self.plots.values():
+            plot.resize(self._view.HEIGHT)
 
     def _view_chosen(self) -> None:
         self._shown_controls(self._controls)
-        self.plots[SECOND].layout.display = None if len(self._view.FIGURES) > 1 else "none"
         if self._arriving:
             return
         self.result, self._shown = None, None
@@ -250,6 +254,10 @@ class ConnectivityExplorer(Explorer):
             self.table.options = []
             self.rows.show(self._layers)
             self._say(f"{self.view.value}: press Run")
+
+    def _control_moved(self) -> None:
+        self._shown_controls(self._controls)
+        self._recall()
 
     def _recall(self) -> bool:
         """Shows what the controls stand for, if it was computed before."""
@@ -274,8 +282,7 @@ class ConnectivityExplorer(Explorer):
         if self.result is None:
             return []
         call = self._shown[0] if self._shown and self._shown[1] is self.result else None
-        layer = self.selection[0] if self.selection else None
-        return self._view.drawings(call, self.result, layer)
+        return self._view.drawings(call, self.result, self.selection)
 
     def _draw(self, name: str, drawing: Drawing) -> None:
         try:
@@ -285,8 +292,12 @@ class ConnectivityExplorer(Explorer):
 
     def _list(self) -> None:
         if self.result is not None and self.table.value is not None and not self._listing:
+            self._tables[self.view.value] = self.table.value
             frame = self.result.frame(self.table.value)
             self.rows.show(frame, self._view.layers(self.result, frame))
+
+    def _cell_picked(self, x: float, y: float) -> None:
+        self._attempt(lambda: setattr(self, "selection", self._view.cell(self.result, x, y) or self.selection))
 
     def _picked(self, name: str) -> None:
         """A layer, or a group of the groups' graph, was clicked."""

@@ -53,6 +53,7 @@ class View:
     FIGURES: ClassVar[tuple[str, ...]] = ()
     RINGED: ClassVar[frozenset[str]] = frozenset()  # figures that show which layer is selected
     TABLE: ClassVar[str | None] = None  # the table that is listed first
+    HEIGHT: ClassVar[int] = 380  # of each figure, in pixels
 
     def __init__(
         self, inputs: ConnectivityInputs, style: Mapping[str, str], initial: Mapping[str, Any], memory: Memory
@@ -73,10 +74,28 @@ class View:
         """The call that the controls stand for."""
         raise NotImplementedError
 
-    def drawings(self, call: Call | None, result: wb.Result, layer: str | None) -> list[Drawing]:
-        """The figures of a result; `call` made it, if that is known."""
+    def drawings(self, call: Call | None, result: wb.Result, layers: tuple[str, ...]) -> list[Drawing]:
+        """The figures of a result, the first selected layer that they have ringed; `call` made it, if that is known."""
         name = call.variable if call else "result"
-        return [Drawing(result, name, kind, layer if kind in self.RINGED else None) for kind in self.FIGURES]
+        return [
+            Drawing(result, name, kind, self._ringed(result, kind, layers) if kind in self.RINGED else None)
+            for kind in self.FIGURES
+        ]
+
+    def _ringed(self, result: wb.Result, kind: str, layers: tuple[str, ...]) -> str | None:
+        for layer in layers:
+            try:
+                wb.figure(result, kind, layer=layer)
+            except wb.LayerNotFoundError:
+                continue
+            except wb.FigureError:
+                return None
+            return layer
+        return None
+
+    def cell(self, result: wb.Result, x: float, y: float) -> tuple[str, ...]:
+        """The layers that a cell of the view's heat map stands for."""
+        return ()
 
     def alive(self, partial: wb.Result) -> Drawing:
         """The figure of what a run has done so far."""

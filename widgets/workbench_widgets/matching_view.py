@@ -15,6 +15,7 @@ class MatchingView(View):
     FIGURES: ClassVar[tuple[str, ...]] = ("objective", "reduction")
     RINGED: ClassVar[frozenset[str]] = frozenset({"reduction"})
     TABLE: ClassVar[str | None] = "layers"
+    HEIGHT: ClassVar[int] = 300
 
     @property
     def widgets(self) -> list[Any]:
@@ -33,7 +34,15 @@ class AlignmentView(MatchingView):
     FIGURES: ClassVar[tuple[str, ...]] = ("alignment",)
     RINGED: ClassVar[frozenset[str]] = frozenset({"alignment"})
     TABLE: ClassVar[str | None] = "alignment"
+    HEIGHT: ClassVar[int] = 420
 
     def alive(self, partial: wb.Result) -> Drawing:
         """The objective: singular vectors come last."""
         return Drawing(partial, "", "objective")
+
+    def cell(self, result: wb.Result, x: float, y: float) -> tuple[str, ...]:
+        """Rows are layers by depth."""
+        table = result.tables["alignment"]
+        by_depth = sorted(zip(table["depth"], table["layer"], strict=True), key=lambda pair: pair[0])
+        names = list(dict.fromkeys(layer for _, layer in by_depth))
+        return (names[round(y)],) if 0 <= round(y) < len(names) else ()

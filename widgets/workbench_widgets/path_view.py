@@ -49,12 +49,12 @@ class PathView(BarrierView):
         keywords = {**line.keywords, "points": [round(self.t.value, 6)]}  # the page's says 0.30000000000000004
         return Call(wb.barrier, line.positional, keywords, HERE, self._known(lines))
 
-    def drawings(self, call: Call | None, result: wb.Result, layer: str | None) -> list[Drawing]:
+    def drawings(self, call: Call | None, result: wb.Result, layers: tuple[str, ...]) -> list[Drawing]:
         """The place, on the lines that were computed."""
         path = result.tables["path"]
         numbers = {name: path[name][0] for name in ("loss", "accuracy") if not math.isnan(path[name][0])}
         self.told.value = " · ".join(f"{name} {number:.6g}" for name, number in numbers.items()) or "no finite loss"
-        return super().drawings(call, result, layer)
+        return super().drawings(call, result, layers)
 
     def label(self, variable: str, result: wb.Result) -> str:
         """The place by its t."""

@@ -22,6 +22,7 @@ class SurfaceView(View):
     SHOWS: ClassVar[type[wb.Result]] = wb.Surface
     FIGURES: ClassVar[tuple[str, ...]] = ("surface",)
     TABLE: ClassVar[str | None] = "anchors"
+    HEIGHT: ClassVar[int] = 520
 
     def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The plane and its grid."""
@@ -52,8 +53,9 @@ class SurfaceView(View):
 
     @property
     def widgets(self) -> list[ipw.DOMWidget]:
-        """The matching's controls, the policy of batch norm and its own."""
-        return [*self.inputs.matching_widgets, self.inputs.batch_norm, *self.own]
+        """The policy of batch norm, its own controls, and those of the matching or the seed where they count."""
+        more = {RANDOM: [self.inputs.seed], MATCHED: self.inputs.matching_widgets}
+        return [*more.get(self.plane.value, []), self.inputs.batch_norm, *self.own]
 
     def call(self) -> Call:
         """`wb.surface`."""
