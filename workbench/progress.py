@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -27,12 +27,14 @@ class Progress:
         total: units in all.
         item: name of the unit about to start; empty once all are done.
         seconds: wall time since the run began.
+        partial: makes the Result of what is done so far, where a run can in passing; to be called in the callback.
     """
 
     done: int
     total: int
     item: str
     seconds: float
+    partial: Callable[[], Any] | None = field(default=None, repr=False, compare=False)
 
 
 ProgressCallback = Callable[[Progress], None]

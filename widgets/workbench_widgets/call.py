@@ -1,12 +1,50 @@
 """A call of a public function, to run and to show as code."""
 
+import dataclasses
+import inspect
 import pprint
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import workbench as wb
+
+WIDEST = 100  # columns of a line of code
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """An argument that several calls share: in the code a path is assigned to its name, an object is said to be given.
+
+    Attributes:
+        name: its name in the code; an object that the notebook has a name for keeps that.
+        value: the path or the object.
+    """
+
+    name: str
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Given) or self.name != other.name:
+            return False
+        return self.value is other.value or (isinstance(self.value, str) and self.value == other.value)
+
+    @property
+    def variable(self) -> str:
+        """The variable that holds it."""
+        return (_variable(self.value) if self._is_object else None) or self.name
+
+    def code(self) -> str:
+        """The line that makes it, or says what it is."""
+        if self._is_object:
+            return f"# {self.variable}: the {type(self.value).__name__} that the explorer was given"
+        return f"{self.name} = {_told(self.value, self.name)[0]}"
+
+    @property
+    def _is_object(self) -> bool:
+        """Whether it cannot be written in the code."""
+        return not isinstance(self.value, str)
 
 
 @dataclass(frozen=True)
@@ -14,42 +52,108 @@ class Call:
     """A call of a public function: what Run does and what Code shows.
 
     Attributes:
-        function: the public function.
-        positional: its positional arguments; one may be a Call itself, which is run and shown before.
+        function: the public function, or a public method of what another call returns.
+        positional: its positional arguments; Calls among them are run and shown before, and only once.
         keywords: the keyword arguments that differ from their defaults.
         name: the variable that holds what it returns; by default the function's name.
+        beside: calls whose results are shown beside this one's; they do not change what it returns.
     """
 
     function: Callable[..., Any]
     positional: tuple[Any, ...]
     keywords: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
+    beside: tuple["Call", ...] = field(default=(), compare=False)
 
     @property
     def variable(self) -> str:
         """The variable that holds what it returns."""
         return self.name or self.function.__name__
 
-    def run(self, progress: Callable[[wb.Progress], None] | None = None) -> Any:
-        """What the call returns; the calls among its arguments are run without progress."""
-        arguments = (one.run() if isinstance(one, Call) else one for one in self.positional)
-        reports = {} if progress is None else {"progress": progress}
-        return self.function(*arguments, **self.keywords, **reports)
+    @property
+    def parts(self) -> list["Call"]:
+        """The calls that it needs, and itself, in the order in which they are made; each once."""
+        found: list[Call] = []
+        for one in _walked([*self.beside, *self.positional, *self.keywords.values()]):
+            if isinstance(one, Call):
+                found += [part for part in one.parts if part not in found]
+        return [*found, self]
+
+    def run(self, progress: Callable[[wb.Progress], None] | None = None, memory: "Memory | None" = None) -> Any:
+        """What the call returns.
+
+        Args:
+            progress: of this call, and of those before it, which are then named.
+            memory: what earlier calls returned: those are not made again, but for this one itself.
+
+        Raises:
+            wb.Cancelled: of this call with its `.partial`; of one before it without.
+        """
+        memory = Memory() if memory is None else memory
+        for part in self.parts:
+            if part is self or memory.find(part) is None:
+                try:
+                    memory.keep(part, part._returned(memory, progress, named=part is not self))
+                except wb.Cancelled as stop:
+                    stop.partial = stop.partial if part is self else None
+                    raise
+        return memory.find(self)
+
+    def _returned(self, memory: "Memory", progress: Callable[[wb.Progress], None] | None, *, named: bool) -> Any:
+        positional = [_value(one, memory) for one in self.positional]
+        keywords = {name: _value(one, memory) for name, one in self.keywords.items()}
+        if progress is None:
+            return self.function(*positional, **keywords)
+        if "progress" not in inspect.signature(self.function).parameters:
+            progress(wb.Progress(done=0, total=1, item=self.variable, seconds=0.0))
+            return self.function(*positional, **keywords)
+
+        def prefixed(told: wb.Progress) -> None:
+            progress(dataclasses.replace(told, item=told.item and f"{self.variable}: {told.item}", partial=None))
+
+        return self.function(*positional, **keywords, progress=prefixed if named else progress)
 
     def code(self) -> str:
-        """The call as Python that assigns what it returns to its variable."""
-        lines = [one.code() for one in self.positional if isinstance(one, Call)]
+        """The call, after those that it needs, as Python that assigns what each returns to its variable."""
+        given: list[Given] = []
+        for part in self.parts:
+            for one in _walked([*part.positional, *part.keywords.values()]):
+                given += [one] if isinstance(one, Given) and one not in given else []
+        return "\n".join([one.code() for one in given] + [line for part in self.parts for line in part._lines()])
+
+    def _lines(self) -> list[str]:
+        positional, remarks, head = list(self.positional), list[str](), f"wb.{self.function.__name__}"
+        if "." in self.function.__qualname__:  # a method
+            head = f"{_told(positional.pop(0), 'model')[0]}.{self.function.__name__}"
         parts = []
-        for name, value in [*(("", one) for one in self.positional), *self.keywords.items()]:
+        for name, value in [*(("", one) for one in positional), *self.keywords.items()]:
             text, remark = _told(value, name or "model")
             parts.append(f"{name}={text}" if name else text)
-            lines += remark
-        head = f"{self.variable} = wb.{self.function.__name__}"
-        line = f"{head}({', '.join(parts)})"
-        if len(line) > 100:
+            remarks += remark
+        line = f"{self.variable} = {head}({', '.join(parts)})"
+        if len(line) > WIDEST:
             inner = textwrap.indent(",\n".join(parts) + ",", "    ")
-            line = f"{head}(\n{inner}\n)"
-        return "\n".join([*lines, line])
+            line = f"{self.variable} = {head}(\n{inner}\n)"
+        return [*remarks, line]
+
+
+class Memory:
+    """What calls returned, so that a call that comes again need not be made again."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[Call, Any]] = []
+
+    def find(self, call: Call) -> Any:
+        """What the call returned; None if it was not made."""
+        return next((value for known, value in self._kept if known == call), None)
+
+    def keep(self, call: Call, value: Any) -> None:
+        """Remembers what a call returned."""
+        self._kept = [*(pair for pair in self._kept if pair[0] != call), (call, value)]
+
+    def forget(self) -> None:
+        """Lets go of everything."""
+        self._kept = []
 
 
 def script(call: Call, remark: str, figures: Iterable[str]) -> str:
@@ -58,17 +162,32 @@ def script(call: Call, remark: str, figures: Iterable[str]) -> str:
     return "\n".join([*([f"# {remark}"] if remark else []), "import workbench as wb", "", call.code(), frame, *figures])
 
 
+def _walked(values: Iterable[Any]) -> Iterator[Any]:
+    """The arguments, and those inside lists of them."""
+    for value in values:
+        yield from _walked(value) if isinstance(value, list | tuple) else [value]
+
+
+def _value(argument: Any, memory: Memory) -> Any:
+    """What an argument stands for."""
+    if isinstance(argument, list | tuple):
+        return [_value(one, memory) for one in argument]
+    if isinstance(argument, Call):
+        return memory.find(argument)
+    return argument.value if isinstance(argument, Given) else argument
+
+
 def _told(value: Any, name: str) -> tuple[str, list[str]]:
     """How an argument is written, and what must be said of it; an object that is not at hand is called `name`."""
-    if isinstance(value, Call):
+    if isinstance(value, Call | Given):
         return value.variable, []
     if value is None or isinstance(value, str | int | float):
-        return pprint.pformat(value, width=100), []
+        return pprint.pformat(value, width=WIDEST), []
     if isinstance(value, list | tuple) and not all(isinstance(one, str | int | float) for one in value):
         parts = [_told(one, f"{name}_{place}") for place, one in enumerate(value)]
         return f"[{', '.join(text for text, _ in parts)}]", [line for _, remark in parts for line in remark]
     if isinstance(value, list | tuple):
-        return pprint.pformat(value, width=100), []
+        return pprint.pformat(value, width=WIDEST), []
     if found := _variable(value):
         return found, []
     return name, [f"# {name}: the {type(value).__name__} that the explorer was given"]

@@ -1,7 +1,7 @@
-"""The field that says which model an explorer looks at."""
+"""The fields that say which models an explorer looks at."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -55,3 +55,35 @@ class CheckpointField(ipw.Text):
     def release(self) -> None:
         """Lets go of the object that was given."""
         self._given = None
+
+
+class CheckpointsField(ipw.Text):
+    """Paths to type, separated by commas, or models that were given; what is typed comes first.
+
+    Args:
+        models: paths or models.
+        description: the label.
+        style: the label's style.
+        tooltip: what they are for.
+    """
+
+    def __init__(self, models: Sequence[Any], description: str, style: Mapping[str, str], tooltip: str) -> None:
+        typed = all(isinstance(one, str) and "," not in one for one in models)
+        self._given = [] if typed else list(models)
+        super().__init__(
+            ", ".join(models) if typed else "",
+            description=description,
+            placeholder="paths, comma-separated" if typed else f"{len(models)} models that were given",
+            tooltip=tooltip,
+            continuous_update=False,
+            style=style,
+        )
+
+    @property
+    def models(self) -> list[Any]:
+        """The paths that were typed, or the models that were given."""
+        return [part.strip() for part in self.value.split(",") if part.strip()] or self._given
+
+    def release(self) -> None:
+        """Lets go of the models that were given."""
+        self._given = []

@@ -8,6 +8,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
+from workbench_widgets.arguments import one_of
 from workbench_widgets.call import Call, script
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
@@ -19,12 +20,6 @@ from workbench_widgets.style import PageStyle, Theme
 from workbench_widgets.table import LayerRows
 
 PAINTED = 0.3  # seconds after which an explorer that is displayed has been painted
-
-
-def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    """Refuses a value of an explorer's argument that its control does not offer."""
-    if value not in known:
-        raise wb.ArgumentError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}.")
 
 
 class Explorer(ipw.VBox):
@@ -42,6 +37,7 @@ class Explorer(ipw.VBox):
     LEFT: ClassVar[str] = "300px"  # width of the inputs
     RESULTS: ClassVar[tuple[type[wb.Result], ...]] = (wb.Result,)  # kinds of results that it shows
     FLOW: ClassVar[str] = "row"  # the plots: side by side, or "column"
+    SOURCE: ClassVar[str] = "Checkpoint"  # the label of its field
 
     result = traitlets.Instance(wb.Result, allow_none=True)
     selection = traitlets.Tuple()
@@ -61,7 +57,7 @@ class Explorer(ipw.VBox):
         self._later = threading.Timer(PAINTED, self._guarded(self._prepare))
         self._later.daemon = True
         wide = {"description_width": "96px"}
-        self.source = CheckpointField(source, "Checkpoint", wide)
+        self.source = CheckpointField(source, self.SOURCE, wide)
         self.controls = RunBar()
         self.rows = LayerRows(self.TITLE)
         self.plots = self.make_plots()
@@ -129,6 +125,19 @@ class Explorer(ipw.VBox):
     def after_run(self) -> None:
         """Called when a run has ended and another may begin."""
 
+    def compute(self, call: Call, progress: Callable[[wb.Progress], None]) -> wb.Result:
+        """What a run does, in a thread of its own."""
+        return call.run(progress)
+
+    def show_progress(self, progress: wb.Progress) -> str:
+        """What the status says of a run under way; more of it may be shown."""
+        return f"{progress.done} of {progress.total} done, at {progress.item}"
+
+    def opened(self) -> wb.Weights:
+        """The checkpoint, open; any checkpoint beside it is tried too."""
+        model = self.model
+        return wb.load(model.run() if isinstance(model, Call) else model)
+
     def sources(self) -> list[ipw.ValueWidget]:
         """The controls that say which checkpoint is looked at."""
         return [self.source]
@@ -167,8 +176,7 @@ class Explorer(ipw.VBox):
         self.result, self.error, self._shown = None, None, None
         self.selection, self.controls.bar.value = (), 0
         try:
-            model = self.model
-            weights = wb.load(model.run() if isinstance(model, Call) else model)
+            weights = self.opened()
             table = wb.layers(weights)
         except Exception as error:
             self._forget("no checkpoint")
@@ -187,7 +195,7 @@ class Explorer(ipw.VBox):
         """
         with self._lock:
             call = self.call()
-            self._job.start(call.run)
+            self._job.start(lambda progress: self.compute(call, progress))
             self.error, self._item, self._started, self._started_for = None, "", call, self._opened
             self._set_running(True)
             self._say("starting")
@@ -307,7 +315,7 @@ class Explorer(ipw.VBox):
             self._item = progress.item
             self.controls.at(progress)
             if progress.item and not self._job.stopping:
-                self._say(f"{progress.done} of {progress.total} done, at {progress.item}")
+                self._say(self.show_progress(progress))
 
     def _on_done(self, result: wb.Result | None, error: BaseException | None) -> None:
         with self._lock:

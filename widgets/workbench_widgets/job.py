@@ -84,6 +84,8 @@ class Job:
         if self._stop.is_set() and progress.item:
             raise wb.Cancelled
         now = time.monotonic()
-        if now - self._reported >= 1 / REPORTS_PER_SECOND or not progress.item:
+        due = now - self._reported >= 1 / REPORTS_PER_SECOND
+        if due:
             self._reported = now
+        if due or not progress.item:  # a run of several starts says at the end of each that all of it is done
             self._on_progress(progress)

@@ -19,17 +19,28 @@ class Plot(ipw.VBox):
         name: what it shows, for people who do not see it.
         on_pick: called with the id of a point that was clicked.
         height: in pixels.
+        on_cell: called with the place (x, y) of a heat map's cell that was clicked.
     """
 
-    def __init__(self, name: str, on_pick: Callable[[str], None] | None = None, height: int = 380) -> None:
+    def __init__(
+        self,
+        name: str,
+        on_pick: Callable[[str], None] | None = None,
+        height: int = 380,
+        on_cell: Callable[[float, float], None] | None = None,
+    ) -> None:
         self.spec: wb.FigureSpec | None = None
-        self._name, self._on_pick, self._height = name, on_pick, height
+        self._name, self._on_pick, self._on_cell, self._height = name, on_pick, on_cell, height
         self._widget: FigureWidget | None = None
         self._lock = threading.RLock()  # the kernel's threads and the worker's draw here
         self._caption = ipw.HTML()
         super().__init__([self._caption], layout=ipw.Layout(min_height=f"{height + 28}px"))
         self.add_class("wb-plot")
         self.clear("nothing to show yet")
+
+    def resize(self, height: int) -> None:
+        """What is drawn from now on is that high, in pixels."""
+        self._height, self.layout.min_height = height, f"{height + 28}px"
 
     def clear(self, why: str) -> None:
         """Empties the plot and says why."""
@@ -85,12 +96,14 @@ class Plot(ipw.VBox):
         """Lets go of the figure too: plotly's library keeps every widget that it made."""
         if self._widget is not None:
             self._widget.data = ()
-        self.spec, self._on_pick = None, None
+        self.spec, self._on_pick, self._on_cell = None, None, None
         super().close()
 
     def _clicked(self, trace: Any, points: Any, _: Any) -> None:
         if self._on_pick and points.point_inds and trace.customdata is not None:
             self._on_pick(str(trace.customdata[points.point_inds[0]]))
+        elif self._on_cell and trace.type == "heatmap" and points.xs:
+            self._on_cell(float(points.xs[0]), float(points.ys[0]))
 
 
 def _shape(trace: Any) -> Any:

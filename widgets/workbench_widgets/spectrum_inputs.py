@@ -7,7 +7,8 @@ from typing import Any
 import ipywidgets as ipw
 
 import workbench as wb
-from workbench_widgets.explorer import one_of
+from workbench_widgets.arguments import one_of
+from workbench_widgets.checkpoint import CheckpointsField
 
 FULL, WINDOWS = "spectrum", "farms"
 RULES = ("search", "median", "peak")
@@ -106,16 +107,8 @@ class SpectrumInputs:
             ipw.FloatSlider, aspect_ratio, 0.25, 4.0, 0.25, "Aspect ratio", "columns per row of a window", style
         )
         others = [] if compare is None else compare if isinstance(compare, list | tuple) else [compare]
-        typed = all(isinstance(one, str) and "," not in one for one in others)
-        self._others = [] if typed else list(others)
-        self.compare = ipw.Text(
-            ", ".join(others) if typed else "",
-            description="Compare with",
-            placeholder="paths, comma-separated" if typed else f"{len(others)} models that were given",
-            tooltip="one checkpoint to compare with, or several for a trajectory",
-            continuous_update=False,
-            style=style,
-        )
+        tooltip = "one checkpoint to compare with, or several for a trajectory"
+        self.compare = CheckpointsField(others, "Compare with", style, tooltip)
         for control in (self.analysis, self.xmin, self.compat, self.compare):
             control.observe(lambda _: self.enable(), "value")
         self.analysis.observe(self._usual_rule, "value")
@@ -140,11 +133,11 @@ class SpectrumInputs:
     @property
     def others(self) -> list[Any]:
         """The checkpoints to compare with; what is typed comes first."""
-        return [part.strip() for part in self.compare.value.split(",") if part.strip()] or self._others
+        return self.compare.models
 
     def release(self) -> None:
         """Lets go of the models that were given."""
-        self._others = []
+        self.compare.release()
 
     def call(self) -> tuple[Callable[..., wb.Result], dict[str, Any]]:
         """The function and its keyword arguments, defaults left out; `wb.comparison` where there are others."""

@@ -17,7 +17,10 @@ CSS = """
 .wb-explorer.wb-light { --wb-ink: #212121; --wb-quiet: #616161; --wb-paper: #ffffff; --wb-under: #ffffff;
   --wb-error: #b71c1c; --jp-widgets-label-color: #212121; --jp-ui-font-color1: #212121; color-scheme: light; }
 .wb-explorer.wb-dark { --wb-ink: #e6e6e6; --wb-quiet: #b0b0b0; --wb-paper: #161616; --wb-under: #161616;
-  --wb-error: #ff8a80; --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark; }
+  --wb-error: #ff8a80; --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark;
+  --jp-layout-color0: #161616; --jp-layout-color1: #202020; --jp-layout-color2: #2c2c2c; --jp-layout-color3: #3a3a3a;
+  --jp-border-color1: #4a4a4a; --jp-widgets-input-background-color: #202020; --jp-widgets-input-color: #e6e6e6;
+  --jp-widgets-input-border-color: #4a4a4a; }
 .wb-explorer .js-plotly-plot text { fill: var(--wb-ink) !important; }
 .wb-explorer .js-plotly-plot .legend .bg { fill: transparent !important; }
 .wb-explorer table.dataTable, .wb-explorer .dt-container { color: var(--wb-ink); }

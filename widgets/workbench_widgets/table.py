@@ -1,6 +1,7 @@
-"""A sortable table of layers whose selected row is a layer id."""
+"""A sortable table whose selected rows are layer ids."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -24,21 +25,26 @@ OPTIONS: dict[str, Any] = {
 
 
 class LayerRows(ipw.VBox):
-    """Rows of a frame with a column `layer`; `selection` holds the ids of the selected rows."""
+    """Rows of a frame, each of a layer, of several or of none; `selection` holds the layers of the selected rows."""
 
     selection = traitlets.Tuple()
 
     def __init__(self, caption: str) -> None:
-        self._ids: list[str] = []
+        self._layers: list[tuple[str, ...]] = []
         self._table = ITable(pd.DataFrame({"layer": pd.Series([], dtype="str")}), caption=caption, **OPTIONS)
         super().__init__([self._table])
         self.add_class("wb-table")
         self._table.observe(self._row_selected, "selected_rows")
         self.observe(self._id_selected, "selection")
 
-    def show(self, frame: pd.DataFrame) -> None:
-        """Shows a frame, numbers to four digits; the selection stays where its layers are."""
-        self._ids = [str(layer) for layer in frame["layer"]]
+    def show(self, frame: pd.DataFrame, layers: Sequence[Sequence[str]] | None = None) -> None:
+        """Shows a frame, numbers to four digits; the selection stays where its layers are.
+
+        Args:
+            frame: what to show.
+            layers: the layers that each row stands for; by default the one in its column `layer`.
+        """
+        self._layers = [(str(one),) for one in frame["layer"]] if layers is None else [tuple(row) for row in layers]
         with (
             warnings.catch_warnings(),
             pd.option_context("display.float_format", "{:.4g}".format),
@@ -48,11 +54,14 @@ class LayerRows(ipw.VBox):
             self._table.update(frame, selected_rows=self._rows(), **OPTIONS)
 
     def _rows(self) -> list[int]:
-        return [self._ids.index(layer) for layer in self.selection if layer in self._ids]
+        chosen = {layer: place for place, layer in enumerate(self.selection)}
+        rows = [row for row, layers in enumerate(self._layers) if layers and chosen.keys() >= set(layers)]
+        return sorted(rows, key=lambda row: chosen[self._layers[row][0]])
 
     def _row_selected(self, change: Any) -> None:
         if list(change.new) != self._rows():  # else it is an echo: selected layers without a row here stay selected
-            self.selection = tuple(self._ids[row] for row in change.new if row < len(self._ids))
+            rows = [self._layers[row] for row in change.new if row < len(self._layers)]
+            self.selection = tuple(dict.fromkeys(layer for layers in rows for layer in layers))
 
     def _id_selected(self, _: Any) -> None:
         if self._table.selected_rows != self._rows():

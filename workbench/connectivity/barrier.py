@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -99,10 +99,21 @@ class Barrier(Result):
         return max(excess) if all(map(math.isfinite, excess)) else math.inf
 
     def facts(self) -> str:
-        """The barrier, the losses at both ends and in the middle, and whether the run was stopped."""
+        """The barrier, the losses at both ends and in the middle, and whether the run was stopped.
+
+        Of single places without both ends: the loss at each.
+        """
         stopped = self.meta.get("cancelled")
         cut = f"; CANCELLED after {stopped['done']} of {stopped['total']} points" if stopped else ""
         policy = self.meta["parameters"]["batch_norm"]
+        path = self.tables["path"]
+        if not stopped and not {0.0, 1.0} <= set(path["t"]):
+            places = zip(path["t"], path["loss"], path["accuracy"], strict=True)
+            told = (
+                f"at t = {t:.4g} loss {loss:.4g}" + (f", accuracy {right:.4g}" if right == right else "")
+                for t, loss, right in places
+            )
+            return f"{self.title}: {'; '.join(told)}{f'; batch norm: {policy}' if policy else ''}"
         return (
             f"{self.title}: barrier {self.barrier:.4g}; loss {self.loss_a:.4g} at A, {self._loss(0.5):.4g} in the "
             f"middle, {self.loss_b:.4g} at B; {len(self.tables['path']['t'])} points"
@@ -115,7 +126,7 @@ def barrier(
     a: ModelLike,
     b: ModelLike,
     *,
-    points: int = 25,
+    points: int | Sequence[float] = 25,
     batch_norm: BatchNorm | None,
     progress: ProgressCallback | None = None,
 ) -> Barrier:
@@ -126,7 +137,8 @@ def barrier(
         a: anything `wb.load` takes.
         b: the other end, such as `matching.apply(b)`.
         points: points on the line, evenly spaced, with both ends; an even number gets the middle in addition. 25 as in
-            Ainsworth et al.
+            Ainsworth et al. Or the places themselves, each in 0…1: then only these are evaluated, and without both ends
+            among them there is no chord and no barrier (NaN).
         batch_norm: "reset" estimates running statistics anew at each point on the evaluator's data, the ends too;
             "interpolate" mixes them like weights. None only for a module without batch norm.
         progress: called before each point with a Progress, and once at the end; it may raise `wb.Cancelled`.
@@ -138,7 +150,7 @@ def barrier(
     Raises:
         ArgumentError: a or b is of another architecture (the first difference is named), `batch_norm` is missing for a
             module that has batch norm, or an argument is out of its range.
-        EvaluationError: the first point, A itself, cannot be evaluated.
+        EvaluationError: the first point, A itself where it is one, cannot be evaluated.
         Cancelled: the callback asked for it; `.partial` is the Barrier of the points that were done.
 
     Cost: a forward pass over the data a point, two with "reset". Memory: A, B and one buffer of their size on the
@@ -165,15 +177,13 @@ def barrier(
     begin = time.perf_counter()
     check_evaluator(evaluator, progress)
     check_policy(evaluator.module, batch_norm)
-    if not isinstance(points, int) or isinstance(points, bool) or points < 2:
-        raise ArgumentError(f"points={points!r}: expected the number of points on the line with both ends, at least 2.")
+    places, asked = _places(points), points if isinstance(points, int) else [float(t) for t in points]
     models = opened({"a": a, "b": b})
     tensors = {label: held(evaluator, label, weights) for label, weights in models.items()}
     start, end = tensors["a"], tensors["b"]
     buffer = Buffer(evaluator, start, batch_norm)
-    places = sorted({0.5, *(place / (points - 1) for place in range(points))})
     levels = bisected(len(places))
-    meta = provenance("wb.barrier", models, tensors, evaluator, points=points, batch_norm=batch_norm)
+    meta = provenance("wb.barrier", models, tensors, evaluator, points=asked, batch_norm=batch_norm)
 
     def measure(t: float) -> dict[str, Any]:
         def write(name: str, tensor: Tensor) -> None:
@@ -182,7 +192,7 @@ def barrier(
             else:
                 torch.lerp(start[name], end[name], t, out=tensor)
 
-        return measurement(lambda: buffer.measured(write), strict=t == 0.0)
+        return measurement(lambda: buffer.measured(write), strict=t == order[0])
 
     def built(done: Mapping[float, dict[str, Any]]) -> Barrier:
         own = meta | {"seconds": time.perf_counter() - begin}
@@ -192,6 +202,19 @@ def barrier(
 
     order = sorted(places, key=lambda t: (levels[places.index(t)], t))
     return walked(order, measure, built, name=lambda t: f"t = {t:.4g}", progress=progress)
+
+
+def _places(points: int | Sequence[float]) -> list[float]:
+    """The places on the line in order."""
+    if isinstance(points, int) and not isinstance(points, bool) and points >= 2:
+        return sorted({0.5, *(place / (points - 1) for place in range(points))})
+    if isinstance(points, Sequence) and len(points) > 0:
+        if all(isinstance(t, int | float) and not isinstance(t, bool) and 0 <= t <= 1 for t in points):
+            return sorted({float(t) for t in points})
+    raise ArgumentError(
+        f"points={points!r}: expected the number of points on the line with both ends, at least 2, or the places "
+        "themselves, each from 0 to 1."
+    )
 
 
 def _tables(done: Mapping[float, dict[str, Any]]) -> dict[str, Any]:

@@ -117,6 +117,7 @@ def match(
         "match", method=method, restarts=restarts, gammas=list(map(float, gammas)), against=networks[0].source
     )
     meta |= {"seed": seed, "device": str(problem.device), "dtype": "float64"}
+    progress = _telling(progress, found)
     with _cancellable(found):
         if method == "weights":
             _by_weights(problem, groups, runs, restarts, seed, progress)
@@ -187,6 +188,7 @@ def match_many(
     sources = [network.source for network in networks]
     meta = networks[0].provenance("match_many", models=sources, gammas=list(map(float, gammas)))
     meta |= {"seed": seed, "device": str(where), "dtype": "float64"}
+    progress = _telling(progress, found)
     with _cancellable(found):
         for number, run in runs.items():
             WeightMatching(structure, readers[0], readers[number], where).run(run, settle=True, progress=progress)
@@ -230,6 +232,13 @@ def _readers(structure: Structure, networks: Sequence[Weights]) -> list[Reader]:
         check_finite(reader, structure.parameters())
         check_tied(reader, structure.tied)
     return readers
+
+
+def _telling(progress: ProgressCallback | None, found: Callable[[], Matching]) -> ProgressCallback | None:
+    """Reports that can also make the Matching of what was found so far."""
+    if progress is None:
+        return None
+    return lambda report: progress(dataclasses.replace(report, partial=found))
 
 
 @contextmanager

@@ -189,7 +189,11 @@ def walked(
     def report(item: str) -> None:
         if progress is not None:
             seconds = time.perf_counter() - begin
-            progress(Progress(done=len(done), total=len(points), item=item, seconds=seconds))
+            progress(
+                Progress(
+                    done=len(done), total=len(points), item=item, seconds=seconds, partial=lambda: built(dict(done))
+                )
+            )
 
     try:
         for point in points:

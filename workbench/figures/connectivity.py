@@ -21,7 +21,10 @@ LISTED = 6  # levels that the panel's title names one by one
 
 
 def path(barrier: Barrier | Mapping[str, Barrier], layer: str | None) -> FigureSpec:
-    """Loss along the line with its chord, ends and barrier marked, and accuracy beside it; several by label."""
+    """Loss along the line with its chord, ends and barrier marked, and accuracy beside it; several by label.
+
+    Of single places without both ends each is marked.
+    """
     _no_layer("barrier", layer)
     named = {"": barrier} if isinstance(barrier, Barrier) else dict(barrier)
     if len(named) > len(CURVES):
@@ -39,16 +42,30 @@ def path(barrier: Barrier | Mapping[str, Barrier], layer: str | None) -> FigureS
     if right:
         panels.append(_panel("accuracy", right))
     one = next(iter(named.values()))
-    title = f"Loss barrier {one.barrier:.3g}" if len(named) == 1 else "Loss along the line from A to B"
+    title = _headline(one) if len(named) == 1 else "Loss along the line from A to B"
     parts = [story(each) for each in named.values()]
     provenance = {key: "; ".join(dict.fromkeys(part[key] for part in parts)) for key in parts[0]}
     return FigureSpec(kind="barrier", title=title, panels=tuple(panels), provenance=provenance)
+
+
+def _headline(barrier: Barrier) -> str:
+    if _spans(barrier):
+        return f"Loss barrier {barrier.barrier:.3g}"
+    places = barrier.tables["path"]["t"]
+    return f"Loss at t = {', '.join(f'{t:.4g}' for t in places)}" if len(places) <= LISTED else "Loss between A and B"
+
+
+def _spans(barrier: Barrier) -> bool:
+    """Whether both ends are among its points: else there is no chord."""
+    return {0.0, 1.0} <= set(barrier.tables["path"]["t"])
 
 
 def _curve(barrier: Barrier, role: str, label: str, *, chord: str) -> list[Mark]:
     """The chord, the height of the barrier over it, and the loss."""
     table = barrier.tables["path"]
     rows = [row for row in zip(table["t"], table["loss"], table["chord"], strict=True) if math.isfinite(row[1])]
+    if not _spans(barrier):
+        return _with_ends(barrier, "loss", role, label or "loss")
     marks: list[Mark] = [
         Line(x=(0.0, 1.0), y=(barrier.loss_a, barrier.loss_b), role="reference", label=chord),
     ]
@@ -60,8 +77,11 @@ def _curve(barrier: Barrier, role: str, label: str, *, chord: str) -> list[Mark]
 
 
 def _with_ends(barrier: Barrier, column: str, role: str, label: str) -> list[Mark]:
-    """A column along the line, both of its ends marked."""
+    """A column along the line, both of its ends marked; the places alone, if it lacks an end."""
     table = barrier.tables["path"]
+    if not _spans(barrier):
+        ids = tuple(f"t = {t:.4g}" for t in table["t"])
+        return [Points(x=tuple(table["t"]), y=tuple(table[column]), ids=ids, role=role, label=label)]
     ends = [(t, y) for t, y in zip(table["t"], table[column], strict=True) if t in (0.0, 1.0) and math.isfinite(y)]
     marks: list[Mark] = [Line(x=tuple(table["t"]), y=tuple(table[column]), role=role, label=label)]
     if ends:
