@@ -1,5 +1,6 @@
 """Assignment, plain and nested: every permutation is tried."""
 
+import itertools
 from collections.abc import Mapping
 from itertools import permutations, product
 
@@ -268,7 +269,7 @@ def test_a_group_on_both_axes_never_falls_and_is_never_above_the_best(size: int)
         for start in list(values)[:: max(1, len(values) // 4)]:
             state = matched(layout, a, b, {"h": torch.tensor(start)})
             objectives = [row["objective"] for row in state.history]
-            assert objectives == sorted(objectives)
+            assert all(later >= earlier - 1e-12 for earlier, later in itertools.pairwise(objectives))  # sums of gains
             assert objectives[0] == pytest.approx(values[start], abs=1e-9)
             assert state.objective == pytest.approx(values[tuple(state.orders["h"].tolist())], abs=1e-9)
             assert state.objective <= max(values.values()) + 1e-9

@@ -325,7 +325,7 @@ def test_a_notebook_shows_it(name: str) -> None:
 def test_every_result_has_its_figures() -> None:
     from workbench.figures import KINDS
 
-    made = {name: inspect.signature(getattr(wb, name)).return_annotation for name in PRIMITIVES}
+    made = {name: inspect.signature(getattr(wb, name), eval_str=True).return_annotation for name in PRIMITIVES}
     for name, primitive in PRIMITIVES.items():
         assert tuple(KINDS.get(made[name], ())) == primitive.figures, name
     assert set(KINDS) == set(KINDS_OF_RESULTS) == {kind for kind in made.values() if kind in KINDS}

@@ -13,7 +13,7 @@ from workbench.connectivity.nested_assignment import Gains, Orders
 from workbench.connectivity.structure import Structure
 
 MOST_KEPT = 1 << 25  # numbers kept in all, 268 MB
-FEW = 0.5  # share of a group's units; beyond it all is computed anew
+FEW = 0.75  # share of a group's units; beyond it all is computed anew
 
 
 class KeptGains:

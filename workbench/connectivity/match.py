@@ -167,6 +167,14 @@ def match_many(
     matching each with the first network.
 
     Misreads: near their mean is not near each other pair by pair; look at the barriers of all pairs.
+
+    Example:
+        >>> from workbench.connectivity import permutation_groups
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+        >>> groups = permutation_groups(net, torch.zeros(1, 2))
+        >>> copies = [groups.apply(net, groups.random(seed)) for seed in range(3)]
+        >>> match_many(groups, copies).reduction()
+        1.0
     """
     begin = time.perf_counter()
     _check(groups, "weights", evaluator, 0, gammas)
