@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import workbench as wb
 from workbench.linalg import gram_eigenvalues
-from workbench.spectra import nulls
+from workbench.spectra import noise_kinds, nulls
 from workbench.spectra.entries import excess_kurtosis
 from workbench.spectra.marchenko_pastur import largest_noise_eigenvalue, relaxed
 from workbench.spectra.power_law import power_law
@@ -97,14 +97,14 @@ def large_entries(draws: int) -> None:
                 random = torch.Generator().manual_seed(seed)
                 shape = (pooled, aspect * side, side)
                 weights = torch.randn(shape, generator=random) * (torch.rand(shape, generator=random) < kept)
-                spectra = nulls.of_equal_variance(gram_eigenvalues(weights))
+                spectra = noise_kinds.of_equal_variance(gram_eigenvalues(weights))
                 values = spectra[spectra > 1e-9].sort().values
                 kurtosis = excess_kurtosis(weights)
                 plain, apart = (nulls.departure(values, *shape[1:], pooled, each) for each in (0.0, kurtosis))
                 stretch, ratio = kurtosis / math.sqrt(aspect) / side, 1 / aspect
                 top = float(relaxed(values[-1:] / values.mean(), ratio, stretch))
                 edge = largest_noise_eigenvalue(aspect * side, side, pooled, nulls.EDGE_LEVEL) / aspect / side
-                mean, deviation = nulls.second_moment(aspect * side, side, pooled, kurtosis)
+                mean, deviation = noise_kinds.second_moment(aspect * side, side, pooled, kurtosis)
                 moment = (float((values / values.mean()).square().mean()) - mean) / deviation
                 excess = power_law(values).alpha - 1
                 centre = nulls.noise_alpha("search", aspect * side, side, pooled).alpha - 1

@@ -8,12 +8,13 @@ import sys
 import time
 
 import checkpoints
+import connectivity
 import farms
 import imports
 import spectra
 from rows import Measurement, Row
 
-ROWS: list[Row] = [*imports.ROWS, *spectra.ROWS, *farms.ROWS, *checkpoints.ROWS]
+ROWS: list[Row] = [*imports.ROWS, *spectra.ROWS, *farms.ROWS, *checkpoints.ROWS, *connectivity.ROWS]
 Line = tuple[str, str, str, str, str, str]
 
 HEAD: Line = ("name", "ours", "baseline", "ratio", "bound", "ok")

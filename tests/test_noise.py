@@ -215,3 +215,76 @@ def test_copies_of_rows_on_the_long_side_are_one_row(times: int, rule: Any) -> N
             assert row["verdict"] == "no tail", row["reason"]
     heavy = drawn(0, 400, 100, law=lambda r, s: r.standard_t(2, s)).repeat(times, 1)
     assert wb.spectrum({"fc.weight": heavy}, xmin=rule).row("fc")["verdict"] != "no tail"
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("sampling", [None, "cover", "reference"])
+def test_constant_filters_are_one_matrix(rule: Any, sampling: Any) -> None:
+    """Of noise that all kernel positions share, or share but for a factor, each eigenvalue is there nine times."""
+    taps = torch.tensor([1.0, 2.0, 1.0]).outer(torch.tensor([1.0, 2.0, 1.0]))
+    model = {
+        f"{rows}x{cols} {name} {seed}.weight": drawn(seed, rows, cols, 1, 1) * factor
+        for rows, cols in ((64, 64), (32, 16), (48, 24))
+        for name, factor in (("constant", torch.ones(3, 3)), ("separable", taps))
+        for seed in range(3)
+    }
+    run = wb.spectrum(model, xmin=rule) if sampling is None else wb.farms(model, xmin=rule, sampling=sampling)
+    table = run.frame()
+    assert set(table["verdict"]) == {"no tail"}, table[["layer", "verdict", "reason"]].to_string()
+    heavy = drawn(0, 64, 64, 1, 1, law=lambda random, shape: random.standard_cauchy(shape)) * taps
+    assert wb.spectrum({"conv.weight": heavy}, xmin=rule).row("conv")["verdict"] in ("heavy", "heavier than noise")
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("shape", [(400, 300), (300, 400), (64, 500)])
+def test_noise_between_dead_rows_and_columns_has_no_tail(shape: tuple[int, int], rule: Any) -> None:
+    random = np.random.default_rng(0)
+
+    def make(seed: int) -> torch.Tensor:
+        rows, cols = random.random((shape[0], 1)) < 0.6, random.random((1, shape[1])) < 0.4
+        return drawn(seed, *shape) * torch.from_numpy(rows & cols)
+
+    assert verdicts(make, rule).count("no tail") >= 7
+    assert verdicts(make, rule, farms=True).count("no tail") >= 7
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_windows_across_dead_rows_have_no_tail(rule: Any) -> None:
+    def make(seed: int) -> torch.Tensor:
+        return torch.cat([drawn(seed, 250, 200), torch.zeros(130, 200)])
+
+    assert verdicts(make, rule, farms=True, count=4).count("no tail") == 4
+    heavy = drawn(0, 250, 200, law=lambda random, shape: random.standard_cauchy(shape))
+    row = wb.farms({"fc.weight": torch.cat([heavy, torch.zeros(130, 200)])}, xmin=rule, resamples=0).row("fc")
+    assert row["verdict"] == "heavier than noise"
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_rounding_adds_to_a_low_rank_is_no_tail(dtype: torch.dtype, rule: Any) -> None:
+    model = {
+        f"{rank} {rows}.weight": (drawn(rank, rows, rank) @ drawn(10 + rank, rank, 100)).to(dtype)
+        for rank in (1, 3, 8)
+        for rows in (100, 400)
+    }
+    few = wb.farms({"fc.weight": model["1 100.weight"]}, xmin=rule, window=60, resamples=0)  # nine windows of rank 1
+    for result in (wb.spectrum(model, xmin=rule), few):
+        table = result.frame()
+        assert set(table["verdict"]) == {"no tail"}, table[["layer", "verdict", "reason"]].to_string()
+    power_law = torch.arange(1.0, 201, dtype=torch.float64).pow(-0.5)[:, None] * torch.linalg.qr(drawn(0, 200, 200)).Q
+    assert wb.spectrum({"fc.weight": power_law.to(dtype)}, xmin=rule).row("fc")["verdict"] != "no tail"
+
+
+@pytest.mark.parametrize("sampling", ["cover", "reference"])
+@pytest.mark.parametrize("rule", RULES)
+def test_windows_of_one_element_have_no_spectrum(rule: Any, sampling: Any) -> None:
+    row = wb.farms(nn.Conv2d(32, 32, 3, groups=32), xmin=rule, sampling=sampling).frame().iloc[0]
+    assert row["verdict"] == "no tail" and "nan" not in row["reason"]
+
+
+def test_sparse_noise_in_many_small_windows_has_no_tail() -> None:
+    """Its median lies between that of Gaussian noise and of the law of its kurtosis."""
+    sparse = {f"{seed}.weight": drawn(seed, 300, 300, kept=0.1) for seed in range(8)}
+    table = wb.farms(sparse, window=64, resamples=0).frame()
+    assert table["verdict"].tolist().count("no tail") >= 7, table["reason"].tolist()
+    assert table["reason"].str.contains("Gaussian noise more").any()

@@ -16,8 +16,9 @@ from workbench.linalg import gram_eigenvalues
 from workbench.spectra import nulls
 from workbench.spectra.entries import copies, excess_kurtosis
 from workbench.spectra.marchenko_pastur import marchenko_pastur_quantiles, orthogonal_edge, relaxed, stretched
+from workbench.spectra.noise_kinds import second_moment
 from workbench.spectra.norms import zero_threshold
-from workbench.spectra.nulls import departure, farms_verdict, noise_alpha, noise_cdf, noise_grid, second_moment
+from workbench.spectra.nulls import departure, farms_verdict, noise_alpha, noise_cdf, noise_grid
 from workbench.spectra.power_law import NO_FIT, power_law
 
 RULES = ["search", "median", "mean", "1.5 mean"]

@@ -20,7 +20,7 @@ from torch import Tensor
 from workbench.errors import ArgumentError
 from workbench.version import __version__
 
-FORMAT = 3  # raised when older entries would be misread
+FORMAT = 4  # raised when older entries would be misread
 ENDING = ".unit"
 CHECKSUM_BYTES = 16  # in front of a safetensors file
 

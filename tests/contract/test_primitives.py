@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import workbench as wb
+from contract import connectivity_oracles as connectivity
 from workbench.results import LAYER_COLUMNS, LayerResult
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -171,6 +172,11 @@ class Primitive:
     figures: tuple[str, ...] = ()
 
 
+def _nothing_moves(_: Any) -> Callable[..., Any]:
+    return lambda gain, *prices: np.arange(len(gain))
+
+
+MATCHING = ("objective", "reduction", "alignment")
 PRIMITIVES = {
     "spectrum": Primitive(
         spectrum_oracle,
@@ -222,6 +228,33 @@ PRIMITIVES = {
         lambda original: lambda *arguments: list(original(*arguments))[:1],  # the first tile for all of them
         ("rms", "histogram", "heatmap"),
     ),
+    "permutation_groups": Primitive(
+        connectivity.permutation_groups_oracle,
+        "workbench.connectivity.structure.permuted",
+        lambda original: lambda tensor, layout, *more: original(tensor, layout[:1], *more) if layout else tensor,
+        ("graph",),
+    ),
+    "match": Primitive(
+        connectivity.match_oracle, "workbench.connectivity.nested_assignment.assignment", _nothing_moves, MATCHING
+    ),
+    "match_many": Primitive(
+        connectivity.match_many_oracle, "workbench.connectivity.nested_assignment.assignment", _nothing_moves, MATCHING
+    ),
+    "barrier": Primitive(
+        connectivity.barrier_oracle,
+        "workbench.connectivity.barrier._chord",
+        lambda _: lambda loss_a, loss_b, t: 0.0,
+        ("barrier",),
+    ),
+    "repair": Primitive(
+        connectivity.repair_oracle, "workbench.connectivity.repair._between", lambda _: lambda one, other, t: one
+    ),
+    "surface": Primitive(
+        connectivity.surface_oracle,
+        "workbench.connectivity.directions._height",
+        lambda original: lambda *arguments: 2 * original(*arguments),
+        ("surface",),
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
@@ -245,6 +278,7 @@ OTHERS = {
     ).split(),
     *("ResultError SourceTypeError WorkbenchError").split(),
     *("Evaluator EvaluationError").split(),
+    *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
     *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,13 @@ from workbench.connectivity.structure import Structure
 from workbench.errors import ArgumentError
 from workbench.progress import Progress, ProgressCallback
 from workbench.runtime import Evaluator
-from workbench.runtime.activations import feature_axis
+from workbench.runtime.activations import MASK, batch_count, feature_axis, kept_positions
 from workbench.runtime.batches import arguments, first_tensor, iter_batches, naming
 from workbench.runtime.borrowing import lent
 from workbench.runtime.hooks import hooked
 from workbench.weights import Weights
 
-EPS = 1e-12  # relative to the largest variance: a unit below it is constant, and correlates with nothing
+EPS = 1e-12  # of its mean: a unit whose standard deviation is below it is constant, what is left being rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,16 +39,20 @@ class Site:
 
 
 class _Moments:
-    """Σ z_A z_Bᵀ, block by block, and the sums that centre and scale it."""
+    """Σ z_A z_Bᵀ, block by block, and for correlations the sums that centre and scale it.
 
-    def __init__(self, family: list[str], node: Node, sizes: Mapping[str, int]) -> None:
-        self.family, self.node, self.sizes = family, node, sizes
+    Correlations are taken about the first batch's means, so that nothing is lost where means are large.
+    """
+
+    def __init__(self, family: list[str], node: Node, sizes: Mapping[str, int], correlation: bool) -> None:
+        self.family, self.node, self.sizes, self.correlation = family, node, sizes, correlation
         self.products, self.count = self._empty(), 0
+        self.shifts: list[Tensor] = []
         self.sums = [torch.zeros(node.size, dtype=torch.float64) for _ in range(2)]
         self.squares = [torch.zeros(node.size, dtype=torch.float64) for _ in range(2)]
 
     def _empty(self) -> Gains:
-        return Gains(self.family[0], self.family[1:], self.sizes)
+        return Gains(self.family[0], self.family[1:], self.sizes, summed=True)
 
     def _add(self, gains: Gains, a: Tensor, b: Tensor) -> None:
         layout = (self.node, Leaf(a.shape[1]))
@@ -56,27 +61,38 @@ class _Moments:
                 gains.add(mine.tensor, yours.tensor, mine.groups, {})
 
     def update(self, a: Tensor, b: Tensor) -> None:
-        self._add(self.products, a, b)
+        """Adds samples of both networks, features first."""
+        if not a.shape[1]:
+            return  # a batch of nothing but padding
+        pair = [a, b]
+        if self.correlation:
+            pair = [values.double() for values in pair]
+            self.shifts = self.shifts or [values.mean(1, keepdim=True) for values in pair]
+            pair = [values - shift for values, shift in zip(pair, self.shifts, strict=True)]
+            for index, values in enumerate(pair):
+                self.sums[index] += values.sum(1).cpu()
+                self.squares[index] += values.square().sum(1).cpu()
+        self._add(self.products, *pair)
         self.count += a.shape[1]
-        for index, values in enumerate((a.double(), b.double())):
-            self.sums[index] += values.sum(1).cpu()
-            self.squares[index] += values.square().sum(1).cpu()
 
-    def gains(self, correlation: bool) -> Gains:
-        if not correlation or not self.count:
+    def gains(self) -> Gains:
+        """Σ z_A z_Bᵀ, or the correlations; a unit that is constant correlates with nothing."""
+        if not self.correlation or not self.count:
             return self.products
         means = [total / self.count for total in self.sums]
         spreads = []
-        for mean, square in zip(means, self.squares, strict=True):
+        for mean, square, shift in zip(means, self.squares, self.shifts, strict=True):
             variance = (square / self.count - mean.square()).clamp_min(0)
-            alive = variance > EPS * variance.max()
-            spreads.append(torch.where(alive, variance.clamp_min(1e-300).rsqrt(), torch.zeros(())))
+            size = (mean + shift.squeeze(1).cpu()).square()
+            alive = variance > EPS**2 * size
+            spreads.append(torch.where(alive, variance.clamp_min(1e-300).rsqrt(), 0.0))
         centre, scale = self._empty(), self._empty()
         self._add(centre, means[0][:, None], means[1][:, None])
         self._add(scale, spreads[0][:, None], spreads[1][:, None])
+        found = self._empty()
         for key, part in self.products.parts.items():
-            self.products.parts[key] = (part.cpu() / self.count - centre.parts[key]) * scale.parts[key]
-        return self.products
+            found.parts[key] = (part.cpu() / self.count - centre.parts[key]) * scale.parts[key]
+        return found
 
 
 def activation_orders(
@@ -103,34 +119,38 @@ def activation_orders(
         progress: called before each batch.
 
     Returns:
-        The orders, and the outer groups that no submodule shows, which keep theirs.
+        The orders, and the outer groups that no submodule shows with all that is within them, which keep theirs.
     """
-    sites = _sites(structure, evaluator.module)
+    begin, sites = time.perf_counter(), _sites(structure, evaluator.module)
     moments: dict[tuple[str, str], _Moments] = {}
     for root, family in families.items():
         for site in sites:
             if set(groups_of([site.node])) & set(family):
-                moments[root, site.path] = _Moments(family, site.node, structure.sizes)
-    hidden = [root for root in families if not any(key[0] == root for key in moments)]
+                moments[root, site.path] = _Moments(family, site.node, structure.sizes, correlation)
     parts = {path: evaluator.module.get_submodule(path) for _, path in moments}
-    for number, batch in iter_batches(evaluator.data):
+    networks = [{name: weights[name] for name in weights} for weights in (a, b)]  # read once and not for every batch
+    total = batch_count(evaluator.data)
+    for number, batch in iter_batches(evaluator.data) if parts else ():
         if progress is not None:
-            progress(Progress(done=number, total=number + 1, item=f"batch {number}", seconds=0.0))
-        seen = [_outputs(evaluator, parts, weights, number, batch) for weights in (a, b)]
+            seconds = time.perf_counter() - begin
+            progress(Progress(done=number, total=max(total, number + 1), item=f"batch {number}", seconds=seconds))
+        seen = [_outputs(evaluator, parts, weights, number, batch) for weights in networks]
         for (_, path), moment in moments.items():
             for mine, yours in zip(seen[0].get(path, []), seen[1].get(path, []), strict=True):
                 if mine.shape[0] == moment.node.size:
                     moment.update(mine, yours)
-    orders = dict(start)
+    orders, hidden = dict(start), []
     for root, family in families.items():
-        total = Gains(root, family[1:], structure.sizes)
-        for (owner, _), moment in moments.items():
-            for key, part in moment.gains(correlation).parts.items() if owner == root and moment.count else ():
-                total.parts[key] = total.parts[key] + part if key in total.parts else part
-        if total.parts:
-            orders.update(solved(total, orders, structure).orders)
-        elif root not in hidden:
+        own = [moment for (owner, _), moment in moments.items() if owner == root and moment.count]
+        shown = {group for moment in own for group in groups_of([moment.node])}
+        if not {group for group in family if group in structure.free} <= shown:
             hidden.append(root)
+            continue
+        gains = Gains(root, family[1:], structure.sizes, summed=True)
+        for moment in own:
+            for key, part in moment.gains().parts.items():
+                gains.parts[key] = gains.parts[key] + part if key in gains.parts else part
+        orders.update(solved(gains, orders, structure).orders)
     return orders, hidden
 
 
@@ -151,28 +171,43 @@ def _sites(structure: Structure, module: nn.Module) -> list[Site]:
 
 
 def _outputs(
-    evaluator: Evaluator, parts: Mapping[str, nn.Module], weights: Weights, number: int, batch: Any
+    evaluator: Evaluator,
+    parts: Mapping[str, nn.Module],
+    weights: Mapping[str, Tensor],
+    number: int,
+    batch: Any,
 ) -> dict[str, list[Tensor]]:
-    """What each submodule gives for a batch, features first, a matrix per call."""
+    """What each submodule gives for a batch without its padding, features first, a matrix per call."""
     found: dict[str, list[Tensor]] = {}
 
     def heard(path: str, output: Any) -> None:
-        tensor = first_tensor(output).detach()
+        try:
+            tensor = first_tensor(output).detach()
+        except ArgumentError:
+            return  # no tensor: what no other submodule shows is matched by weights
         axis = feature_axis(parts[path], tensor.ndim)
+        # where both layouts fit it is the mask's own, (batch, steps): both networks lose the same samples in any case
+        if keep is not None and axis == -1 and tensor.ndim == 3:
+            turned = getattr(parts[path], "batch_first", True) is False or tensor.shape[:2] != keep.shape
+            if tensor.shape[:2] == (mask := keep.T if turned else keep).shape:
+                tensor = tensor[mask]
         found.setdefault(path, []).append(tensor.movedim(axis, 0).flatten(1).clone())
 
     with lent(evaluator.module, weights, evaluator.device), hooked(parts, heard), naming(number, batch):
         positional, named = arguments(batch, evaluator.device)
+        keep = kept_positions(named.get(MASK))
         evaluator.module(*positional, **named)
     return found
 
 
 def check_evaluator(evaluator: object, method: str) -> Evaluator:
-    """The evaluator that a method needs.
+    """The evaluator that was given, or that a method needs.
 
     Raises:
-        ArgumentError: there is none.
+        ArgumentError: it is missing, or something else.
     """
-    if not isinstance(evaluator, Evaluator):
+    if evaluator is None:
         raise ArgumentError(f"method={method!r} needs evaluator=wb.evaluator(module, data, loss), for its data.")
+    if not isinstance(evaluator, Evaluator):
+        raise ArgumentError(f"evaluator is {type(evaluator).__name__}: expected wb.evaluator(module, data, loss).")
     return evaluator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -69,16 +69,26 @@ def alignments(
     before: Weights,
     after: Weights,
     gammas: Sequence[float],
+    names: Mapping[str, str],
     report: Callable[[str, int, int], None] = lambda layer, done, total: None,
 ) -> list[dict[str, Any]]:
-    """A row per matrix layer and γ: the overlap with A before and after the permutation."""
+    """A row per matrix layer and γ: the overlap with A before and after the permutation.
+
+    Args:
+        a: the network that stays.
+        before: the other.
+        after: the other, permuted.
+        gammas: thresholds.
+        names: a's name of a tensor → the other's.
+        report: told layer, number and total before each.
+    """
     layers = layer_list(layer_views(a)) if gammas else []
     rows = []
     for done, layer in enumerate(layers):
         report(layer.layer, done, len(layers))
         own, *others = (
-            [_decomposed(matrix) for matrix in matrices(layer, weights[layer.tensor], "flatten")]
-            for weights in (a, before, after)
+            [_decomposed(matrix) for matrix in matrices(layer, tensor, "flatten")]
+            for tensor in (a[layer.tensor], *(weights[names[layer.tensor]] for weights in (before, after)))
         )
         sums = [[_overlaps(x, y, gammas) for x, y in zip(own, other, strict=True)] for other in others]
         for index, gamma in enumerate(gammas):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
+ACROSS = "cut across its structure"
+
 
 class Axis:
     """A node of the union-find forest; compare by `root`, never by identity of what was handed out earlier.
@@ -21,10 +23,11 @@ class Axis:
         frozen: why the positions must keep their order, if they must.
         outer: the factors outside this one in the product that it was split from.
         members: (outer factor, position on it) → the axis that stands for this one at that position.
+        torn: whether it was lined up across its structure, so that what lies inside it must be alike throughout.
     """
 
-    def __init__(self, size: int, frozen: str | None = None) -> None:
-        self.size, self.frozen = size, frozen
+    def __init__(self, size: int, frozen: str | None = None, torn: bool = False) -> None:
+        self.size, self.frozen, self.torn = size, frozen, torn
         self.kind, self.parts = "leaf", tuple[Axis, ...]()
         self.outer: list[Axis] = []
         self.members: dict[tuple[Axis, int], Axis] = {}
@@ -80,6 +83,12 @@ def freeze(axis: Axis, reason: str) -> None:
     """Marks every leaf below; a leaf that is frozen keeps its first reason."""
     for leaf in axis.leaves():
         leaf.frozen = leaf.frozen or reason
+
+
+def tear(axis: Axis, reason: str) -> None:
+    """Freezes an axis whose positions are no longer told by its leaves."""
+    for leaf in axis.leaves():
+        leaf.frozen, leaf.torn = leaf.frozen or reason, True
 
 
 def product(parts: Iterable[Axis]) -> Axis:
@@ -145,20 +154,23 @@ def _become(leaf: Axis, other: Axis) -> None:
     for below in other.leaves():
         below.outer += [factor for factor in leaf.outer if factor not in below.outer]
     if leaf.frozen:
-        freeze(other, leaf.frozen)
+        (tear if leaf.torn else freeze)(other, leaf.frozen)
     members, leaf.members = leaf.members, {}
     for (outer, position), member in members.items():
-        unify(other.member(outer, position), member)
+        # an axis that lies inside itself, or is a member of what is a member of it, is the same at all positions
+        alike = outer.root in other.leaves() or any(below.members for below in member.leaves())
+        unify(other if alike else other.member(outer, position), member)
 
 
 def _give_up(*axes: Axis) -> None:
     for axis in axes:
-        freeze(axis, "its structure is read in two ways that have no common refinement")
+        tear(axis, "its structure is read in two ways that have no common refinement")
 
 
 def _unify_products(a: Axis, b: Axis) -> None:
     left, right = a.factors(), b.factors()
     while left and right:
+        left[:1], right[:1] = left[0].factors(), right[0].factors()  # what came before may have split them
         x, y = left.pop(0), right.pop(0)
         if x.size == y.size:
             unify(x, y)
@@ -175,8 +187,8 @@ def _unify_products(a: Axis, b: Axis) -> None:
 
 
 def _unify_concatenations(a: Axis, b: Axis) -> None:
-    sizes = [piece.size for piece in b.pieces()]
-    for x, y in zip(cut(a, sizes), b.pieces(), strict=True):
+    pieces = b.pieces()  # before a is cut, which may have pieces of b among its own
+    for x, y in zip(cut(a, [piece.size for piece in pieces]), pieces, strict=True):
         unify(x, y)
     _link(a, b)
 
@@ -187,7 +199,7 @@ def _halves(axis: Axis, outer: int) -> tuple[Axis, Axis] | None:
     if axis.size % outer:
         return None
     if axis.kind == "leaf":
-        first, second = Axis(outer, axis.frozen), Axis(axis.size // outer, axis.frozen)
+        first, second = (Axis(size, axis.frozen, axis.torn) for size in (outer, axis.size // outer))
         first.outer, second.outer = list(axis.outer), [first, *axis.outer]
         axis._link = product([first, second])
         for key, member in axis.members.items():
@@ -202,6 +214,14 @@ def _halves(axis: Axis, outer: int) -> tuple[Axis, Axis] | None:
             second.members = {(first, position): piece for position, piece in enumerate(pieces)}
             axis._link = product([first, second])
             return first, second
+        inner = axis.size // outer
+        if all(piece.size % inner == 0 for piece in pieces):
+            halves = [split(piece, [piece.size // inner, inner]) for piece in pieces]
+            for _, second in halves[1:]:
+                unify(halves[0][1], second)
+            first, second = concatenation(first for first, _ in halves), halves[0][1]
+            _link(axis, product([first, second]))
+            return first, second
     return None
 
 
@@ -212,8 +232,13 @@ def split(axis: Axis, sizes: Sequence[int]) -> list[Axis]:
 
 def view(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Axis]:
     """Axes of a tensor that is reshaped to `sizes`, row-major."""
+    if empty := [axis for axis in axes if axis.size == 0]:  # an empty batch: the other axes as if it were full
+        if len(empty) != sum(size == 0 for size in sizes):
+            return _frozen_view(axes, sizes)
+        found = iter(view([axis for axis in axes if axis.size], [size for size in sizes if size]))
+        return [next(found) if size else empty.pop(0) for size in sizes]
     waiting = [factor for axis in axes for factor in axis.factors()]
-    found: list[Axis] = []
+    views: list[Axis] = []
     for size in sizes:
         parts: list[Axis] = []
         needed = size
@@ -231,14 +256,14 @@ def view(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Axis]:
             parts.append(halves[0])
             waiting[:0] = halves[1].factors()
             needed = 1
-        found.append(product(parts) if size != 1 else Axis(1))
-    return found
+        views.append(product(parts) if size != 1 else Axis(1))
+    return views if not waiting else _frozen_view(axes, sizes)
 
 
 def _frozen_view(axes: Sequence[Axis], sizes: Sequence[int]) -> list[Axis]:
     reason = f"viewed as {list(sizes)}, which cuts across its structure"
     for axis in axes:
-        freeze(axis, reason)
+        tear(axis, reason)
     return [Axis(size, reason) for size in sizes]
 
 
@@ -248,7 +273,7 @@ def cut(axis: Axis, sizes: Sequence[int]) -> list[Axis]:
     if len(sizes) == 1:
         return [axis]
     if axis.kind == "leaf":
-        pieces = [Axis(size, axis.frozen) for size in sizes]
+        pieces = [Axis(size, axis.frozen, axis.torn) for size in sizes]
         axis._link = concatenation(pieces)
         for piece in pieces:
             piece.outer = list(axis.outer)
@@ -264,8 +289,8 @@ def cut(axis: Axis, sizes: Sequence[int]) -> list[Axis]:
         if all(size % rest.size == 0 for size in sizes):
             outer = cut(first, [size // rest.size for size in sizes])
             return [product([piece, rest]) for piece in outer]
-        freeze(axis, f"cut into {list(sizes)}, across its structure")
-        return [Axis(size, "cut across its structure") for size in sizes]
+        tear(axis, ACROSS)
+        return [Axis(size, ACROSS) for size in sizes]
     return _cut_pieces(axis, sizes)
 
 

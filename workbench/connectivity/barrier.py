@@ -162,7 +162,8 @@ def barrier(
 
     Misreads: a broken permutation makes B itself bad, which lifts the chord and shows a barrier of 0: look at `loss_b`.
     A barrier on the data of training says little of that on others. With "reset" the ends too have new statistics, so
-    that `loss_a` is not `evaluator(a)`; with "interpolate" a barrier may be that of the statistics alone.
+    that `loss_a` is not `evaluator(a)`; with "interpolate" a barrier may be that of the statistics alone. Statistics
+    that are reset on held-out data have seen them.
 
     Example:
         >>> from workbench import evaluator

@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 from workbench.connectivity.layout import groups_of
 from workbench.connectivity.permutations import Permutations
+from workbench.connectivity.proof import function_check
 from workbench.connectivity.resolution import Resolved, resolved
 from workbench.connectivity.structure import AXIS_COLUMNS, Structure
 from workbench.connectivity.templates import from_template
-from workbench.connectivity.tracing import Trace, as_arguments, held_outputs, traced
+from workbench.connectivity.tracing import Trace, traced
 from workbench.errors import ArgumentError
 from workbench.results import Column, Result, versions
 from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, iter_batches
-from workbench.runtime.borrowing import check_module, lent, name_of
+from workbench.runtime.borrowing import check_module, name_of
 from workbench.seeds import generator
 from workbench.weights import ModelLike, Weights, load
 
-PROVED = "its function was seen unchanged under random permutations"
 GROUP_COLUMNS: Mapping[str, Column] = {
     "group": Column("name, after the first layer that makes the units", str, ""),
     "size": Column("number of units", int, "units", low=1),
@@ -136,8 +136,8 @@ def permutation_groups(
     Args:
         module_or_weights: a module; an evaluator, whose module and first batch are taken; or a checkpoint without code,
             for which `template` tells the architecture.
-        example_inputs: what the module takes: a tensor, a tuple of positional arguments, or a dict of named ones. Only
-            its shapes matter.
+        example_inputs: what the module takes: a tensor, a tuple of positional arguments, or a dict of named ones. Its
+            shapes matter; floating-point tensors that are constant are replaced by random ones in the check.
         outputs: names or positions of the outputs that must stay as they are; None for all of them. Of a checkpoint
             without code, "logits" says that a head is tied to the embeddings though it is not stored. A BERT whose
             pooled output alone is used has a residual stream that may be permuted; its `last_hidden_state` fixes it.
@@ -156,8 +156,8 @@ def permutation_groups(
             template fits, or several, a tensor is not in it, or the number of heads is needed or does not divide.
         SourceTypeError: it is neither a module nor a checkpoint.
 
-    Cost: torch.export, one pass over its graph and two forward passes; a copy of the parameters. A template: names and
-    shapes.
+    Cost: torch.export, one pass over its graph and three forward passes; a copy of the parameters. A template: names
+    and shapes.
 
     Source: ours; the algebra follows the symmetries in Ainsworth et al. (Git Re-Basin, arXiv 2209.04836, section 3),
     written there by hand for each architecture.
@@ -212,7 +212,8 @@ def permutation_groups(
         ),
     }
     draft = PermutationGroups(tables=tables, meta=meta | {"verified": False, "proof": "not checked"})
-    meta |= _checked(module, example_inputs, names, draft, seed)
+    permute = lambda own: draft.apply(own, draft.random(seed))  # noqa: E731
+    meta |= function_check(module, example_inputs, names, permute, trace.epsilon, seed)
     meta["seconds"] = time.perf_counter() - begin
     notes = [] if meta["verified"] else [str(meta["proof"])]
     notes += [f"{name}: {why}, so all that it touches keeps its order" for name, (why, _) in trace.unknown.items()]
@@ -291,50 +292,3 @@ def group_tables(
 def _frozen(axes: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     rows = [dict(zip(axes, cells, strict=True)) for cells in zip(*axes.values(), strict=True)]
     return PermutationGroups.columns("frozen", [row for row in rows if row["frozen"]])
-
-
-def _checked(
-    module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None, groups: PermutationGroups, seed: int
-) -> dict[str, Any]:
-    """Whether the outputs stay, with what was seen."""
-    weights = _with_random_vectors(module, seed)
-    permuted = groups.apply(weights, groups.random(seed))
-    before = _outputs(module, inputs, outputs, weights)
-    again = _outputs(module, inputs, outputs, weights)
-    after = _outputs(module, inputs, outputs, permuted)
-    bound = max((torch.finfo(x.dtype).eps ** 0.5 for x in before if x.is_floating_point()), default=0.0)
-    error = max(map(_relative_change, before, after), default=0.0)
-    if max(map(_relative_change, before, again), default=0.0) > bound:
-        proof = "its function is random even in evaluation mode, so permutations could not be checked"
-        return {"verified": False, "function_error": error, "proof": proof}
-    if not error <= bound:
-        proof = f"ITS FUNCTION CHANGED by {error:.1g} under a random permutation: do not use these groups"
-        return {"verified": False, "function_error": error, "proof": proof}
-    return {"verified": True, "function_error": error, "proof": f"{PROVED} (relative change {error:.0e})"}
-
-
-def _with_random_vectors(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """The module's tensors; vectors are random and positive, so that none is constant along its axis."""
-    found = {}
-    for name, tensor in _stored(module).items():
-        if tensor.ndim == 1 and tensor.is_floating_point():
-            drawn = torch.rand(tensor.shape, generator=generator(seed, name), dtype=torch.float64) + 0.5
-            found[name] = drawn.to(tensor.device, tensor.dtype)
-        else:
-            found[name] = tensor.detach()
-    return found
-
-
-def _outputs(
-    module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None, weights: Mapping[str, Tensor]
-) -> list[Tensor]:
-    positional, named = as_arguments(inputs)
-    tensors = [value for value in [*positional, *named.values()] if isinstance(value, Tensor)]
-    device = tensors[0].device if tensors else torch.device("cpu")
-    with lent(module, weights, device):
-        return [tensor for _, tensor in held_outputs(module(*positional, **named), outputs)]
-
-
-def _relative_change(before: Tensor, after: Tensor) -> float:
-    scale = before.double().norm().item()
-    return float((before.double() - after.double()).norm().item() / (scale or 1.0))

@@ -7,8 +7,9 @@ an order of its own for every unit of the outer one.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -65,6 +66,29 @@ class Concatenation:
 
 Node: TypeAlias = Leaf | Product | Concatenation
 Layout: TypeAlias = tuple[Node, ...]
+
+
+def multiplied(parts: Sequence[Node]) -> Node:
+    """A product; neighbours that keep their order become one."""
+    return _composed(Product, parts, operator.mul)
+
+
+def joined(parts: Sequence[Node]) -> Node:
+    """A concatenation; neighbours that keep their order become one."""
+    return _composed(Concatenation, parts, operator.add)
+
+
+def _composed(
+    kind: type[Product] | type[Concatenation], parts: Sequence[Node], sized: Callable[[int, int], int]
+) -> Node:
+    found: list[Node] = []
+    for part in (inner for node in parts for inner in (node.parts if isinstance(node, kind) else (node,))):
+        last = found[-1] if found else None
+        if isinstance(part, Leaf) and isinstance(last, Leaf) and part.group is None and last.group is None:
+            found[-1] = Leaf(sized(last.size, part.size))
+        else:
+            found.append(part)
+    return found[0] if len(found) == 1 else kind(tuple(found))
 
 
 def parsed(text: str, sizes: Mapping[str, int]) -> Node:

@@ -21,10 +21,12 @@ from workbench.connectivity.nested_assignment import Orders
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.structure import Structure
 from workbench.connectivity.weight_matching import (
+    MOST_SWEEPS,
     Descent,
     Reader,
     WeightMatching,
     check_finite,
+    check_tied,
     identity_orders,
 )
 from workbench.errors import ArgumentError, Cancelled, nearest
@@ -59,7 +61,8 @@ def match(
     with most elements in tensors whose other groups are decided already, from those tensors alone.
 
     By activations: C = Z_AᵀZ_B (or correlations) of the outputs that each group's layers give on the evaluator's data,
-    each group by itself. Groups that no submodule shows (packed projections of attention) are matched by weights after.
+    each group by itself; positions of images and sequences are samples, those with 0 in a batch's `attention_mask` are
+    none. Groups that no submodule shows (packed projections of attention) are matched by weights after.
 
     Args:
         groups: of the architecture, from `wb.permutation_groups`.
@@ -100,12 +103,10 @@ def match(
         1.0
     """
     begin = time.perf_counter()
-    _check(groups, method, restarts, gammas)
+    _check(groups, method, evaluator, restarts, gammas)
     structure, networks = groups.structure, [load(a), load(b)]
     readers = _readers(structure, networks)
     problem = WeightMatching(structure, readers[0], readers[1], resolved_device(device))
-    if method != "weights":
-        check_evaluator(evaluator, method)
     runs: list[Descent] = []
     notes: list[str] = []
 
@@ -123,7 +124,7 @@ def match(
         else:
             notes += _by_activations(problem, runs, check_evaluator(evaluator, method), networks, method, progress)
         result = found()
-        aligned = _alignment_rows(result, networks, gammas, progress)
+        aligned = _alignment_rows(result, readers, gammas, progress)
         checks = [function_check(evaluator, networks[1], result.apply(networks[1]))] if evaluator else []
         return completed(result, aligned, checks, time.perf_counter() - begin)
 
@@ -168,7 +169,7 @@ def match_many(
     Misreads: near their mean is not near each other pair by pair; look at the barriers of all pairs.
     """
     begin = time.perf_counter()
-    _check(groups, "weights", 0, gammas)
+    _check(groups, "weights", evaluator, 0, gammas)
     if len(models) < 2:
         raise ArgumentError(f"models has {len(models)} networks: expected two or more.")
     structure, networks = groups.structure, [load(model) for model in models]
@@ -192,8 +193,8 @@ def match_many(
         for number, run in runs.items():
             WeightMatching(structure, readers[0], readers[number], where).run(run, settle=True, progress=progress)
         rounds.append(_pairwise(structure, readers, orders) | {"sweep": 0, "changed": 0})
-        draw, changed = generator(seed, "rounds"), True
-        while changed:
+        draw = generator(seed, "rounds")
+        for sweep in range(1, MOST_SWEEPS + 1):
             rearranged = 0
             for number in torch.randperm(len(models), generator=draw).tolist():
                 others = _mean(structure, readers, orders, without=number)
@@ -201,17 +202,16 @@ def match_many(
                 before = {group: order.clone() for group, order in state.orders.items()}
                 WeightMatching(structure, others, readers[number], where).run(state, settle=False, progress=progress)
                 rearranged += sum(not torch.equal(before[group], order) for group, order in state.orders.items())
-            changed = rearranged > 0
-            rounds.append(_pairwise(structure, readers, orders) | {"sweep": len(rounds), "changed": rearranged})
+            rounds.append(_pairwise(structure, readers, orders) | {"sweep": sweep, "changed": rearranged})
+            if not rearranged:
+                break
         result = found()
-        aligned = [
-            row for n in runs for row in _alignment_rows(result, [networks[0], networks[n]], gammas, progress, n)
-        ]
+        aligned = [row for n in runs for row in _alignment_rows(result, [readers[0], readers[n]], gammas, progress, n)]
         checks = [function_check(evaluator, networks[n], result.apply(networks[n], n)) for n in runs if evaluator]
         return completed(result, aligned, checks, time.perf_counter() - begin)
 
 
-def _check(groups: object, method: str, restarts: int, gammas: Sequence[float]) -> None:
+def _check(groups: object, method: str, evaluator: object, restarts: int, gammas: Sequence[float]) -> None:
     if not isinstance(groups, PermutationGroups):
         raise ArgumentError(
             f"groups is {type(groups).__name__}: expected wb.permutation_groups(module, example_inputs)."
@@ -220,6 +220,8 @@ def _check(groups: object, method: str, restarts: int, gammas: Sequence[float]) 
         raise ArgumentError(f"method={method!r}: expected one of {', '.join(METHODS)}.{nearest(method, METHODS)}")
     if not isinstance(restarts, int) or restarts < 0:
         raise ArgumentError(f"restarts={restarts!r}: expected the number of further starts, 0 or more.")
+    if evaluator is not None or method != "weights":
+        check_evaluator(evaluator, method)
     if wrong := [gamma for gamma in gammas if not 0 <= gamma <= 1]:
         raise ArgumentError(f"gammas has {wrong[0]!r}: expected shares of the largest singular value, 0 to 1.")
 
@@ -228,6 +230,7 @@ def _readers(structure: Structure, networks: Sequence[Weights]) -> list[Reader]:
     readers = [Reader(structure, network) for network in networks]
     for reader in readers:
         check_finite(reader, structure.parameters())
+        check_tied(reader, structure.tied)
     return readers
 
 
@@ -257,8 +260,10 @@ def _by_weights(
     seed: int,
     progress: ProgressCallback | None,
 ) -> None:
+    draw = generator(seed, "restarts")
     for start in range(restarts + 1):
-        orders = dict(groups.random(seed + start - 1)) if start else identity_orders(groups.structure)
+        number = int(torch.randint(1 << 62, (), generator=draw)) if start else 0
+        orders = dict(groups.random(number)) if start else identity_orders(groups.structure)
         runs.append(Descent(orders=orders))
         problem.run(runs[-1], settle=start == 0, progress=progress)
 
@@ -326,7 +331,7 @@ def _pairwise(structure: Structure, readers: Sequence[Reader], orders: Mapping[i
 
 def _alignment_rows(
     result: Matching,
-    networks: Sequence[Weights],
+    readers: Sequence[Reader],
     gammas: Sequence[float],
     progress: ProgressCallback | None,
     model: int = 1,
@@ -338,5 +343,6 @@ def _alignment_rows(
             item = f"singular vectors of {layer}"
             progress(Progress(done=done, total=total, item=item, seconds=time.perf_counter() - begin))
 
-    a, b = networks
-    return [{"model": model, **row} for row in alignments(a, b, result.apply(b, model), gammas, report)]
+    a, b = (reader.weights for reader in readers)
+    names = {own: readers[1].names[name] for name, own in readers[0].names.items()}
+    return [{"model": model, **row} for row in alignments(a, b, result.apply(b, model), gammas, names, report)]

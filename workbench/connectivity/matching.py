@@ -12,6 +12,7 @@ from torch import Tensor
 from workbench.connectivity.groups import GROUP_COLUMNS
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.structure import AXIS_COLUMNS, Structure
+from workbench.connectivity.weight_matching import identity_orders
 from workbench.errors import ArgumentError
 from workbench.results import Column, Result
 from workbench.weights import ModelLike, Weights
@@ -60,6 +61,8 @@ class Matching(Result):
             "distance_before": Column("‖A − B‖ of it", low=0),
             "distance_after": Column("‖A − π(B)‖ of it", low=0),
             "reduction": Column("1 − ‖A − π(B)‖/‖A − B‖; NaN where A = B", high=1),
+            "objective": Column("⟨A, π(B)⟩ of it"),
+            "objective_before": Column("⟨A, B⟩ of it"),
         },
         "alignment": {
             "model": MODEL,
@@ -80,14 +83,14 @@ class Matching(Result):
     def structure(self) -> Structure:
         """Groups and axes as functions take them."""
         table = self.tables["groups"]
-        first = [row for row, model in enumerate(table["model"]) if model == table["model"][0]]
+        first = [row for row, model in enumerate(table["model"]) if model == self.models[0]]
         groups = {name: [cells[row] for row in first] for name, cells in table.items()}
         return Structure.of(groups, self.tables["axes"])
 
     @property
     def models(self) -> list[int]:
         """The numbers of the networks that are permuted."""
-        return sorted({int(name.partition("/")[0]) for name in self.orders})
+        return sorted(set(self.tables["layers"]["model"]))
 
     @property
     def permutations(self) -> Permutations:
@@ -106,10 +109,10 @@ class Matching(Result):
         Raises:
             ArgumentError: there is no network of this number.
         """
-        own = {name.partition("/")[2]: order for name, order in self.orders.items() if name.startswith(f"{model}/")}
-        if not own and self.structure.free:
+        if model not in (0, *self.models):
             raise ArgumentError(f"model={model!r}: the permuted networks have the numbers {self.models}.")
-        return Permutations(own, self.structure.within)
+        own = {name.partition("/")[2]: order for name, order in self.orders.items() if name.startswith(f"{model}/")}
+        return Permutations(own if model else identity_orders(self.structure), self.structure.within)
 
     def apply(self, weights: ModelLike, model: int | None = None) -> Weights:
         """A network with its units in the order that was found for it.
@@ -127,14 +130,7 @@ class Matching(Result):
     @property
     def objective(self) -> float:
         """Σ⟨A, π(B)⟩ over all parameters, summed over the permuted networks."""
-        return sum(self._last(model)["objective"] for model in self.models)
-
-    def _last(self, model: int) -> dict[str, float]:
-        """The last sweep of the start that was kept."""
-        table = self.tables["sweeps"]
-        rows = [row for row, owner in enumerate(table["model"]) if owner == model]
-        best = max(rows, key=lambda row: (table["objective"][row], row))
-        return {name: cells[best] for name, cells in table.items()}
+        return sum(self.tables["layers"]["objective"])
 
     def reduction(self, model: int | None = None) -> float:
         """1 − ‖A − π(B)‖/‖A − B‖ over all parameters; 0 where A = B."""

@@ -17,7 +17,7 @@ from workbench.connectivity.structure import Structure
 from workbench.connectivity.weight_matching import Descent, Reader
 from workbench.results import Table
 from workbench.runtime import Evaluator
-from workbench.runtime.batches import arguments, first_tensor, iter_batches
+from workbench.runtime.batches import arguments, first_tensor, iter_batches, naming
 from workbench.runtime.borrowing import lent
 from workbench.weights import Weights
 
@@ -89,6 +89,8 @@ def _distances(part: Mapping[str, float]) -> dict[str, Any]:
         "distance_before": before,
         "distance_after": after,
         "reduction": 1 - after / before if before else float("nan"),
+        "objective": part["dot_after"],
+        "objective_before": part["dot_before"],
     }
 
 
@@ -115,12 +117,13 @@ def function_check(evaluator: Evaluator, before: Weights, after: Weights) -> dic
     number, batch = next(iter_batches(evaluator.data))
     outputs = []
     for weights in (before, after):
-        with lent(evaluator.module, weights, evaluator.device):
+        with lent(evaluator.module, weights, evaluator.device), naming(number, batch):
             positional, named = arguments(batch, evaluator.device)
             outputs.append(first_tensor(evaluator.module(*positional, **named)).detach())
-    bound = torch.finfo(outputs[0].dtype).eps ** 0.5
+    bound = torch.finfo(outputs[0].dtype).eps ** 0.5 if outputs[0].is_floating_point() else 0.0
     x, y = (output.double() for output in outputs)
-    change = float((x - y).norm() / (x.norm() if x.norm() else 1.0))
+    same = (x == y) | (x.isnan() & y.isnan())  # infinities too, whose difference is none
+    change = float(torch.where(same, 0.0, x - y).norm() / (x.norm() if x.norm() else 1.0))
     return {
         "function_change": change,
         "unchanged": change <= bound,

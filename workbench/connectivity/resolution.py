@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, count, islice
 
 from workbench.connectivity.axes import Axis, freeze, unify
-from workbench.connectivity.layout import SPECIAL, Concatenation, Leaf, Node, Product
+from workbench.connectivity.layout import SPECIAL, Leaf, Node, joined, multiplied
 from workbench.connectivity.rules import LOOKED_UP
 from workbench.connectivity.tracing import Trace
 
@@ -53,7 +53,7 @@ def resolved(trace: Trace) -> Resolved:
     seen = list(_seen(trace.seen))
     for name in sorted(trace.unread):
         for axis in trace.tensors[name]:
-            freeze(axis, "never read by the forward pass")
+            freeze(axis, "not read for these outputs")
     read = {leaf for leaves, _ in seen for leaf in leaves}
     stored = _stored_leaves(trace)
     for leaf in stored:
@@ -155,7 +155,7 @@ def _settle_members(trace: Trace) -> None:
         for leaf in families:
             outers = {outer.root for outer, _ in plain[leaf]}
             outer = next(iter(outers))
-            apart = len(outers) == 1 and outer.kind == "leaf" and outer in beside[leaf]
+            apart = len(outers) == 1 and outer.kind == "leaf" and not outer.torn and outer in beside[leaf]
             if apart and all(_inside(axis, leaf, outer) for axes in trace.tensors.values() for axis in axes):
                 continue
             for member in plain.pop(leaf).values():
@@ -213,7 +213,7 @@ def _parents(stored: Sequence[Axis], seen: Sequence[Leaves]) -> dict[Axis, Axis]
     parents: dict[Axis, Axis] = {}
     outer: set[Axis] = set()
     for leaf in sorted(free, key=lambda leaf: (len(beside[leaf]), place[leaf])):
-        candidates = [other for other in beside[leaf] if other not in parents and other.size > 1]
+        candidates = [other for other in beside[leaf] if other not in parents and other.size > 1 and not other.torn]
         if leaf in outer or not candidates:
             continue
         parents[leaf] = max(candidates, key=lambda other: (not other.frozen, other.size, -place[other]))
@@ -261,41 +261,18 @@ def _made(trace: Trace, module: str, axes: Sequence[Axis]) -> Sequence[Axis]:
 def _node(axis: Axis, names: Mapping[Axis, str]) -> Node:
     node = axis.root
     if node.kind == "concatenation":
-        return _joined([_node(part, names) for part in node.pieces()])
+        return joined([_node(part, names) for part in node.pieces()])
     factors = node.factors()
     for place, factor in enumerate(factors):
         if any(_is_member_of(leaf, factor) for part in factors for leaf in part.leaves()):
             inner = [[part.member(factor, row) for part in factors[place + 1 :]] for row in range(factor.size)]
-            rows = [_multiplied([_node(part, names) for part in row]) for row in inner]
-            return _multiplied([*(_node(part, names) for part in factors[:place]), _joined(rows)])
+            rows = [multiplied([_node(part, names) for part in row]) for row in inner]
+            return multiplied([*(_node(part, names) for part in factors[:place]), joined(rows)])
     if len(factors) > 1:
-        return _multiplied([_node(factor, names) for factor in factors])
+        return multiplied([_node(factor, names) for factor in factors])
     if not factors:
         return Leaf(node.size)
     return Leaf(node.size, names.get(node)) if node.kind == "leaf" else _node(factors[0], names)
-
-
-def _multiplied(parts: Sequence[Node]) -> Node:
-    """A product; neighbours that keep their order become one."""
-    found: list[Node] = []
-    for part in (inner for node in parts for inner in (node.parts if isinstance(node, Product) else (node,))):
-        last = found[-1] if found else None
-        if isinstance(part, Leaf) and isinstance(last, Leaf) and part.group is None and last.group is None:
-            found[-1] = Leaf(last.size * part.size)
-        else:
-            found.append(part)
-    return found[0] if len(found) == 1 else Product(tuple(found))
-
-
-def _joined(parts: Sequence[Node]) -> Node:
-    found: list[Node] = []
-    for part in (inner for node in parts for inner in (node.parts if isinstance(node, Concatenation) else (node,))):
-        last = found[-1] if found else None
-        if isinstance(part, Leaf) and isinstance(last, Leaf) and part.group is None and last.group is None:
-            found[-1] = Leaf(last.size + part.size)
-        else:
-            found.append(part)
-    return found[0] if len(found) == 1 else Concatenation(tuple(found))
 
 
 def _reason(axis: Axis) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from workbench.connectivity.layout import Concatenation, Leaf, Node, groups_of, parsed
-from workbench.connectivity.resolution import Group, Resolved, _joined, _multiplied
+from workbench.connectivity.layout import Concatenation, Leaf, Node, groups_of, joined, multiplied, parsed
+from workbench.connectivity.resolution import Group, Resolved
 from workbench.connectivity.template_tables import FROZEN, KEPT, WITHIN, WORD
 from workbench.errors import ArgumentError
 
@@ -122,5 +122,5 @@ def _settled(node: Node, names: Mapping[str, str]) -> Node:
         return Leaf(node.size, names.get(node.group or ""))
     parts = [_settled(part, names) for part in node.parts]
     if isinstance(node, Concatenation):
-        return _joined(parts)
-    return _multiplied([part for part in parts if part.size > 1] or [Leaf(1)])
+        return joined(parts)
+    return multiplied([part for part in parts if part.size > 1] or [Leaf(1)])

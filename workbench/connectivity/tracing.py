@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.connectivity.axes import Axis, freeze, unify
+from workbench.connectivity.exporting import exported, output_names
 from workbench.connectivity.rules import RULES, Axes, AxesOf, TracedCall, is_axes
 from workbench.errors import ArgumentError
-from workbench.runtime.borrowing import check_module, lent, name_of
+from workbench.runtime.borrowing import check_module, name_of
 
 IGNORED = ("_assert", "sym_", "_guards", "assert_")
 
@@ -31,7 +29,8 @@ class Trace:
         roles: what axes are called where they are used.
         tied: further name of a tensor → its first.
         buffers: names that are no parameters.
-        unread: names that the computation never reads.
+        unread: names on which the outputs do not depend.
+        epsilon: the coarsest floating-point precision that it goes through.
     """
 
     tensors: dict[str, Axes] = field(default_factory=dict)
@@ -41,6 +40,7 @@ class Trace:
     tied: dict[str, str] = field(default_factory=dict)
     buffers: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
+    epsilon: float = 0.0
 
 
 def traced(module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None = None) -> Trace:
@@ -52,79 +52,22 @@ def traced(module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None =
         outputs: names or positions of the outputs whose order matters; None for all of them.
 
     Raises:
-        ArgumentError: torch.export cannot follow the module, or there is no such output.
+        ArgumentError: torch.export cannot follow the module, or there is no such output, or its axes cannot be told.
     """
     check_module(module)
-    program = _exported(module, inputs, outputs)
+    program = exported(module, inputs, outputs)
     walk = _Walk(module)
-    result = walk.run(program.graph, walk.sources(program))
-    for name, axes in zip(_output_names(program), list(_flat(result)), strict=True):
+    try:
+        result = walk.run(program.graph, walk.sources(program))
+    except RecursionError as error:  # seen with random algebra only, never with a network
+        raise ArgumentError(
+            f"the axes of {name_of(module)} lie inside one another in a way that cannot be resolved: pass an inner "
+            "module, and report this one."
+        ) from error
+    for name, axes in zip(output_names(program), list(_flat(result)), strict=True):
         for axis in axes if is_axes(axes) else ():
             freeze(axis, f"output {name}".rstrip())
     return walk.trace
-
-
-class _Straight(nn.Module):
-    """A module whose outputs are the held tensors by name; a cache of keys and values is left out."""
-
-    def __init__(self, module: nn.Module, outputs: Sequence[str | int] | None) -> None:
-        super().__init__()
-        self.module, self.outputs = module, outputs
-
-    def forward(self, *positional: Any, **named: Any) -> dict[str, Tensor]:
-        return dict(held_outputs(self.module(*positional, **named), self.outputs))
-
-
-def _output_names(program: Any) -> list[str]:
-    import torch.utils._pytree as pytree
-
-    count = len(program.graph_signature.user_outputs)
-    return list(pytree.tree_unflatten(list(range(count)), program.call_spec.out_spec))
-
-
-def _exported(module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None) -> Any:
-    positional, named = as_arguments(inputs)
-    example = next((value for value in [*positional, *named.values()] if isinstance(value, Tensor)), None)
-    device = torch.device("cpu") if example is None else example.device
-    try:
-        with lent(module, None, _home(module, device)), _quiet():
-            return torch.export.export(_Straight(module, outputs), positional, named, strict=False)
-    except ArgumentError:
-        raise
-    except Exception as error:
-        message = str(error).strip().splitlines()
-        reason = next((line.strip() for line in message if line.strip()), type(error).__name__)
-        raise ArgumentError(
-            f"torch.export cannot follow {name_of(module)}: {reason}\n"
-            "Control flow that depends on values (if x.sum() > 0, .item(), loops over tensors) cannot be traced: move "
-            "it out of forward, replace it by torch.where, or pass the inner module that computes straight through; "
-            "and check that example_inputs are what forward takes."
-        ) from error
-
-
-def _home(module: nn.Module, device: torch.device) -> torch.device:
-    return next((tensor.device for tensor in module.parameters()), device)
-
-
-def as_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs as positional and named arguments."""
-    if isinstance(inputs, Mapping):
-        return (), {name: value for name, value in inputs.items() if name != "labels"}
-    return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's own talk; what matters of it is in its errors."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
 
 
 class _Walk:
@@ -146,7 +89,7 @@ class _Walk:
         found: dict[str, Any] = {}
         read: set[str] = set()
         metas = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-        used = {node.name: bool(node.users) for node in program.graph.nodes if node.op == "placeholder"}
+        live = {node.name for node in _live(program.graph)}
         for spec in program.graph_signature.input_specs:
             name = getattr(spec.arg, "name", None)
             value = metas.get(name)
@@ -168,7 +111,7 @@ class _Walk:
                 self._own(target, axes)
                 if spec.kind == InputKind.BUFFER:
                     self.trace.buffers.add(target)
-                if used[str(name)]:
+                if name in live:
                     read.add(self._owner(target))
         self.trace.unread = {name for name in self.trace.tensors if self._owner(name) not in read}
         return found
@@ -186,7 +129,11 @@ class _Walk:
 
     def run(self, graph: Any, values: dict[str, Any]) -> Any:
         """Walks a graph whose placeholders have the given axes; returns the axes of what it gives."""
-        for node in graph.nodes:
+        live = _live(graph)
+        for node in (node for node in graph.nodes if node in live):
+            value = node.meta.get("val")
+            if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
+                self.trace.epsilon = max(self.trace.epsilon, torch.finfo(value.dtype).eps)
             if node.op == "get_attr":
                 attribute = self._attribute(graph, node.target)
                 shape = tuple(attribute.shape) if isinstance(attribute, Tensor) else None
@@ -216,15 +163,16 @@ class _Walk:
         if name.startswith(IGNORED):
             return None
         shapes, single = _shapes_of(node.meta.get("val"))
-        found = self._by_rule(target, name, arguments, named, shapes)
+        found = self._by_rule(node, name, arguments, named, shapes)
         if isinstance(found, str):
             found = self._unknown(name, found, (arguments, named), shapes)
         return found[0] if single and found else tuple(found)
 
     def _by_rule(
-        self, target: Any, name: str, arguments: list[Any], named: dict[str, Any], shapes: list[tuple[int, ...]]
+        self, node: Any, name: str, arguments: list[Any], named: dict[str, Any], shapes: list[tuple[int, ...]]
     ) -> list[AxesOf] | str:
         """The axes of each output, or why they cannot be told."""
+        target = node.target
         if not isinstance(target, torch._ops.OpOverload) or target.namespace != "aten":
             return "it is no operation of ATen"
         base = name if name in RULES else name.rstrip("_")
@@ -232,7 +180,9 @@ class _Walk:
         if rule is None:
             return "there is no rule for it"
         bound = {argument.name: argument.default_value for argument in target._schema.arguments}
-        call = TracedCall(base, bound | dict(zip(bound, arguments, strict=False)) | named, shapes)
+        call = TracedCall(
+            base, bound | dict(zip(bound, arguments, strict=False)) | named, shapes, _used(node, len(shapes))
+        )
         try:
             found = rule(call)
         except NotImplementedError as error:
@@ -263,6 +213,22 @@ class _Walk:
         return outputs
 
 
+def _live(graph: Any) -> set[Any]:
+    """The nodes on which the outputs depend, and those that write into others."""
+    waiting = [node for node in graph.nodes if node.op == "output" or _writes(node.target)]
+    found: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += node.all_input_nodes
+    return found
+
+
+def _writes(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
+
+
 def _shapes_of(value: Any) -> tuple[list[tuple[int, ...]], bool]:
     """The shapes of what a node gives, and whether it is a tensor of its own and no tuple."""
     if isinstance(value, Tensor):
@@ -270,6 +236,14 @@ def _shapes_of(value: Any) -> tuple[list[tuple[int, ...]], bool]:
     if isinstance(value, list | tuple):
         return [tuple(int(size) for size in item.shape) for item in value if isinstance(item, Tensor)], False
     return [], True
+
+
+def _used(node: Any, count: int) -> list[bool]:
+    """Which outputs of a node are read; all of them where that cannot be told."""
+    if any(getattr(user.target, "__name__", "") != "getitem" for user in node.users):
+        return [True] * count
+    read = {user.args[1] for user in node.users if user.users}
+    return [number in read for number in range(count)]
 
 
 def _mapped(value: Any, values: Mapping[str, Any]) -> Any:
@@ -292,31 +266,3 @@ def _flat(value: Any) -> Iterator[Any]:
             yield from _flat(item)
     else:
         yield value
-
-
-def held_outputs(result: Any, outputs: Sequence[str | int] | None) -> list[tuple[str, Tensor]]:
-    """Name and value of the outputs whose order matters: `logits`, `0`, `past.1`; empty for a single tensor.
-
-    Raises:
-        ArgumentError: there is no output of one of the names.
-    """
-    import torch.utils._pytree as pytree
-
-    leaves = pytree.tree_flatten_with_path(result)[0]
-    named = [(_path_name(path), value) for path, value in leaves if isinstance(value, Tensor)]
-    if outputs is None:
-        return named
-    found = []
-    for wanted in map(str, outputs):
-        chosen = [(name, value) for name, value in named if name == wanted or name.startswith(f"{wanted}.")]
-        if not chosen:
-            raise ArgumentError(
-                f"outputs has {wanted!r}: the module gives {', '.join(repr(name) for name, _ in named)}."
-            )
-        found += chosen
-    return found
-
-
-def _path_name(path: Sequence[Any]) -> str:
-    keys = [getattr(key, "key", getattr(key, "idx", getattr(key, "name", key))) for key in path]
-    return ".".join(str(key) for key in keys)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -177,8 +177,8 @@ class WeightMatching:
                 if root in stale:
                     report(root, done, sweep)
                     stale.discard(root)
-                    gain = self._improve(root, state.orders)
-                    if gain > NO_GAIN * abs(state.objective):
+                    gain = self._improve(root, state.orders, NO_GAIN * abs(state.objective))
+                    if gain:
                         changed += 1
                         state.objective += gain
                         stale |= self.neighbours[root] & set(wanted)
@@ -208,24 +208,24 @@ class WeightMatching:
         if self.objective(orders) > state.objective:
             state.orders.update(orders)
 
-    def _improve(self, root: str, orders: Orders) -> float:
-        """Improves one group in place; the gain in the objective, 0 where nothing better was found."""
+    def _improve(self, root: str, orders: Orders, least: float) -> float:
+        """Improves one group in place; the gain in the objective, 0 where none above `least` was found.
+
+        Orders that are as good but for rounding are left as they are, else equal units would change places for ever.
+        """
         names = self.tensors[root]
         if self.inner[root] or root in self.quadratic:
             gains = self.gains(root, self.inner[root], orders, names)
         else:
             gains = self.gains.current(root, orders, names)
         found = solved(gains, orders, self.structure, self.prices)
-        if found.gain <= 0:
-            return 0.0
-        if root in self.quadratic:
+        gain = found.gain
+        if gain > least and root in self.quadratic:
             gain = self.objective({**orders, **found.orders}, names) - self.objective(orders, names)
-            if gain <= 0:
-                return 0.0
-            orders.update(found.orders)
-            return gain
+        if gain <= least:
+            return 0.0
         orders.update(found.orders)
-        return found.gain
+        return gain
 
 
 def _twice_in_a_block(structure: Structure, name: str, group: str) -> bool:
@@ -235,15 +235,35 @@ def _twice_in_a_block(structure: Structure, name: str, group: str) -> bool:
 
 
 def check_finite(reader: Reader, names: Sequence[str]) -> None:
-    """Refuses NaN and infinity, by name, before anything is matched.
+    """Refuses NaN, infinity and complex numbers, by name, before anything is matched.
 
     Raises:
         ArgumentError: a tensor has one.
     """
     for name in names:
+        if reader(name).is_complex():
+            raise ArgumentError(
+                f"{reader.weights.source} has complex numbers in {name!r}: matching takes real ones; pass "
+                "torch.view_as_real of it in a module that stores them so."
+            )
         if not bool(torch.isfinite(reader(name)).all()):
             raise ArgumentError(
                 f"{reader.weights.source} has NaN or infinite elements in {name!r}, so nothing is nearest to it."
+            )
+
+
+def check_tied(reader: Reader, tied: Mapping[str, str]) -> None:
+    """Refuses two names of one tensor that hold different numbers, of which only the first would be matched.
+
+    Raises:
+        ArgumentError: they do.
+    """
+    for name, first in tied.items():
+        names = [reader.names[name], reader.names[first]]
+        if names[0] != names[1] and not torch.equal(*(reader.weights[own] for own in names)):
+            raise ArgumentError(
+                f"{reader.weights.source}'s {names[0]!r} and {names[1]!r} differ, but are one tensor in the groups' "
+                "module: leave one out, or take the groups of an untied module."
             )
 
 

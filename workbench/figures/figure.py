@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from workbench.connectivity.barrier import Barrier
+from workbench.connectivity.groups import PermutationGroups
+from workbench.connectivity.matching import Matching
 from workbench.connectivity.surface import Surface
 from workbench.errors import FigureError, nearest
 from workbench.figures.comparison import first_and_last, trajectory
@@ -10,6 +12,7 @@ from workbench.figures.connectivity import path, plane
 from workbench.figures.contents import heat_map, histogram, magnitudes
 from workbench.figures.density import eigenvalue_density, window_density
 from workbench.figures.layers import sizes
+from workbench.figures.matching import alignment, graph, objective, reduction
 from workbench.figures.spec import FigureSpec
 from workbench.figures.spectra import alpha_over_depth, farms_over_depth
 from workbench.figures.uses import learning_rate_over_depth, sparsity_over_depth
@@ -29,6 +32,8 @@ KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Contents: {"rms": magnitudes, "histogram": histogram, "heatmap": heat_map},
     Barrier: {"barrier": path},
     Surface: {"surface": plane},
+    PermutationGroups: {"graph": graph},
+    Matching: {"objective": objective, "reduction": reduction, "alignment": alignment},
 }
 SEVERAL = (Barrier,)  # kinds of results that one figure shows several of, by their labels
 
@@ -51,6 +56,9 @@ def figure(
             models), `change` (the first model beside the last). TempBalance: `learning_rate`. AlphaPruning: `sparsity`.
             LayerTable: `sizes`. Contents: `rms` (magnitudes over depth), `histogram`, `heatmap`. Barrier: `barrier`
             (loss along the line, accuracy beside it). Surface: `surface` (loss on the plane with contours).
+            PermutationGroups: `graph` (groups over the parameters that have them, and their units). Matching:
+            `objective` (objective and distance per sweep), `reduction` (of every parameter's distance), `alignment`
+            (of singular vectors, per layer and γ, before and after).
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
         xmin: where `esd` fits the tail anew; None for the result's own fit.

@@ -2,7 +2,7 @@
 
 import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from workbench.figures.style import HEAT, ROLES, color
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SCREEN_DPI = 192
 PRINT_DPI = 300
+SIDE_BY_SIDE = 4.0  # inches; several panels of a narrower figure stand below each other
 _LOCK = threading.RLock()
 
 
@@ -39,17 +40,22 @@ class PaperFigure(Figure):
 
 def drawn(spec: FigureSpec, inches: float) -> Figure:
     """The figure, `inches` wide."""
-    height = inches * (0.72 if len(spec.panels) == 1 else 0.72 / len(spec.panels) + 0.1)
+    count = len(spec.panels)
+    stacked = count > 1 and inches < SIDE_BY_SIDE
+    rows, cols = (count, 1) if stacked else (1, count)
+    height = inches * (0.62 * count if stacked else 0.72 if count == 1 else 0.72 / count + 0.1)
     with paper_style():
         figure = PaperFigure(figsize=(inches, height))
         FigureCanvasAgg(figure)
         figure.suptitle(spec.title, fontsize=8)
-        for axes, panel in zip(figure.subplots(1, len(spec.panels), squeeze=False)[0], spec.panels, strict=True):
-            _draw_panel(axes, panel)
-        if labels := {
-            mark.label for panel in spec.panels for mark in panel.marks if mark.label and not isinstance(mark, Heat)
-        }:
-            figure.legend(loc="outside lower center", ncols=len(labels))
+        colours = {scale_of(mark) for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
+        handles: dict[str, Any] = {}
+        for axes, panel in zip(figure.subplots(rows, cols, squeeze=False).flat, spec.panels, strict=True):
+            _draw_panel(axes, panel, colours if panel is spec.panels[-1] or len(colours) > 1 else set())
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        if handles:
+            figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
         return figure
 
 
@@ -70,26 +76,36 @@ def _metadata(spec: FigureSpec, kind: str) -> Mapping[str, Any]:
     return {"Title": spec.title, "Software": creator, "Description": story}
 
 
-def _draw_panel(axes: Axes, panel: Panel) -> None:
+def scale_of(mark: Heat) -> tuple[str, tuple[float, float]]:
+    """What a bar of colours tells: panels that share it need one."""
+    return mark.label, mark.limits
+
+
+def _draw_panel(axes: Axes, panel: Panel, colours: Collection[tuple[str, tuple[float, float]]]) -> None:
     axes.set_xscale(panel.x.scale)
     axes.set_yscale(panel.y.scale)
     axes.set_xlabel(panel.x.title)
     axes.set_ylabel(panel.y.title)
     axes.set_title(panel.title, fontsize=7)
     for mark in panel.marks:
-        _draw_mark(axes, panel, mark)
+        _draw_mark(axes, panel, mark, colours)
     axes.set_xlim(*panel.x.ends)
     axes.set_ylim(*panel.y.ends)
+    for side, axis in ((axes.xaxis, panel.x), (axes.yaxis, panel.y)):
+        if axis.ticks:
+            side.set_ticks([place for place, _ in axis.ticks], [name for _, name in axis.ticks])
+            side.set_ticks([], minor=True)
 
 
-def _draw_mark(axes: Axes, panel: Panel, mark: Mark) -> None:
+def _draw_mark(axes: Axes, panel: Panel, mark: Mark, colours: Collection[tuple[str, tuple[float, float]]]) -> None:
     label = mark.label or "_nolegend_"
     match mark:
         case Heat():
             low, high = mark.limits
             # cells as a picture inside vector files: thousands of small rectangles show seams
             mesh = axes.pcolormesh(mark.x, mark.y, mark.values, cmap=HEAT, vmin=low, vmax=high, rasterized=True)
-            axes.figure.colorbar(mesh, ax=axes, label=mark.label)
+            if scale_of(mark) in colours:
+                axes.figure.colorbar(mesh, ax=axes, label=mark.label)
         case Line():
             axes.plot(mark.x, mark.y, color=color(mark.role), label=label, zorder=3)
         case Points():

@@ -20,11 +20,19 @@ def drawn(spec: FigureSpec) -> go.Figure:
         subplot_titles=None if alone else subtitles,
         horizontal_spacing=0.32 / len(spec.panels),  # room for an axis title
     )
+    scales = {(mark.label, mark.limits) for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
+    told: set[str] = set()
     for number, panel in enumerate(spec.panels, start=1):
         figure.update_xaxes(_axis(panel.x), row=1, col=number)
         figure.update_yaxes(_axis(panel.y), row=1, col=number)
         for mark in panel.marks:
-            figure.add_trace(_trace(panel, mark), row=1, col=number)
+            trace = _trace(panel, mark)
+            if isinstance(mark, Heat):  # one bar of colours for panels that share it
+                trace["showscale"] = number == len(spec.panels) or len(scales) > 1
+            elif mark.label:
+                trace |= {"legendgroup": mark.label, "showlegend": mark.label not in told}
+                told.add(mark.label)
+            figure.add_trace(trace, row=1, col=number)
     subtitle = {"text": subtitles[0] if alone else "", "font": {"size": 11}}
     figure.update_layout(
         title={"text": spec.title, "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
@@ -55,6 +63,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
         if axis.scale == "log" and abs(span[1] - span[0]) > 2
         else {}
     )
+    if axis.ticks:
+        places, names = zip(*axis.ticks, strict=True)
+        powers = {"tickmode": "array", "tickvals": places, "ticktext": names, "tickfont": {"size": 10}}
     grid = {
         "showline": True,
         "linecolor": "rgb(127,127,127)",
@@ -64,7 +75,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "zeroline": False,
     }
     return {
-        "title": {"text": axis.title},
+        "title": {"text": axis.title, "standoff": 8},  # without it an inner panel's title lies on its tick labels
         "type": axis.scale,
         "range": span,
         "automargin": True,

@@ -2,9 +2,10 @@
 
 import csv
 import io
+import itertools
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -91,7 +92,8 @@ Mark: TypeAlias = Line | Points | Bars | Rule | Heat
 class Axis:
     """An axis with its label, unit, scale and limits; limits are always told, never guessed by a renderer.
 
-    A descending axis begins at its far end, as the rows of a matrix are counted from the top.
+    A descending axis begins at its far end, as the rows of a matrix are counted from the top. `ticks` are the places
+    that are named, with their names; () leaves both to the renderer.
     """
 
     label: str
@@ -99,6 +101,7 @@ class Axis:
     scale: Scale = "linear"
     unit: str = ""
     descending: bool = False
+    ticks: tuple[tuple[float, str], ...] = ()
 
     def __post_init__(self) -> None:
         low, high = self.limits
@@ -256,6 +259,21 @@ def ordered(found: Iterable[str], known: Iterable[str]) -> list[str]:
     """The words found, those with a look of their own first: a word nobody foresaw is drawn too."""
     words = dict.fromkeys(found)
     return [word for word in known if word in words] + [word for word in words if word not in set(known)]
+
+
+def named_ticks(names: Sequence[str], most: int = 14, longest: int = 26) -> tuple[tuple[float, str], ...]:
+    """Names at 0, 1, 2, …; of very many every second, fifth, … only, and of a long one its end."""
+    step = next(
+        step
+        for power in itertools.count()
+        for step in (10**power, 2 * 10**power, 5 * 10**power)
+        if len(names) <= most * step
+    )
+    return tuple(
+        (float(place), name if len(name) <= longest else f"…{name[1 - longest :]}")
+        for place, name in enumerate(names)
+        if place % step == 0
+    )
 
 
 def limits(values: Iterable[float], scale: Scale = "linear", pad: float = 0.05) -> tuple[float, float]:

@@ -167,7 +167,7 @@ def activation_moments(
             raise LayerNotFoundError(f"features names {name!r}, which is not among the layers.{nearest(name, parts)}")
     counters: dict[str, _Counter] = {}
     keep: Tensor | None = None
-    batches, length = 0, _length(data)
+    batches, length = 0, batch_count(data)
 
     def heard(name: str, output: object) -> None:
         if name not in counters:
@@ -195,7 +195,7 @@ def activation_moments(
                 report(f"batch {number}")
                 with naming(number, batch):
                     positional, named = arguments(batch, where)
-                    keep = _kept(named.get(MASK))
+                    keep = kept_positions(named.get(MASK))
                     module(*positional, **named)
                 batches += 1
         report("")
@@ -325,7 +325,7 @@ def _leaves(module: nn.Module) -> dict[str, nn.Module]:
     }
 
 
-def _kept(mask: object) -> Tensor | None:
+def kept_positions(mask: object) -> Tensor | None:
     """Where a batch's mask has a token.
 
     Raises:
@@ -341,7 +341,7 @@ def _kept(mask: object) -> Tensor | None:
     return mask != 0
 
 
-def _length(data: Iterable[Any]) -> int:
+def batch_count(data: Iterable[Any]) -> int:
     """The number of batches, or 0 where it is unknown."""
     try:
         return len(data) if isinstance(data, Sized) else 0

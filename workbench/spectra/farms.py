@@ -135,7 +135,8 @@ def farms(
 
     Misreads: α of a window is not the α of its matrix, and depends on the window's size where a layer is structured;
     compare at one `window`, and mind the layers whose `reason` says it was shrunk. Pure noise has α = 2.12 at aspect
-    ratio 1 under `median`. `alpha_error` is the spread over windows of this matrix: it knows nothing of other seeds,
+    ratio 1 under `median`; noise with entries beyond about √window standard deviations is called heavier: one of
+    them rules its window. `alpha_error` is the spread over windows of this matrix: it knows nothing of other seeds,
     and is too small where rows or columns differ in scale.
 
     Example:

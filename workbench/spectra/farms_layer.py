@@ -13,10 +13,11 @@ from workbench.cache import Entry
 from workbench.layers import Conv, Layer, found, matrices
 from workbench.linalg import gram_eigenvalues
 from workbench.seeds import generator
-from workbench.spectra import nulls
-from workbench.spectra.norms import zero_threshold
+from workbench.spectra import noise_kinds, nulls
+from workbench.spectra.entries import live_rows
+from workbench.spectra.norms import rounding_edge, zero_threshold
 from workbench.spectra.power_law import CANDIDATES, NO_FIT, SEARCH_LIMIT, PowerLaw, Xmin, power_law
-from workbench.spectra.verdicts import MIN_EIGENVALUES
+from workbench.spectra.verdicts import MIN_EIGENVALUES, rounded
 from workbench.spectra.weightwatcher import SLICE_SCALE
 from workbench.spectra.window_bootstrap import standard_error, window_bootstrap
 from workbench.spectra.windows import Windows, cover, reference, reference_blocks, window_eigenvalues
@@ -74,6 +75,8 @@ def layer_farms(layer: Layer, tensor: Tensor, *, rules: Rules, device: torch.dev
     if len(pooled) > KEPT:
         remarks = [*remarks, f"{KEPT} order statistics of {len(pooled)} eigenvalues are kept"]
     word, reason = judged(guess.fit, pooled, values, own, windows, blocks, resolution, rules)
+    if word != "no tail" and (live := without_dead(tall)).numel() < tall.numel():
+        word, reason = judged_without_dead(live, (word, reason), sliced, blocks, resolution, rules)
     full = full[full > zero_threshold(full, max(rows, cols))]
     whole_fit = power_law(full, rules.xmin, resolution=resolution) if rules.full else NO_FIT
     row = shape_row(layer, rules) | {
@@ -153,32 +156,38 @@ def judged(
     A window of fewer than 20 eigenvalues would lose too much by it.
     """
     height, width, count = windows.height, windows.width, values[..., 0].numel()
+    pools = values.shape[1] if blocks else 1
     independent = min(windows.elements / (height * width * windows.count), 1.0)  # of a window
 
     def positive(of: Tensor) -> Tensor:
         return of[of > zero_threshold(of.max()[None], max(height, width))]
 
     def verdict(alpha: float, seen: Tensor, kurtosis: float) -> tuple[str, str]:
-        return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis)
+        return nulls.farms_verdict(alpha, rules.xmin, seen, height, width, count, independent * count, kurtosis, pools)
 
-    plain, alike, kinds = verdict(fit.alpha, positive(pooled), 0.0), values, []
+    seen = positive(pooled)
+    edges = rounding_edge(1.0, resolution) * values.amax(3, keepdim=True)
+    if (few := rounded(len(seen), int((values > edges).sum()), resolution)) is not None:
+        return few
+    plain, alike, kinds = verdict(fit.alpha, seen, 0.0), values, []
     if plain[0] == "no tail":
         return plain
     if count > 1 and isinstance(rules.xmin, str):
         small = values.shape[3] < MIN_EIGENVALUES
         sums = values.sum((1, 2, 3) if small else 3, keepdim=True)
-        alike = values / torch.where(sums > 0, sums, 1) * sums[sums > 0].mean()
-        own_sums = int((sums > 0).sum())
-        count = own_sums * count // sums.numel()
-        if own_sums > 1:
-            kinds.append(f"a variance of its own in each of {own_sums} {'matrices' if small else 'windows'}")
+        scaled = values / torch.where(sums > 0, sums, 1) * sums[sums > 0].mean()
+        alike = noise_kinds.distinct(scaled.flatten(1)).reshape(-1, *values.shape[1:])
+        alive, kept = (int(((of.flatten(1) if small else of).sum(-1) > 0).sum()) for of in (scaled, alike))
+        count = kept * count // sums.numel()
+        if alive > 1:
+            kinds.append(noise_kinds.unequal(alive, kept, "matrices" if small else "windows"))
 
     def against(kurtosis: float) -> tuple[str, str]:
         pools = [positive(pool).sort().values for pool in as_pools(alike, blocks)]
         refit = mean_fit([power_law(pool, rules.xmin, resolution=resolution) for pool in pools])
         return verdict(refit.alpha, positive(alike).sort().values, kurtosis)
 
-    pool = nulls.Pool(
+    pool = noise_kinds.Pool(
         eigenvalues=positive(alike),
         rows=height,
         cols=width,
@@ -186,7 +195,37 @@ def judged(
         independent=max(independent * count, 1.0),
         entries=own,
     )
-    return nulls.excused(plain, kinds, against, pool)
+    return noise_kinds.excused(plain, kinds, against, pool)
+
+
+def without_dead(matrices: Float[Tensor, "matrices rows cols"]) -> Float[Tensor, "matrices live_rows live_cols"]:
+    """The matrices without rows and columns that are zero in all of them."""
+    rows = live_rows(matrices.transpose(0, 1).flatten(1))
+    cols = live_rows(matrices.permute(2, 0, 1).flatten(1))
+    if (len(rows), len(cols)) == matrices.shape[1:]:
+        return matrices
+    return matrices[:, rows][:, :, cols]
+
+
+def judged_without_dead(
+    live: Float[Tensor, "matrices rows cols"],
+    judged_as_is: tuple[str, str],
+    sliced: bool,
+    blocks: bool,
+    resolution: float,
+    rules: Rules,
+) -> tuple[str, str]:
+    """The verdict of a layer with dead rows or columns, which share a window's noise out unevenly: that without them.
+
+    Where that is not `no tail`, the layer keeps the one it had.
+    """
+    tall = live.transpose(1, 2) if sliced and live.shape[1] < live.shape[2] else live
+    windows, _ = layer_windows(tall.shape[1], tall.shape[2], sliced, rules)
+    values = window_eigenvalues(tall, windows).cpu() * (SLICE_SCALE**2 if blocks else 1)
+    fit = estimate(as_pools(values, blocks), windows, 0, "", resolution, replace(rules, resamples=0)).fit
+    pooled = values.flatten().sort().values
+    word, reason = judged(fit, pooled, values, tall, windows, blocks, resolution, rules)
+    return (word, f"without rows and columns of zeros: {reason}") if word == "no tail" else judged_as_is
 
 
 def as_released(layer: Layer) -> Layer:

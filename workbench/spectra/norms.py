@@ -7,12 +7,31 @@ from jaxtyping import Float
 from torch import Tensor
 
 LN10 = math.log(10)
-BLOCK_ELEMENTS = 1 << 20  # elements looked at a time
 
 
 def zero_threshold(eigenvalues: Float[Tensor, " n"], long_side: int) -> float:
     """ε·N·λmax in float64: eigenvalues at or below it are rounding of a Gram matrix, not weights."""
     return torch.finfo(torch.float64).eps * long_side * float(eigenvalues[-1])
+
+
+def rounding_edge(largest: float, resolution: float) -> float:
+    """ε²·λmax/3: eigenvalues of what rounding the elements of a matrix adds to it hardly ever lie above.
+
+    Independent errors of wᵢⱼ·ε/√12 at most have singular values up to ε/√12 times the largest norm of a row and that
+    of a column, and neither exceeds √λmax.
+
+    Args:
+        largest: λmax.
+        resolution: ε of the floating dtype in which the elements were stored.
+
+    Source: Bandeira & van Handel, "Sharp nonasymptotic bounds on the norm of random matrices with independent entries"
+    (2016), without the logarithm.
+
+    Example:
+        >>> rounding_edge(12.0, 0.5)
+        1.0
+    """
+    return resolution**2 * largest / 3
 
 
 def stable_rank(eigenvalues: Float[Tensor, " n"]) -> float:
@@ -44,21 +63,3 @@ def alpha_weighted(eigenvalues: Float[Tensor, " n"], alpha: float) -> float:
     """α·log10 λmax."""
     largest = float(eigenvalues[-1])
     return alpha * math.log10(largest) if largest > 0 else math.nan
-
-
-def live_length(matrices: Float[Tensor, "matrices rows cols"]) -> int:
-    """The most rows of one of the matrices, or columns if these are more, that are not zero throughout; 1 at least.
-
-    Dead rows on the long side leave no trace in the spectrum; on the short side they are zero eigenvalues.
-
-    Example:
-        >>> live_length(torch.tensor([[[1.0, 2.0], [0.0, 0.0], [0.0, 3.0]]]))
-        2
-    """
-    long_axis = 1 if matrices.shape[1] >= matrices.shape[2] else 2
-    step = max(BLOCK_ELEMENTS // max(matrices.shape[3 - long_axis], 1), 1)
-    longest = 1
-    for matrix in matrices:
-        blocks = matrix.split(step, dim=long_axis - 1)
-        longest = max(longest, sum(int((block != 0).any(dim=2 - long_axis).sum()) for block in blocks))
-    return longest

@@ -7,14 +7,12 @@ like √(ln M)/π. What is not derived here is measured, and `benchmarks/calibra
 
 import functools
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.spectra.entries import excess_kurtosis
 from workbench.spectra.marchenko_pastur import (
     angles,
     finite_shift,
@@ -33,7 +31,6 @@ from workbench.spectra.verdicts import HEAVY, MIN_TAIL, WEAK, degenerate
 EDGE_LEVEL = 0.003  # chance that noise has an eigenvalue beyond its edge
 DEVIATIONS = 3.3  # of 1/(α − 1): two-sided chance 0.1 %
 LIGHT_KURTOSIS = -2.0  # excess kurtosis of ±1 entries, the least there is; uniform ones have −1.2, Gaussian ones 0
-LARGEST_STRETCH = 0.5  # κ/√(N·M) up to which `stretched` is a law of noise; entries of infinite variance lie beyond
 ABOVE_VARIANCE = 5.5  # n/(α − 1) of a tail of n above a number has less variance than (ln n + this)/π²
 DISTANCE, DISTANCE_GROWTH = 1.5, math.sqrt(2) / math.pi  # 99.8 % of the distances M·√k·D: this + growth·ln M
 SEARCH = 1.2  # the searched α − 1 of noise is 1.2·(0.55 + 0.22·(√(N/M) − 1))·n^0.4, …
@@ -129,106 +126,6 @@ def departure(
         ks_distance=ks_distance(noise_cdf(relative, ratio, side)),
         ks_limit=limit / side,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pool:
-    """Eigenvalues of matrices, or of windows of them, and the entries they come from.
-
-    Attributes:
-        eigenvalues: the positive λ, in any order, in float64.
-        rows: rows of each matrix or window.
-        cols: columns of each.
-        matrices: number of these.
-        independent: how many would hold as many entries without overlap.
-        entries: matrices that hold the entries.
-        elements: entries of one of them that count, where dead rows and columns do not; None for all.
-    """
-
-    eigenvalues: Float[Tensor, " n"]
-    rows: int
-    cols: int
-    matrices: int
-    independent: float
-    entries: Float[Tensor, "own its_rows its_cols"]
-    elements: float | None = None
-
-    @property
-    def sides(self) -> tuple[int, float, float]:
-        """N, M and q; M counts the positive eigenvalues of a matrix."""
-        long_side, short_side = max(self.rows, self.cols), max(len(self.eigenvalues) / self.matrices, 1.0)
-        return long_side, short_side, min(short_side / long_side, 1.0)
-
-
-def excused(
-    judged: tuple[str, str], kinds: Sequence[str], against: Callable[[float], tuple[str, str]], pool: Pool
-) -> tuple[str, str]:
-    """A verdict, or `no tail` where noise of other kinds explains all: of those told, then with the entries' κ too.
-
-    Args:
-        judged: the verdict against plain noise, and its reason.
-        kinds: what else the noise has; none if it is plain.
-        against: the verdict against noise of these kinds, by the excess kurtosis κ of its entries.
-        pool: what is judged.
-
-    Returns:
-        The verdict and its reason. What is wider than such noise, by ⟨λ²⟩, keeps the one it had.
-
-    Cost: O(1) where ⟨λ²⟩ or the largest λ decides; else one pass over the entries.
-    """
-    if judged[0] == "no tail":
-        return judged
-    kurtosis, tried = 0.0, judged
-    if kinds and no_wider_than_noise(pool):
-        tried = against(kurtosis)
-    if tried[0] != "no tail" and (kurtosis := noise_kurtosis(pool)):
-        kinds = [*kinds, f"entries of an excess kurtosis of {kurtosis:.2g}"]
-        tried = against(kurtosis)
-    return judged if tried[0] != "no tail" else ("no tail", f"noise of {' and '.join(kinds)}: {tried[1]}")
-
-
-def no_wider_than_noise(pool: Pool, kurtosis: float = 0.0) -> bool:
-    """Whether ⟨λ²⟩/⟨λ⟩² is what noise has, or less, up to 3.3 deviations."""
-    relative = pool.eigenvalues / pool.eigenvalues.mean()
-    expected, deviation = second_moment(*pool.sides[:2], pool.independent, kurtosis)
-    return float(relative.square().mean()) <= expected + DEVIATIONS * deviation
-
-
-def second_moment(long_side: int, short_side: float, matrices: float, kurtosis: float) -> tuple[float, float]:
-    """Mean and standard deviation of ⟨λ²⟩/⟨λ⟩² among noise: 1 + q + (1+κ)/N, and 2/N·√(1 + (κ+2)²(1+q)/2M)/√matrices.
-
-    The mean is exact but for the division: E tr(WᵀW)² = N·M·(N + M + 1 + κ) for independent entries of any law. The
-    deviation counts pairs of columns, and the squares that pairs of entries share in a row or a column.
-
-    Example:
-        >>> [round(number, 4) for number in second_moment(100, 100, 4, 0.0)]
-        [2.01, 0.0102]
-    """
-    ratio = min(short_side / long_side, 1.0)
-    shared = (kurtosis + 2) ** 2 * (1 + ratio) / (2 * short_side)
-    return 1 + ratio + (1 + kurtosis) / long_side, 2 / long_side * math.sqrt((1 + shared) / matrices)
-
-
-def noise_kurtosis(pool: Pool) -> float:
-    """Excess kurtosis κ of the entries where noise of κ ≤ ½·√(N·M) may reach ⟨λ²⟩ and the largest λ; else 0.
-
-    Beyond, rows hold a handful of entries, or entries have no variance: no law of noise knows their spectrum.
-    """
-    long_side, short_side, ratio = pool.sides
-    largest = LARGEST_STRETCH * math.sqrt(long_side * short_side)
-    edge = largest_noise_eigenvalue(long_side, short_side, pool.matrices, EDGE_LEVEL) / long_side
-    top = relaxed(pool.eigenvalues.max()[None] / pool.eigenvalues.mean(), ratio, LARGEST_STRETCH)
-    if float(top) > edge or not no_wider_than_noise(pool, largest):
-        return 0.0
-    kurtosis = excess_kurtosis(pool.entries, pool.elements)
-    return kurtosis if 0 < kurtosis <= largest and no_wider_than_noise(pool, kurtosis) else 0.0
-
-
-def of_equal_variance(eigenvalues: Float[Tensor, "matrices small"]) -> Float[Tensor, "alive small"]:
-    """λ of several matrices, each scaled to the mean of their Σλ; without those that are zero throughout."""
-    sums = eigenvalues.sum(1, keepdim=True)
-    alive = sums[:, 0] > 0
-    return eigenvalues[alive] / sums[alive] * sums[alive].mean()
 
 
 def narrower_than_noise(eigenvalues: Float[Tensor, " n"], rows: int, cols: int, matrices: int = 1) -> bool:
@@ -444,6 +341,7 @@ def farms_verdict(
     windows: int,
     independent: float,
     kurtosis: float = 0.0,
+    pools: int = 1,
 ) -> tuple[str, str]:
     """The verdict on a FARMS α: noise cut into the same windows gives 2.12 at the aspect ratio 1, whatever the layer.
 
@@ -457,6 +355,7 @@ def farms_verdict(
         independent: how many windows' worth of elements they hold, the layer's elements that lie in a window over
             rows·cols: at most `windows`.
         kurtosis: excess kurtosis κ of the noise's entries.
+        pools: fits of as many eigenvalues each that α is the mean of.
 
     Returns:
         `no tail`, `heavier than noise` or `lighter than noise`; for `search`, too. The reason names the numbers.
@@ -468,14 +367,20 @@ def farms_verdict(
         ('no tail', 'α = 2.117; noise of this shape gives 2.119 (2.047 to 2.202)')
     """
     count = len(eigenvalues)
-    tail = count if math.isfinite(alpha) else 0
+    if min(rows, cols) < 2 <= count:
+        return "no tail", f"windows of {rows}×{cols} have one eigenvalue each, and no spectrum"
+    fitted = count // pools
+    tail = fitted if math.isfinite(alpha) else 0
     few = PowerLaw(alpha=alpha, alpha_error=math.nan, ks_distance=math.nan, xmin=math.nan, tail_size=tail, candidates=1)
-    little = degenerate(few, xmin, count)
+    little = degenerate(few, xmin, fitted)
     if little is not None:
         return little
     threshold = float(xmin) / float(eigenvalues.mean()) if not isinstance(xmin, str) else xmin
     short_side = count / windows
-    null = noise_alpha(threshold, max(rows, cols), short_side, max(min(independent, windows), 1.0), count, kurtosis)
+    alone = max(min(independent, windows), 1.0)
+    if xmin in ("search", "peak"):  # their ranges are those of one fit
+        alone = max(alone / pools, 1.0)
+    null = noise_alpha(threshold, max(rows, cols), short_side, alone, fitted, kurtosis)
     spikes = departure(eigenvalues, rows, cols, windows, kurtosis).num_spikes
     return _against_noise(alpha, tail, null, spikes)
 

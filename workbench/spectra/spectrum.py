@@ -16,10 +16,10 @@ from workbench.linalg import gram_eigenvalues, resolved_device
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.spectra import details as detail_tables
-from workbench.spectra import nulls, verdicts, weightwatcher
+from workbench.spectra import noise_kinds, nulls, verdicts, weightwatcher
 from workbench.spectra.details import Spectral, checked_detail, details
-from workbench.spectra.entries import copies
-from workbench.spectra.norms import alpha_weighted, entropy, live_length, log_alpha_norm, stable_rank, zero_threshold
+from workbench.spectra.entries import copies, live_shape
+from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, rounding_edge, stable_rank, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
 from workbench.weights import ModelLike
 
@@ -208,7 +208,7 @@ def layer_spectrum(
         word, reason = verdicts.verdict(fit, len(fitted), weightwatcher.ZERO)
     else:
         fitted, fit = positive, power_law(positive, xmin, resolution=resolution)
-        word, reason = _judged(fit, xmin, slices, own, resolution)
+        word, reason = _judged(fit, xmin, positive, slices, own, resolution)
     if not compat and xmin == "search" and 0 < fit.candidates < len(fitted) - 1:
         reason += f"; {fit.candidates} of {len(fitted)} eigenvalues were tried as xmin"
     reason = "; ".join(filter(None, [reason, layer.remark]))
@@ -240,33 +240,34 @@ def layer_spectrum(
     return found({"layers": [row], **tables}, {"eigenvalues": pooled, **tensors})
 
 
-def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: float) -> tuple[str, str]:
+def _judged(fit: PowerLaw, xmin: Xmin, seen: Tensor, slices: Tensor, own: Tensor, resolution: float) -> tuple[str, str]:
     """The verdict against noise: first of one variance and of Gaussian entries, then of what is found in them.
 
     Dead rows and columns are no noise: the shape is that of the others. Nulls count those of the short side by the
     eigenvalues that are zero.
     """
-    length, threshold, short = live_length(own), max(own.shape[1:]), min(own.shape[1:])
-
-    def positive(values: Tensor) -> Tensor:
-        pooled = values.flatten().sort().values
-        return pooled[pooled > zero_threshold(pooled, threshold)]
-
-    seen = positive(slices)
-    plain = nulls.verdict(fit, xmin, seen, length, short, len(slices))
+    edge = rounding_edge(float(slices.max()), resolution)
+    if (few := verdicts.rounded(len(seen), int((seen > edge).sum()), resolution)) is not None:
+        return few
+    rows, cols = live_shape(own)
+    length = max(rows, cols)
+    plain = nulls.verdict(fit, xmin, seen, rows, cols, len(slices))
     if plain[0] == "no tail":
         return plain
     times, alike, kinds = copies(own), slices, []
     if times > 1:
         kinds.append(f"{times} copies of every row")
+        rows, cols = (rows // times, cols) if own.shape[1] >= own.shape[2] else (rows, cols // times)
     if len(slices) > 1 and isinstance(xmin, str):
-        alike = nulls.of_equal_variance(slices)
-        seen = positive(alike)
-        kinds.append(f"a variance of its own in each of {len(alike)} matrices")
-    pool = nulls.Pool(
+        own_sums = noise_kinds.of_equal_variance(slices)
+        alike = noise_kinds.distinct(own_sums)
+        kinds.append(noise_kinds.unequal(len(own_sums), len(alike), "matrices"))
+        pooled = alike.flatten().sort().values
+        seen = pooled[pooled > zero_threshold(pooled, max(own.shape[1:]))]
+    pool = noise_kinds.Pool(
         eigenvalues=seen,
-        rows=length // times,
-        cols=short,
+        rows=rows,
+        cols=cols,
         matrices=len(alike),
         independent=len(alike),
         entries=own,
@@ -275,9 +276,9 @@ def _judged(fit: PowerLaw, xmin: Xmin, slices: Tensor, own: Tensor, resolution: 
 
     def against(kurtosis: float) -> tuple[str, str]:
         tail = fit if alike is slices else power_law(seen, xmin, resolution=resolution)
-        return nulls.verdict(tail, xmin, seen, length // times, short, len(alike), kurtosis)
+        return nulls.verdict(tail, xmin, seen, rows, cols, len(alike), kurtosis)
 
-    return nulls.excused(plain, kinds, against, pool)
+    return noise_kinds.excused(plain, kinds, against, pool)
 
 
 def _metrics(pooled: Tensor, positive: Tensor, fit: PowerLaw) -> dict[str, Any]:

@@ -33,6 +33,20 @@ def degenerate(fit: PowerLaw, xmin: Xmin, count: int, above: float | None = None
     return None
 
 
+def rounded(count: int, above: int, resolution: float) -> tuple[str, str] | None:
+    """`no tail` where all but a few of the eigenvalues are what storing the elements made; None elsewhere.
+
+    Args:
+        count: number of eigenvalues that the fit saw.
+        above: those above the edge of rounding.
+        resolution: ε of the dtype in which the elements were stored.
+    """
+    if above >= MIN_EIGENVALUES or above == count:
+        return None
+    some = f"{above} of {count} eigenvalues lie above those of rounding to {resolution:.2g}"
+    return "no tail", f"{some}: a power law is not told from others below {MIN_EIGENVALUES}"
+
+
 def verdict(fit: PowerLaw, count: int, above: float) -> tuple[str, str]:
     """The verdict on a searched tail as WeightWatcher gives it, which knows no noise, and its reason.
 

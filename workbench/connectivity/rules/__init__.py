@@ -1,6 +1,6 @@
 """What each tensor operation does to axes."""
 
-from workbench.connectivity.rules import contractions, images, normalisation, pointwise, shapes
+from workbench.connectivity.rules import contractions, images, normalisation, pointwise, recurrent, shapes
 from workbench.connectivity.rules.call import LOOKED_UP, RULES, Axes, AxesOf, TracedCall, is_axes
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "is_axes",
     "normalisation",
     "pointwise",
+    "recurrent",
     "shapes",
 ]

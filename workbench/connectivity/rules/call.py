@@ -35,13 +35,17 @@ class TracedCall:
         name: the operation, as in `RULES`.
         arguments: name in torch's schema → value; tensors are lists of axes.
         shapes: shape of each tensor that it returns.
+        used: whether each of them is read later.
         within: joint axes that the output does not show.
         roles: what some axes are called where they are used: heads, qk, v.
     """
 
-    def __init__(self, name: str, arguments: dict[str, Any], shapes: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, name: str, arguments: dict[str, Any], shapes: Sequence[Sequence[int]], used: Sequence[bool] = ()
+    ) -> None:
         self.name, self.arguments = name, arguments
         self.shapes = [tuple(int(size) for size in shape) for shape in shapes]
+        self.used = list(used) or [True] * len(shapes)
         self.within: list[Axes] = []
         self.roles: list[tuple[str, Axis]] = []
 
@@ -106,6 +110,16 @@ def reduced(axes: Sequence[Axis], dims: Iterable[int], keep: bool) -> Axes:
     """Axes without those that are summed over."""
     gone = set(dims)
     return [Axis(1) if place in gone else axis for place, axis in enumerate(axes) if keep or place not in gone]
+
+
+def freeze_order(call: TracedCall, axes: Axes, dims: Iterable[int], reason: str) -> None:
+    """Freezes axes along which the operation mixes positions or gives them new places.
+
+    What lies inside such an axis cannot be ordered anew at each position, however the output's axis is used later.
+    """
+    gone = set(dims)
+    freeze_all((axes[dim] for dim in gone), reason)
+    call.within.append(reduced(axes, gone, keep=False))
 
 
 def freeze_all(axes: Iterable[Axis], reason: str) -> None:

@@ -1,8 +1,8 @@
-"""Operations that sum over paired axes: products of matrices, attention, recurrent layers."""
+"""Operations that sum over paired axes: products of matrices, attention."""
 
 from __future__ import annotations
 
-from workbench.connectivity.axes import Axis, concatenation, cut, freeze, product, unify, view
+from workbench.connectivity.axes import Axis, freeze, product, unify, view
 from workbench.connectivity.rules.call import (
     LOOKED_UP,
     Axes,
@@ -47,6 +47,34 @@ def _addmm(call: TracedCall) -> Axes:
         unify(a[0], b[0])
         return aligned(bias, [a[1], b[2]])
     return aligned(bias, contracted(call, a, b))
+
+
+@rule("vdot", "inner")
+def _vdot(call: TracedCall) -> Axes:
+    a, b = call.tensors()
+    if len(a) != 1 or len(b) != 1:
+        raise NotImplementedError(f"{call.name} of matrices")
+    unify(a[0], b[0])
+    return []
+
+
+@rule("bilinear")
+def _bilinear(call: TracedCall) -> Axes:
+    a, b, weight, bias = call["input1"], call["input2"], call["weight"], call["bias"]
+    unify(a[-1], weight[1])
+    unify(b[-1], weight[2])
+    if bias is not None:
+        unify(weight[0], bias[0])
+    leading = aligned(a[:-1], b[:-1])
+    call.within.append([*leading, *weight])
+    return [*leading, weight[0]]
+
+
+@rule("cdist", "_cdist_forward")
+def _distances(call: TracedCall) -> Axes:
+    a, b = call.tensors()
+    unify(a[-1], b[-1])
+    return [*aligned(a[:-2], b[:-2]), a[-2], b[-2]]
 
 
 @rule("outer", "ger")
@@ -108,35 +136,3 @@ def _attention(call: TracedCall) -> Axes:
     call.within += [[*leading, query[-2], key[-2]], [*leading, query[-2], query[-1]]]
     call.roles += [*(("heads", axis) for axis in leading), ("qk", query[-1]), ("v", value[-1])]
     return [*leading, query[-2], value[-1]]
-
-
-@rule("lstm", "gru", "rnn_tanh", "rnn_relu")
-def _recurrent(call: TracedCall) -> tuple[Axes, ...]:
-    """Layers of 4, 3 or 1 gates whose units are one set; packed sequences and projections are not known."""
-    gates = {"lstm": 4, "gru": 3}.get(call.name, 1)
-    inputs, weights = call["input"], list(call["params"])
-    directions, biases = 1 + bool(call["bidirectional"]), 2 * bool(call["has_biases"])
-    states = call["hx"] if call.name == "lstm" else [call["hx"]]
-    width = weights[1][1].size
-    if weights[1][0].size != gates * width or len(weights) % (2 + biases):
-        raise NotImplementedError("an LSTM with projections")
-    below, finals = inputs[-1], []
-    for layer in range(int(call["num_layers"])):
-        units = []
-        for direction in range(directions):
-            start = (layer * directions + direction) * (2 + biases)
-            read, carried, *more = weights[start : start + 2 + biases]
-            unit = carried[1]
-            unify(below, read[1])
-            for rows in (read[0], carried[0], *(bias[0] for bias in more)):
-                for piece in cut(rows, [width] * gates):
-                    unify(piece, unit)
-            for state in states:
-                unify(state[-1], unit)
-            units.append(unit)
-        below = concatenation(units)
-        finals += units
-    for unit in finals[1:]:
-        unify(finals[0], unit)  # the last states are one tensor with an axis of layers
-    last = [*states[0][:-1], finals[0]]
-    return ([*inputs[:-1], below], *(list(last) for _ in states))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from workbench.connectivity.axes import freeze, product, unify, view
+from workbench.connectivity.axes import product, unify, view
 from workbench.connectivity.rules.call import (
     Axes,
     TracedCall,
     freeze_all,
+    freeze_order,
     fresh,
     rule,
 )
@@ -61,7 +62,7 @@ def _transposed(call: TracedCall) -> Axes:
 def _pool(call: TracedCall) -> Any:
     axes = call.first
     spatial = next(int(digit) for digit in call.name if digit.isdigit())
-    freeze_all(axes[-spatial:], "image positions")
+    freeze_order(call, axes, range(len(axes) - spatial, len(axes)), "image positions")
     found = [[*axes[:-spatial], *fresh(shape[-spatial:], "image positions")] for shape in call.shapes]
     return found[0] if len(found) == 1 else tuple(found)
 
@@ -70,5 +71,31 @@ def _pool(call: TracedCall) -> Any:
 def _pixel_shuffle(call: TracedCall) -> Axes:
     axes, factor = call.first, int(call["upscale_factor"])
     channels, offsets = view([axes[-3]], [axes[-3].size // factor**2, factor**2])
-    freeze(offsets, "image positions")
+    unshuffled = [*axes[:-3], channels, offsets, *axes[-2:]]
+    freeze_order(call, unshuffled, range(len(axes) - 2, len(axes) + 1), "image positions")
     return [*axes[:-3], channels, *fresh(call.shapes[0][-2:], "image positions")]
+
+
+@rule("pixel_unshuffle")
+def _pixel_unshuffle(call: TracedCall) -> Axes:
+    axes, factor = call.first, int(call["downscale_factor"])
+    freeze_order(call, axes, [len(axes) - 2, len(axes) - 1], "image positions")
+    positions = fresh([factor**2, *call.shapes[0][-2:]], "image positions")
+    return [*axes[:-3], product([axes[-3], positions[0]]), *positions[1:]]
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def _channel_shuffle(call: TracedCall) -> Axes:
+    axes, groups = list(call.first), int(call["groups"])
+    outer, inner = view([axes[1]], [groups, axes[1].size // groups])
+    axes[1] = product([inner, outer])
+    return axes
+
+
+@rule("im2col")
+def _patches(call: TracedCall) -> Axes:
+    """Channels with the positions of a window, and the windows."""
+    axes = call.first
+    freeze_order(call, axes, [len(axes) - 2, len(axes) - 1], "image positions")
+    offsets, windows = fresh([call.shapes[0][-2] // axes[-3].size, call.shapes[0][-1]], "image positions")
+    return [*axes[:-3], product([axes[-3], offsets]), windows]

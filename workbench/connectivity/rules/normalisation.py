@@ -10,6 +10,7 @@ from workbench.connectivity.rules.call import (
     TracedCall,
     aligned,
     freeze_all,
+    freeze_order,
     fresh,
     places,
     reduced,
@@ -82,8 +83,8 @@ def _extremum(call: TracedCall) -> Any:
 @rule("argmax", "argmin", "median", "mode", "kthvalue")
 def _index_of_reduction(call: TracedCall) -> Any:
     axes = call.first
-    dims = places(call.get("dim"), len(axes))
-    freeze_all([axes[dim] for dim in dims], "its order is read")
+    if call.used[-1]:  # the values alone are those of a reduction
+        freeze_order(call, axes, places(call.get("dim"), len(axes)), "its order is read")
     return _reduction(call)
 
 
@@ -91,7 +92,7 @@ def _index_of_reduction(call: TracedCall) -> Any:
 def _ordered(call: TracedCall) -> Any:
     axes = call.first
     dims = places(call.get("dim", "dims"), len(axes))
-    freeze_all([axes[dim] for dim in dims], "its order is read")
+    freeze_order(call, axes, dims, "its order is read")
     found = [
         [Axis(size, "its order is read") if dim in dims else axes[dim] for dim, size in enumerate(shape)]
         for shape in call.shapes

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from workbench.connectivity.axes import cut, unify
+from typing import Any
+
+from workbench.connectivity.axes import Axis, cut, freeze, unify
 from workbench.connectivity.rules.call import (
     Axes,
     TracedCall,
@@ -14,15 +16,15 @@ from workbench.connectivity.rules.call import (
 )
 
 POINTWISE = """
-abs acos add addcdiv addcmul alias asin atan atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp
-clamp_max clamp_min clip clone contiguous copysign cos cosh detach div divide dropout elu eq erf erfc exp exp2 expm1
-feature_dropout alpha_dropout float_power floor floor_divide fmax fmin fmod gelu ge greater gt hardsigmoid hardswish
-hardtanh heaviside hypot isfinite isinf isnan le leaky_relu lerp less lift_fresh_copy lift_fresh log log10 log1p log2
-logaddexp logical_and logical_not logical_or logical_xor log_sigmoid lt masked_fill maximum minimum mish mul multiply
-nan_to_num native_dropout ne neg negative pow positive prelu reciprocal relu relu6 remainder round rsqrt rsub selu sgn
-sigmoid sign silu sin sinh softplus softshrink softsign sqrt square sub subtract tan tanh threshold to to_copy
-_to_copy true_divide trunc type_as where xlogy special_expit special_erf _conj resolve_conj resolve_neg hardshrink
-tanhshrink rrelu __and__ __or__ __xor__ __lshift__ __rshift__
+abs acos add addcdiv addcmul alias alpha_dropout asin atan atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil
+celu clamp clamp_max clamp_min clip clone contiguous copy copysign cos cosh detach div divide dropout elu eq erf erfc
+exp exp2 expm1 feature_dropout fill float_power floor floor_divide fmax fmin fmod ge gelu greater gt hardshrink
+hardsigmoid hardswish hardtanh heaviside hypot isfinite isinf isnan le leaky_relu lerp less lift_fresh lift_fresh_copy
+log log10 log1p log2 log_sigmoid logaddexp logical_and logical_not logical_or logical_xor lt masked_fill maximum
+minimum mish mul multiply nan_to_num native_dropout ne neg negative polar positive pow prelu reciprocal relu relu6
+remainder resolve_conj resolve_neg round rrelu rsqrt rsub selu sgn sigmoid sign silu sin sinh softplus softshrink
+softsign special_erf special_expit sqrt square sub subtract tan tanh tanhshrink threshold to to_copy true_divide trunc
+type_as where xlogy zero __and__ __lshift__ __or__ __rshift__ __xor__ _conj _to_copy
 """.split()
 
 
@@ -37,6 +39,24 @@ def _pointwise(call: TracedCall) -> Axes:
         return list(inputs)
     found = aligned(*call.tensors())
     return found if len(call.shapes) == 1 else (found, *(list(found) for _ in call.shapes[1:]))  # type: ignore[return-value]
+
+
+@rule("_weight_norm", "_weight_norm_interface")
+def _weight_norm(call: TracedCall) -> Any:
+    direction, length = call["v"], call["g"]
+    found = aligned(direction, length)
+    return found if len(call.shapes) == 1 else (found, list(length))
+
+
+@rule("view_as_complex")
+def _as_complex(call: TracedCall) -> Axes:
+    freeze(call.first[-1], "real and imaginary part")
+    return call.first[:-1]
+
+
+@rule("view_as_real")
+def _as_real(call: TracedCall) -> Axes:
+    return [*call.first, Axis(2, "real and imaginary part")]
 
 
 @rule("glu")

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from workbench.connectivity.axes import Axis, concatenation, cut, freeze, product, unify, view
-from workbench.connectivity.rules.call import LOOKED_UP, Axes, TracedCall, aligned, fresh, is_axes, places, rule
+from workbench.connectivity.rules.call import (
+    LOOKED_UP,
+    Axes,
+    TracedCall,
+    aligned,
+    freeze_all,
+    freeze_order,
+    fresh,
+    is_axes,
+    places,
+    reduced,
+    rule,
+)
 
 
 @rule("view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_as", "reshape_as", "ravel")
@@ -120,8 +132,13 @@ def _slice(call: TracedCall) -> Axes:
     size, taken = axes[dim].size, call.shapes[0][dim]
     start = int(call.get("start") or 0)
     start = min(start + size if start < 0 else start, size)
-    if int(call.get("step") or 1) != 1:
-        freeze(axes[dim], "taken in steps")
+    step = int(call.get("step") or 1)
+    if step != 1 and size % step == 0 and start < step:  # one place of every row of `step`
+        outer, inner = view([axes[dim]], [size // step, step])
+        freeze_order(call, [*axes[:dim], outer, inner, *axes[dim + 1 :]], [dim + 1], "taken in steps")
+        axes[dim] = outer
+    elif step != 1:
+        freeze_order(call, axes, [dim], "taken in steps")
         axes[dim] = Axis(taken, "taken in steps")
     elif taken != size:
         sizes = [start, taken, size - start - taken]
@@ -141,6 +158,7 @@ def _select(call: TracedCall) -> Axes:
 def _unbind(call: TracedCall) -> tuple[Axes, ...]:
     axes = call.first
     dim = (call.get("dim") or 0) % len(axes)
+    freeze(axes[dim], "its positions are taken one by one")
     return tuple(_taken(axes, dim, position) for position in range(axes[dim].size))
 
 
@@ -150,8 +168,11 @@ def _taken(axes: Axes, dim: int, position: int) -> Axes:
     rest = [*axes[:dim], *axes[dim + 1 :]]
     if outer.size == 1:
         return rest
-    pieces = outer.root.pieces()
-    if len(pieces) == 1 or any(piece.size != 1 for piece in pieces):
+    if all(leaf.frozen or leaf.size == 1 for leaf in outer.leaves()):
+        pass
+    elif outer.root.kind != "product" and not any(leaf.outer for axis in rest for leaf in axis.leaves()):
+        cut(outer, [size for size in (position, 1, outer.size - position - 1) if size])
+    else:
         freeze(outer, "its positions are taken one by one")
     return [axis.member(outer, position) for axis in rest]
 
@@ -160,7 +181,7 @@ def _taken(axes: Axes, dim: int, position: int) -> Axes:
 def _index_select(call: TracedCall) -> Axes:
     axes = list(call.first)
     dim = call["dim"] % len(axes)
-    freeze(axes[dim], LOOKED_UP)
+    freeze_order(call, axes, [dim], LOOKED_UP)
     axes[dim] = call["index"][0] if call["index"] else Axis(1)
     return axes
 
@@ -170,10 +191,9 @@ def _index(call: TracedCall) -> Axes:
     axes, indices = call.first, list(call["indices"])
     indices += [None] * (len(axes) - len(indices))
     used = [dim for dim, index in enumerate(indices) if index is not None]
+    freeze_order(call, axes, used, LOOKED_UP)
     for dim in used:
-        freeze(axes[dim], LOOKED_UP)
-        for axis in indices[dim]:
-            freeze(axis, LOOKED_UP)
+        freeze_all(indices[dim], LOOKED_UP)
     rank = len(call.shapes[0]) - (len(axes) - len(used))
     together = used == list(range(used[0], used[-1] + 1))
     start = used[0] if together else 0
@@ -184,15 +204,13 @@ def _index(call: TracedCall) -> Axes:
 
 @rule("gather", "take_along_dim")
 def _gather(call: TracedCall) -> Axes:
-    axes, index = call.first, call["index"]
+    axes, index = call.first, call.get("index", "indices")
     dim = call["dim"] % len(axes)
-    for place, (axis, other) in enumerate(zip(axes, index, strict=True)):
-        if place == dim or axis.size != other.size:
-            freeze(axis, LOOKED_UP)
-            freeze(other, LOOKED_UP)
-        else:
-            unify(axis, other)
-    return list(index)
+    moved = [place for place, axis in enumerate(axes) if place == dim or axis.size != index[place].size]
+    for tensor in (axes, index):
+        freeze_order(call, tensor, moved, LOOKED_UP)
+    aligned(reduced(axes, moved, keep=False), reduced(index, moved, keep=False))
+    return [Axis(axis.size, LOOKED_UP) if place in moved else axis for place, axis in enumerate(index)]
 
 
 @rule("constant_pad_nd", "pad")
@@ -206,7 +224,7 @@ def _pad(call: TracedCall) -> Axes:
         if before == after == 0:
             continue
         if not constant or min(before, after) < 0:
-            freeze(axes[dim], "padded by its own positions, or cropped")
+            freeze_order(call, axes, [dim], "padded by its own positions, or cropped")
             axes[dim] = Axis(call.shapes[0][dim], "padded by its own positions, or cropped")
         else:
             axes[dim] = concatenation([Axis(before), axes[dim], Axis(after)])
@@ -215,12 +233,10 @@ def _pad(call: TracedCall) -> Axes:
 
 @rule("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
 def _mirror(call: TracedCall) -> Axes:
-    found = []
-    for axis, size in zip(call.first, call.shapes[0], strict=True):
-        if axis.size != size:
-            freeze(axis, "padded by its own positions, or cropped")
-        found.append(axis if axis.size == size else Axis(size, "padded by its own positions, or cropped"))
-    return found
+    axes, why = call.first, "padded by its own positions, or cropped"
+    dims = [dim for dim, size in enumerate(call.shapes[0]) if axes[dim].size != size]
+    freeze_order(call, axes, dims, why)
+    return [Axis(size, why) if dim in dims else axes[dim] for dim, size in enumerate(call.shapes[0])]
 
 
 @rule("meshgrid")
