@@ -1,4 +1,4 @@
-"""Refusing what an explorer's control does not offer."""
+"""Refusing what an explorer's control does not offer, and saying so."""
 
 from typing import Any
 
@@ -15,3 +15,8 @@ def whole(name: str, value: Any, low: int, high: int) -> None:
     """Refuses a number that its field would change."""
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise wb.ArgumentError(f"{name}={value!r}: expected a whole number from {low} to {high}.")
+
+
+def error_text(error: BaseException) -> str:
+    """An error as a line of status; one that nobody foresaw with its kind."""
+    return str(error) if isinstance(error, wb.WorkbenchError) else f"{type(error).__name__}: {error}"

@@ -125,7 +125,9 @@ class ConnectivityExplorer(Explorer):
             style=style,
         )
         self.views = {one.NAME: one(self.inputs, style, self._initial, self._memory) for one in VIEWS}
-        self.table = ipw.Dropdown(options=[], description="Table", tooltip="what the table below lists", style=style)
+        self.table = ipw.Dropdown(
+            options=[], description="Table", tooltip="what the table below lists", disabled=True, style=style
+        )
         self.view.observe(self._guarded(self._view_chosen), "value")
         self.observe(lambda _: setattr(self.view, "disabled", self.running), "running")
         self.table.observe(self._guarded(self._list), "value")
@@ -162,7 +164,7 @@ class ConnectivityExplorer(Explorer):
 
     def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """The layers of A, from the header alone."""
-        self.table.options = []
+        self.table.options, self.table.disabled = [], True
         self._layers = pd.DataFrame(columns=COLUMNS)
         if model is not None:
             self._layers = model[1].frame().query("verdict == 'analysed'")[COLUMNS]
@@ -194,7 +196,7 @@ class ConnectivityExplorer(Explorer):
         self._listing = True
         self.table.options = names  # the drop-down chooses the first of them, which nobody has chosen
         self.table.value = chosen if chosen in names else next(iter(names), None)
-        self._listing = False
+        self._listing, self.table.disabled = False, not names
         self._list()
 
     def show_selection(self, layers: tuple[str, ...]) -> None:
@@ -251,7 +253,7 @@ class ConnectivityExplorer(Explorer):
             self.result = result
         else:
             self._forget("press Run")
-            self.table.options = []
+            self.table.options, self.table.disabled = [], True
             self.rows.show(self._layers)
             self._say(f"{self.view.value}: press Run")
 

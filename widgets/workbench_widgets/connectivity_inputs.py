@@ -13,7 +13,7 @@ from workbench_widgets.call import Call, Given
 from workbench_widgets.checkpoint import CheckpointField, CheckpointsField
 
 METHODS = ("weights", "activations", "correlation")
-UNCHOSEN, POLICIES = "choose …", ("reset", "interpolate")
+UNCHOSEN, NO_NORM, POLICIES = "choose …", "not in this module", ("reset", "interpolate")
 MOST = 10**6  # restarts, and seeds
 POINTS = 25  # the default of wb.barrier
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -154,8 +154,8 @@ class ConnectivityInputs:
         )
         normalised = network.normalised
         self.batch_norm = ipw.Dropdown(
-            options=[UNCHOSEN, *POLICIES] if normalised else [("not in this module", None)],
-            value=(batch_norm or UNCHOSEN) if normalised else None,
+            options=[UNCHOSEN, *POLICIES] if normalised else [NO_NORM],
+            value=(batch_norm or UNCHOSEN) if normalised else NO_NORM,
             disabled=not normalised,
             description="Batch norm",
             tooltip="running statistics between checkpoints: estimated anew on the data, or mixed like weights",
@@ -250,7 +250,7 @@ class ConnectivityInputs:
                 "choose what becomes of batch norm between the checkpoints: 'reset' estimates running statistics anew "
                 "on the data, 'interpolate' mixes them like weights; the numbers depend on it."
             )
-        return self.batch_norm.value
+        return None if self.batch_norm.value == NO_NORM else str(self.batch_norm.value)
 
     def enable(self) -> None:
         """Greys out what has no meaning for what is chosen, and lists the pairs that there are."""

@@ -8,12 +8,12 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
-from workbench_widgets.arguments import one_of
+from workbench_widgets.arguments import error_text, one_of
 from workbench_widgets.call import Call, script
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
 from workbench_widgets.job import Job
-from workbench_widgets.layout import beside, code_field, parts
+from workbench_widgets.layout import beside, close_parts, code_field
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
 from workbench_widgets.style import PageStyle, Theme
@@ -63,8 +63,7 @@ class Explorer(ipw.VBox):
         self.plots = self.make_plots()
         self.code_box = code_field()
         self.export_panel = ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})
-        controls = self.make_inputs(wide)
-        own = self.make_panels()
+        controls, own = self.make_inputs(wide), self.make_panels()
         panels = {**own, "Code": self.code_box, "Export": self.export_panel}
         more = ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if own else None)
         inputs = [self.source, *controls, self.controls]
@@ -236,16 +235,14 @@ class Explorer(ipw.VBox):
 
     def close(self) -> None:
         """Cancels a run, lets go of the model and the result, and removes the widget and its parts."""
-        if hasattr(self, "_closed") and not self._closed:  # ipywidgets also closes what failed to be made
+        if not getattr(self, "_closed", True):  # ipywidgets also closes what failed to be made
             self._closed = True
             self._job.cancel()
             self._later.cancel()
             self.unobserve_all()
             self.result, self.error, self._shown, self._started = None, None, None, None
             self.source.release()
-            for part in parts(self):
-                part.unobserve_all()  # some libraries' widgets are never freed: they must not hold this one
-                part.close()
+            close_parts(self)
         super().close()
 
     @traitlets.validate("result")
@@ -350,8 +347,7 @@ class Explorer(ipw.VBox):
 
     def _fail(self, error: BaseException) -> None:
         self.error = error
-        known = isinstance(error, wb.WorkbenchError)
-        self.status = str(error) if known else f"{type(error).__name__}: {error}"
+        self.status = error_text(error)
         self.controls.say(self.status, error=True)
 
     def _say(self, text: str) -> None:

@@ -36,10 +36,17 @@ def code_field() -> ipw.Textarea:
     return field
 
 
-def parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
+def close_parts(widget: ipw.Widget) -> None:
+    """Removes all widgets inside a widget."""
+    for part in _parts(widget):
+        part.unobserve_all()  # some libraries' widgets are never freed: they must not hold this one
+        part.close()
+
+
+def _parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
     """All widgets inside a widget, layouts and styles included, the innermost first."""
     for child in getattr(widget, "children", ()):
-        yield from parts(child)
+        yield from _parts(child)
         yield child
     for own in ("layout", "style"):
         if isinstance(getattr(widget, own, None), ipw.Widget):

@@ -34,7 +34,7 @@ class PathView(BarrierView):
             readout_format=".2f",
             style=style,
         )
-        self.told = ipw.HTML(description="There", style=style)
+        self.told = ipw.HTML()
         return [self.matched, self.t, self.told]
 
     @property
@@ -53,7 +53,7 @@ class PathView(BarrierView):
         """The place, on the lines that were computed."""
         path = result.tables["path"]
         numbers = {name: path[name][0] for name in ("loss", "accuracy") if not math.isnan(path[name][0])}
-        self.told.value = " · ".join(f"{name} {number:.6g}" for name, number in numbers.items()) or "no finite loss"
+        self.told.value = " · ".join(f"{name} {number:.5g}" for name, number in numbers.items()) or "no finite loss"
         return super().drawings(call, result, layers)
 
     def label(self, variable: str, result: wb.Result) -> str:

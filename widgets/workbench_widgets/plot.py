@@ -49,7 +49,8 @@ class Plot(ipw.VBox):
             if self._widget is not None:
                 with self._widget.batch_update():
                     self._widget.data = ()
-                    self._widget.layout = _blank(self._height)
+                    gone = [{"text": "", "visible": False}] * len(self._widget.layout.annotations)
+                    self._widget.layout = _blank(self._height) | {"annotations": gone}
             self._caption.value = f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
 
     def prepare(self) -> FigureWidget:
@@ -80,9 +81,10 @@ class Plot(ipw.VBox):
                 widget.data = widget.data[:shared]
             for trace, content in zip(widget.data, traces, strict=False):
                 trace.update(content, overwrite=True)
-            widget.layout.update(
-                {"annotations": ()} | figure.layout.to_plotly_json() | {"height": self._height}, overwrite=True
-            )
+            layout = figure.layout.to_plotly_json()
+            notes = list(layout.get("annotations", ()))
+            gone = [{"text": "", "visible": False}] * (len(widget.layout.annotations) - len(notes))  # else they stay
+            widget.layout.update(layout | {"annotations": notes + gone, "height": self._height}, overwrite=True)
         if len(traces) > shared:
             widget.add_traces(traces[shared:])
         for trace in widget.data:
