@@ -439,3 +439,44 @@ def test_what_cannot_be_drawn_is_refused(unmatched: Barrier) -> None:
     ]:
         with pytest.raises(wb.FigureError, match=words):
             action()
+
+
+def test_places_are_evaluated_alone() -> None:
+    counted: list[float] = []
+
+    def square(w: Tensor) -> Tensor:
+        counted.append(float(w[0]))
+        return w.square().sum()
+
+    found = barrier(of(square, 1), vector(-1.0), vector(1.0), points=[0.75, 0.25, 0.75], batch_norm=None)
+    assert found.tables["path"]["t"] == (0.25, 0.75) and found.tables["path"]["loss"] == (0.25, 0.25)
+    assert sorted(counted) == [-0.5, 0.5]
+    assert math.isnan(found.barrier) and math.isnan(found.loss_a)
+    assert "at t = 0.25 loss 0.25; at t = 0.75 loss 0.25" in found.facts()
+    spec = wb.figure(found)
+    assert spec.title == "Loss at t = 0.25, 0.75"
+    (points,) = spec.panels[0].marks
+    assert isinstance(points, Points) and (points.x, points.y) == ((0.25, 0.75), (0.25, 0.25))
+    ends = barrier(of(square, 1), vector(-1.0), vector(1.0), points=[0, 1], batch_norm=None)
+    assert ends.barrier == 0.0 and ends.loss_b == 1.0
+
+
+def test_places_off_the_line_are_refused(raised: Callable[..., Any]) -> None:
+    made = "wb.evaluator(torch.nn.Linear(1, 1), [(torch.ones(1, 1), torch.ones(1, 1))], 'mse')"
+    wrong = {
+        f"wb.barrier({made}, {{}}, {{}}, points={points!r}, batch_norm=None)": points
+        for points in ([], [0.5, 1.1], [-0.1], [True], ["0.5"], 1)
+    }
+    for code, (kind, message) in raised(wrong).items():
+        assert kind == "ArgumentError" and f"points={wrong[code]!r}: expected the number of points" in message
+
+
+def test_a_run_tells_what_is_done_in_passing() -> None:
+    seen: list[tuple[float, ...]] = []
+
+    def look(progress: wb.Progress) -> None:
+        assert progress.partial is not None
+        seen.append(progress.partial().tables["path"]["t"])
+
+    whole = barrier(of(lambda w: w.sum()), vector(0.0, 0.0), vector(1.0, 1.0), points=3, batch_norm=None, progress=look)
+    assert seen == [(), (0.0,), (0.0, 1.0), (0.0, 0.5, 1.0)] and seen[-1] == whole.tables["path"]["t"]

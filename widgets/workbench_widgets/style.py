@@ -20,7 +20,9 @@ CSS = """
   --wb-error: #ff8a80; --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark;
   --jp-layout-color0: #161616; --jp-layout-color1: #202020; --jp-layout-color2: #2c2c2c; --jp-layout-color3: #3a3a3a;
   --jp-border-color1: #4a4a4a; --jp-widgets-input-background-color: #202020; --jp-widgets-input-color: #e6e6e6;
-  --jp-widgets-input-border-color: #4a4a4a; }
+  --jp-widgets-input-border-color: #4a4a4a; --jp-ui-font-color2: #b0b0b0; --jp-ui-font-color3: #8f8f8f; }
+.wb-explorer.wb-dark input::placeholder { color: #9a9a9a; }
+.wb-explorer.wb-dark .jupyter-widget-Collapse-header { color: var(--wb-ink); }
 .wb-explorer .js-plotly-plot text { fill: var(--wb-ink) !important; }
 .wb-explorer .js-plotly-plot .legend .bg { fill: transparent !important; }
 .wb-explorer table.dataTable, .wb-explorer .dt-container { color: var(--wb-ink); }
