@@ -611,6 +611,7 @@ calls = [
     lambda: match(groups, net, net, evaluator=net),
     lambda: match(groups, net, 3),
     lambda: match(groups, net, net, restarts=1.5),
+    lambda: match(groups, net, net, progress=3),
     lambda: match_many(groups, [net]),
 ]
 told = []
@@ -631,6 +632,7 @@ def test_wrong_types_are_told_by_the_workbench_itself(unchecked: Callable[..., A
         "evaluator is Sequential: expected wb.evaluator(module, data, loss).",
         "a model is a path, a directory, a mapping of tensors or an nn.Module; got int.",
         "restarts=1.5: expected the number of further starts, 0 or more.",
+        "progress=3: expected a function of a Progress, or None.",
         "models has 1 networks: expected two or more.",
     ]
     assert told == expected

@@ -15,7 +15,6 @@ from workbench.connectivity.mixing import (
     BatchNorm,
     Buffer,
     bisected,
-    check_evaluator,
     check_policy,
     held,
     measurement,
@@ -24,9 +23,10 @@ from workbench.connectivity.mixing import (
     walked,
 )
 from workbench.errors import ArgumentError
-from workbench.progress import ProgressCallback
+from workbench.progress import ProgressCallback, check_progress
 from workbench.results import Column, Result
 from workbench.runtime import Evaluator
+from workbench.runtime.evaluator import check_evaluator
 from workbench.weights import ModelLike
 
 MEASURED: Mapping[str, Column] = {
@@ -175,7 +175,8 @@ def barrier(
         (1.0, -1.0, (-1.0, 0.0, -1.0))
     """
     begin = time.perf_counter()
-    check_evaluator(evaluator, progress)
+    check_evaluator(evaluator)
+    check_progress(progress)
     check_policy(evaluator.module, batch_norm)
     places, asked = _places(points), points if isinstance(points, int) else [float(t) for t in points]
     models = opened({"a": a, "b": b})

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from workbench.connectivity.activation_matching import activation_orders, check_evaluator
+from workbench.connectivity.activation_matching import activation_orders
 from workbench.connectivity.alignment import alignments
 from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.layout import permuted
@@ -31,8 +31,9 @@ from workbench.connectivity.weight_matching import (
 )
 from workbench.errors import ArgumentError, Cancelled, nearest
 from workbench.linalg import resolved_device
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.runtime import Evaluator
+from workbench.runtime.evaluator import check_evaluator
 from workbench.seeds import generator
 from workbench.weights import ModelLike, Weights, load
 
@@ -103,7 +104,7 @@ def match(
         1.0
     """
     begin = time.perf_counter()
-    _check(groups, method, evaluator, restarts, gammas)
+    _check(groups, method, evaluator, restarts, gammas, progress)
     structure, networks = groups.structure, [load(a), load(b)]
     readers = _readers(structure, networks)
     problem = WeightMatching(structure, readers[0], readers[1], resolved_device(device))
@@ -119,10 +120,10 @@ def match(
     meta |= {"seed": seed, "device": str(problem.device), "dtype": "float64"}
     progress = _telling(progress, found)
     with _cancellable(found):
-        if method == "weights":
+        if method == "weights" or evaluator is None:  # the other methods were refused without one
             _by_weights(problem, groups, runs, restarts, seed, progress)
         else:
-            notes += _by_activations(problem, runs, check_evaluator(evaluator, method), networks, method, progress)
+            notes += _by_activations(problem, runs, evaluator, networks, method, progress)
         result = found()
         aligned = _alignment_rows(result, readers, gammas, progress)
         checks = [function_check(evaluator, networks[1], result.apply(networks[1]))] if evaluator else []
@@ -177,7 +178,7 @@ def match_many(
         1.0
     """
     begin = time.perf_counter()
-    _check(groups, "weights", evaluator, 0, gammas)
+    _check(groups, "weights", evaluator, 0, gammas, progress)
     if len(models) < 2:
         raise ArgumentError(f"models has {len(models)} networks: expected two or more.")
     structure, networks = groups.structure, [load(model) for model in models]
@@ -219,7 +220,9 @@ def match_many(
         return completed(result, aligned, checks, time.perf_counter() - begin)
 
 
-def _check(groups: object, method: str, evaluator: object, restarts: int, gammas: Sequence[float]) -> None:
+def _check(
+    groups: object, method: str, evaluator: object, restarts: int, gammas: Sequence[float], progress: object
+) -> None:
     if not isinstance(groups, PermutationGroups):
         raise ArgumentError(
             f"groups is {type(groups).__name__}: expected wb.permutation_groups(module, example_inputs)."
@@ -228,8 +231,11 @@ def _check(groups: object, method: str, evaluator: object, restarts: int, gammas
         raise ArgumentError(f"method={method!r}: expected one of {', '.join(METHODS)}.{nearest(method, METHODS)}")
     if not isinstance(restarts, int) or restarts < 0:
         raise ArgumentError(f"restarts={restarts!r}: expected the number of further starts, 0 or more.")
-    if evaluator is not None or method != "weights":
-        check_evaluator(evaluator, method)
+    if evaluator is not None:
+        check_evaluator(evaluator)
+    elif method != "weights":
+        raise ArgumentError(f"method={method!r} needs evaluator=wb.evaluator(module, data, loss), for its data.")
+    check_progress(progress)
     if wrong := [gamma for gamma in gammas if not 0 <= gamma <= 1]:
         raise ArgumentError(f"gammas has {wrong[0]!r}: expected shares of the largest singular value, 0 to 1.")
 
@@ -344,12 +350,10 @@ def _alignment_rows(
     progress: ProgressCallback | None,
     model: int = 1,
 ) -> list[dict[str, Any]]:
-    begin = time.perf_counter()
+    tell = reporter(progress)
 
     def report(layer: str, done: int, total: int) -> None:
-        if progress is not None:
-            item = f"singular vectors of {layer}"
-            progress(Progress(done=done, total=total, item=item, seconds=time.perf_counter() - begin))
+        tell(f"singular vectors of {layer}", done, total)
 
     a, b = (reader.weights for reader in readers)
     names = {own: readers[1].names[name] for name, own in readers[0].names.items()}

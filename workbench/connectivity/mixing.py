@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from workbench.errors import ArgumentError, Cancelled
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import ProgressCallback, reporter
 from workbench.results import versions
 from workbench.runtime import EvaluationError, Evaluator, reset_statistics
 from workbench.runtime.borrowing import lent, name_of
@@ -29,21 +28,6 @@ POLICIES = (
     "'reset' (running statistics are estimated anew at each point on the evaluator's data, a second pass over them) or "
     "'interpolate' (running statistics are mixed like weights)"
 )
-
-
-def check_evaluator(evaluator: object, progress: object) -> None:
-    """Refuses what cannot evaluate, and a progress that cannot be called.
-
-    Raises:
-        ArgumentError: it is no Evaluator or no function.
-    """
-    if not isinstance(evaluator, Evaluator):
-        raise ArgumentError(
-            f"evaluator is {type(evaluator).__name__}: expected an Evaluator; make it by wb.evaluator(module, data, "
-            "'cross_entropy')."
-        )
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
 
 
 def check_policy(module: nn.Module, batch_norm: str | None) -> None:
@@ -183,23 +167,13 @@ def walked(
     Raises:
         Cancelled: passed on, with the result so far as its `partial`.
     """
-    begin = time.perf_counter()
     done: dict[P, Any] = {}
-
-    def report(item: str) -> None:
-        if progress is not None:
-            seconds = time.perf_counter() - begin
-            progress(
-                Progress(
-                    done=len(done), total=len(points), item=item, seconds=seconds, partial=lambda: built(dict(done))
-                )
-            )
-
+    report = reporter(progress, partial=lambda: built(dict(done)))
     try:
         for point in points:
-            report(name(point))
+            report(name(point), len(done), len(points))
             done[point] = measure(point)
-        report("")
+        report("", len(done), len(points))
     except Cancelled as stop:
         stop.partial = built(done)
         raise

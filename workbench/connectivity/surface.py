@@ -21,7 +21,6 @@ from workbench.connectivity.mixing import (
     Buffer,
     Tensors,
     bisected,
-    check_evaluator,
     check_policy,
     held,
     measurement,
@@ -30,9 +29,10 @@ from workbench.connectivity.mixing import (
     walked,
 )
 from workbench.errors import ArgumentError, nearest
-from workbench.progress import ProgressCallback
+from workbench.progress import ProgressCallback, check_progress
 from workbench.results import Column, Result
 from workbench.runtime import Evaluator
+from workbench.runtime.evaluator import check_evaluator
 from workbench.weights import ModelLike
 
 NOT_DONE = "not evaluated yet: the run was cancelled before it"
@@ -157,7 +157,8 @@ def surface(
         (((0.0, 1.0, 2.0), (0.0, 2.0, 4.0)), [[0.0, 0.5, 2.0], [2.0, 2.5, 4.0], [8.0, 8.5, 10.0]])
     """
     begin = time.perf_counter()
-    check_evaluator(evaluator, progress)
+    check_evaluator(evaluator)
+    check_progress(progress)
     check_policy(evaluator.module, batch_norm)
     if (b is None) != (c is None):
         raise ArgumentError(

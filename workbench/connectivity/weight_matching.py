@@ -15,7 +15,7 @@ from workbench.connectivity.layout import groups_of, iter_blocks, permuted
 from workbench.connectivity.nested_assignment import Orders, Prices, solved
 from workbench.connectivity.structure import Structure
 from workbench.errors import ArgumentError
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import Progress, ProgressCallback, reporter
 from workbench.weights import Weights
 
 NO_GAIN = 1e-12  # relative to the objective; below it a change is rounding
@@ -152,19 +152,11 @@ class WeightMatching:
             progress: called before every group with a MatchingProgress.
             roots: the outer groups to improve; None for all.
         """
-        begin = time.perf_counter()
+        begin, tell = time.perf_counter(), reporter(progress, MatchingProgress)
         wanted = self.roots if roots is None else list(roots)
 
         def report(root: str, done: int, sweep: int) -> None:
-            if progress is not None:
-                seconds = time.perf_counter() - begin
-                total = len(wanted)
-                objective = state.objective
-                progress(
-                    MatchingProgress(
-                        done=done, total=total, item=root, seconds=seconds, sweep=sweep, objective=objective
-                    )
-                )
+            tell(root, done, len(wanted), sweep=sweep, objective=state.objective)
 
         self.remember(state, -1, 0, 0.0)
         if settle:
