@@ -16,7 +16,7 @@ from workbench.connectivity.alignment import alignments
 from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.layout import permuted
 from workbench.connectivity.matching import Matching
-from workbench.connectivity.matching_tables import completed, function_check, matching
+from workbench.connectivity.matching_tables import completed, function_change, matching
 from workbench.connectivity.nested_assignment import Orders
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.structure import Structure
@@ -126,7 +126,7 @@ def match(
             notes += _by_activations(problem, runs, evaluator, networks, method, progress)
         result = found()
         aligned = _alignment_rows(result, readers, gammas, progress)
-        checks = [function_check(evaluator, networks[1], result.apply(networks[1]))] if evaluator else []
+        checks = [function_change(evaluator, networks[1], result.apply(networks[1]))] if evaluator else []
         return completed(result, aligned, checks, time.perf_counter() - begin)
 
 
@@ -216,7 +216,7 @@ def match_many(
                 break
         result = found()
         aligned = [row for n in runs for row in _alignment_rows(result, [readers[0], readers[n]], gammas, progress, n)]
-        checks = [function_check(evaluator, networks[n], result.apply(networks[n], n)) for n in runs if evaluator]
+        checks = [function_change(evaluator, networks[n], result.apply(networks[n], n)) for n in runs if evaluator]
         return completed(result, aligned, checks, time.perf_counter() - begin)
 
 
