@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import workbench as wb
 from workbench.connectivity import Matching, MatchingProgress, PermutationGroups, match, permutation_groups
 from workbench.connectivity.kept_gains import KeptGains
-from workbench.connectivity.weight_matching import NO_GAIN, Descent, WeightMatching
+from workbench.connectivity.nested_assignment import NO_GAIN
+from workbench.connectivity.weight_matching import Descent, WeightMatching
 from workbench.progress import Progress
 
 

@@ -70,27 +70,21 @@ class PermutationGroups(Result):
 
     def facts(self) -> str:
         """Groups, units, and whether the function was seen unchanged."""
-        structure = self.structure
-        units = sum(structure.sizes[group] * self._rows(group) for group in structure.free)
-        return f"{self.title}: {len(structure.free)} groups of {units:,} units; {self.meta['proof']}"
-
-    def _rows(self, group: str) -> int:
-        return self.structure.sizes[self.structure.within[group]] if group in self.structure.within else 1
+        orders = self.structure.identity()
+        units = sum(order.numel() for order in orders.values())
+        return f"{self.title}: {len(orders)} groups of {units:,} units; {self.meta['proof']}"
 
     def identity(self) -> Permutations:
         """The permutations that leave every unit in place."""
-        return self._drawn(lambda group, size: torch.arange(size))
+        return Permutations(self.structure.identity(), self.structure.within)
 
     def random(self, seed: int = 0) -> Permutations:
         """Permutations drawn uniformly and independently, every group from a generator of its own (seed, group)."""
-        draws = {group: generator(seed, group) for group in self.structure.free}
-        return self._drawn(lambda group, size: torch.randperm(size, generator=draws[group]))
-
-    def _drawn(self, order: Any) -> Permutations:
         orders = {}
-        for group in self.structure.free:
-            rows = [order(group, self.structure.sizes[group]) for _ in range(self._rows(group))]
-            orders[group] = torch.stack(rows) if group in self.structure.within else rows[0]
+        for group, places in self.structure.identity().items():
+            draws = generator(seed, group)
+            rows = [torch.randperm(len(row), generator=draws) for row in places.reshape(-1, places.shape[-1])]
+            orders[group] = torch.stack(rows).reshape(places.shape)
         return Permutations(orders, self.structure.within)
 
     def apply(self, weights: ModelLike, permutations: Mapping[str, Tensor]) -> Weights:

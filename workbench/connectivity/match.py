@@ -27,7 +27,6 @@ from workbench.connectivity.weight_matching import (
     WeightMatching,
     check_finite,
     check_tied,
-    identity_orders,
 )
 from workbench.errors import ArgumentError, Cancelled, nearest
 from workbench.linalg import resolved_device
@@ -112,7 +111,7 @@ def match(
     notes: list[str] = []
 
     def found() -> Matching:
-        return matching(groups, readers, {1: runs or [Descent(orders=identity_orders(structure))]}, meta, notes)
+        return matching(groups, readers, {1: runs or [Descent(orders=structure.identity())]}, meta, notes)
 
     meta = networks[1].provenance(
         "match", method=method, restarts=restarts, gammas=list(map(float, gammas)), against=networks[0].source
@@ -184,7 +183,7 @@ def match_many(
     structure, networks = groups.structure, [load(model) for model in models]
     readers = _readers(structure, networks)
     where = resolved_device(device)
-    orders = {number: identity_orders(structure) for number in range(len(models))}
+    orders = {number: structure.identity() for number in range(len(models))}
     runs = {number: Descent(orders=orders[number]) for number in range(1, len(models))}
     rounds: list[dict[str, float]] = []
 
@@ -277,7 +276,7 @@ def _by_weights(
     draw = generator(seed, "restarts")
     for start in range(restarts + 1):
         number = int(torch.randint(1 << 62, (), generator=draw)) if start else 0
-        orders = dict(groups.random(number)) if start else identity_orders(groups.structure)
+        orders = dict(groups.random(number)) if start else groups.structure.identity()
         runs.append(Descent(orders=orders))
         problem.run(runs[-1], settle=start == 0, progress=progress)
 
@@ -291,7 +290,7 @@ def _by_activations(
     progress: ProgressCallback | None,
 ) -> list[str]:
     """One run; what it says of groups that no submodule shows."""
-    state = Descent(orders=identity_orders(problem.structure))
+    state = Descent(orders=problem.structure.identity())
     runs.append(state)
     problem.remember(state, -1, 0, 0.0)
     begin = time.perf_counter()

@@ -10,19 +10,18 @@ import torch
 from torch import Tensor
 
 from workbench.connectivity.groups import PermutationGroups
-from workbench.connectivity.layout import groups_of, permuted
+from workbench.connectivity.layout import permuted
 from workbench.connectivity.matching import Matching
 from workbench.connectivity.nested_assignment import Orders
 from workbench.connectivity.proof import relative_change
 from workbench.connectivity.structure import Structure
 from workbench.connectivity.weight_matching import Descent, Reader
+from workbench.linalg.pieces import flat_pieces
 from workbench.results import Table
 from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, first_tensor, iter_batches, naming
 from workbench.runtime.borrowing import lent
 from workbench.weights import Weights
-
-CHUNK = 1 << 22  # elements upcast at a time
 
 
 def matching(
@@ -37,7 +36,7 @@ def matching(
     rows: dict[str, list[dict[str, Any]]] = {"groups": [], "layers": []}
     rows["sweeps"] = [{"model": 0, "start": 0, **row} for row in rounds]
     orders: dict[str, Tensor] = {}
-    table = groups.tables["groups"]
+    table, members = groups.tables["groups"], groups.structure.members()
     copied = ("group", "size", "within", "orders", "parameters", "frozen")
     for model, own in runs.items():
         best = max(own, key=lambda run: run.objective if run.objective == run.objective else -float("inf"))
@@ -59,14 +58,14 @@ def matching(
             for row in run.history
         ]
         for index, group in enumerate(table["group"]):
-            members = [part for name, part in compared.items() if group in groups_of(groups.structure.layouts[name])]
+            own_parts = [compared[name] for name in members[group]]
             rows["groups"].append(
                 {
                     "model": model,
                     **{name: table[name][index] for name in copied},
                     "moved": _moved(best.orders.get(group)),
-                    "objective": sum(part["dot_after"] for part in members),
-                    "objective_before": sum(part["dot_before"] for part in members),
+                    "objective": sum(part["dot_after"] for part in own_parts),
+                    "objective_before": sum(part["dot_before"] for part in own_parts),
                 }
             )
     tables: dict[str, Table] = {name: Matching.columns(name, own) for name, own in rows.items()}
@@ -102,9 +101,8 @@ def _compared(structure: Structure, a: Reader, b: Reader, orders: Orders) -> dic
         own, other = a(name), b(name)
         moved = permuted(other, structure.layouts[name], orders, structure.within)
         sums = torch.zeros(6, dtype=torch.float64)
-        chunks = (torch.split(tensor.reshape(-1), CHUNK) for tensor in (own, other, moved))
-        for x, y, z in zip(*chunks, strict=True):
-            x, y, z = (part.double().cpu() for part in (x, y, z))
+        for pieces in flat_pieces(own, other, moved):
+            x, y, z = (piece.cpu() for piece in pieces)
             squares = [x @ x, y @ y, (x - y).square().sum(), (x - z).square().sum(), x @ y, x @ z]
             sums += torch.stack(squares)
         roots = sums[:4].sqrt().tolist()

@@ -12,15 +12,14 @@ from torch import Tensor
 
 from workbench.connectivity.kept_gains import KeptGains
 from workbench.connectivity.layout import groups_of, iter_blocks, permuted
-from workbench.connectivity.nested_assignment import Orders, Prices, solved
+from workbench.connectivity.nested_assignment import NO_GAIN, Orders, Prices, solved
 from workbench.connectivity.structure import Structure
 from workbench.errors import ArgumentError
+from workbench.linalg.pieces import flat_pieces
 from workbench.progress import Progress, ProgressCallback, reporter
 from workbench.weights import Weights
 
-NO_GAIN = 1e-12  # relative to the objective; below it a change is rounding
 MOST_SWEEPS = 1000
-CHUNK = 1 << 22  # elements upcast at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +113,8 @@ class WeightMatching:
         for name in self.structure.parameters() if names is None else names:
             own, other = self.a(name), self.b(name)
             other = permuted(other, self.structure.layouts[name], orders, self.structure.within)
-            for mine, yours in zip(*(torch.split(tensor.reshape(-1), CHUNK) for tensor in (own, other)), strict=True):
-                total += float(mine.double() @ yours.double())
+            for mine, yours in flat_pieces(own, other):
+                total += float(mine @ yours)
         return total
 
     def settled_order(self) -> list[tuple[str, list[str]]]:
@@ -254,13 +253,3 @@ def check_tied(reader: Reader, tied: Mapping[str, str]) -> None:
                 f"{reader.weights.source}'s {names[0]!r} and {names[1]!r} differ, but are one tensor in the groups' "
                 "module: leave one out, or take the groups of an untied module."
             )
-
-
-def identity_orders(structure: Structure) -> Orders:
-    """Every unit in its place."""
-    found = {}
-    for group in structure.free:
-        order = torch.arange(structure.sizes[group])
-        outer = structure.within.get(group)
-        found[group] = order.expand(structure.sizes[outer], -1).contiguous() if outer else order
-    return found
