@@ -20,7 +20,7 @@ from workbench.connectivity.structure import AXIS_COLUMNS, Structure
 from workbench.connectivity.templates import from_template
 from workbench.connectivity.tracing import Trace, traced
 from workbench.errors import ArgumentError
-from workbench.results import Column, Result, versions
+from workbench.results import Column, Result, table_rows, versions
 from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, iter_batches
 from workbench.runtime.borrowing import check_module, name_of
@@ -190,7 +190,7 @@ def permutation_groups(
     shapes = {name: tuple(tensor.shape) for name, tensor in _stored(module).items()}
     groups, axes = group_tables(found, trace, shapes)
     meta = {
-        "function": "permutation_groups",
+        "function": "wb.permutation_groups",
         "source": name_of(module),
         "parameters": {"outputs": None if names is None else list(map(str, names)), "template": template},
         "seed": seed,
@@ -222,7 +222,7 @@ def _by_template(
     groups, axes = group_tables(found.found, found.trace, found.shapes)
     proof = f"made from a template ({found.name}): its function was not checked"
     meta = weights.provenance(
-        "permutation_groups",
+        "wb.permutation_groups",
         outputs=None if outputs is None else list(map(str, outputs)),
         template=found.name,
         heads=found.heads,
@@ -284,5 +284,4 @@ def group_tables(
 
 
 def _frozen(axes: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    rows = [dict(zip(axes, cells, strict=True)) for cells in zip(*axes.values(), strict=True)]
-    return PermutationGroups.columns("frozen", [row for row in rows if row["frozen"]])
+    return PermutationGroups.columns("frozen", [row for row in table_rows(axes) if row["frozen"]])

@@ -114,7 +114,7 @@ def match(
         return matching(groups, readers, {1: runs or [Descent(orders=structure.identity())]}, meta, notes)
 
     meta = networks[1].provenance(
-        "match", method=method, restarts=restarts, gammas=list(map(float, gammas)), against=networks[0].source
+        "wb.match", method=method, restarts=restarts, gammas=list(map(float, gammas)), against=networks[0].source
     )
     meta |= {"seed": seed, "device": str(problem.device), "dtype": "float64"}
     progress = _telling(progress, found)
@@ -194,7 +194,7 @@ def match_many(
         return matching(groups, readers, best, meta, [], rounds)
 
     sources = [network.source for network in networks]
-    meta = networks[0].provenance("match_many", models=sources, gammas=list(map(float, gammas)))
+    meta = networks[0].provenance("wb.match_many", models=sources, gammas=list(map(float, gammas)))
     meta |= {"seed": seed, "device": str(where), "dtype": "float64"}
     progress = _telling(progress, found)
     with _cancellable(found):
