@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.connectivity.mixing import Buffer, Tensors, held, normalised, opened
+from workbench.connectivity.mixing import Buffer, Tensors, held, opened
 from workbench.errors import ArgumentError
 from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.runtime import Evaluator, activation_moments, reset_statistics
 from workbench.runtime.activations import WIDEST
+from workbench.runtime.batch_norm import normalised
 from workbench.runtime.batches import arguments, check_data, iter_batches, naming
 from workbench.runtime.borrowing import lent, name_of
 from workbench.runtime.evaluator import check_evaluator
