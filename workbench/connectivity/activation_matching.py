@@ -37,7 +37,7 @@ class Site:
     node: Node
 
 
-class _Moments:
+class _CrossMoments:
     """Σ z_A z_Bᵀ, block by block, and for correlations the sums that centre and scale it.
 
     Correlations are taken about the first batch's means, so that nothing is lost where means are large.
@@ -121,11 +121,11 @@ def activation_orders(
         The orders, and the outer groups that no submodule shows with all that is within them, which keep theirs.
     """
     report, sites = reporter(progress), _sites(structure, evaluator.module)
-    moments: dict[tuple[str, str], _Moments] = {}
+    moments: dict[tuple[str, str], _CrossMoments] = {}
     for root, family in families.items():
         for site in sites:
             if set(groups_of([site.node])) & set(family):
-                moments[root, site.path] = _Moments(family, site.node, structure.sizes, correlation)
+                moments[root, site.path] = _CrossMoments(family, site.node, structure.sizes, correlation)
     parts = {path: evaluator.module.get_submodule(path) for _, path in moments}
     networks = [{name: weights[name] for name in weights} for weights in (a, b)]  # read once and not for every batch
     total = batch_count(evaluator.data)

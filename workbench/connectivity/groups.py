@@ -206,8 +206,10 @@ def permutation_groups(
         ),
     }
     draft = PermutationGroups(tables=tables, meta=meta | {"verified": False, "proof": "not checked"})
-    permute = lambda own: draft.apply(own, draft.random(seed))  # noqa: E731
-    meta |= function_check(module, example_inputs, names, permute, trace.epsilon, seed)
+    drawn = draft.random(seed)
+    meta |= function_check(
+        module, example_inputs, names, lambda weights: draft.apply(weights, drawn), trace.epsilon, seed
+    )
     meta["seconds"] = time.perf_counter() - begin
     notes = [] if meta["verified"] else [str(meta["proof"])]
     notes += [f"{name}: {why}, so all that it touches keeps its order" for name, (why, _) in trace.unknown.items()]

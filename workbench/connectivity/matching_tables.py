@@ -13,6 +13,7 @@ from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.layout import permuted
 from workbench.connectivity.matching import Matching
 from workbench.connectivity.nested_assignment import Orders
+from workbench.connectivity.permutations import moved_units
 from workbench.connectivity.proof import relative_change
 from workbench.connectivity.structure import Structure
 from workbench.connectivity.weight_matching import Descent, Reader
@@ -63,7 +64,7 @@ def matching(
                 {
                     "model": model,
                     **{name: table[name][index] for name in copied},
-                    "moved": _moved(best.orders.get(group)),
+                    "moved": moved_units(best.orders[group]) if group in best.orders else 0,
                     "objective": sum(part["dot_after"] for part in own_parts),
                     "objective_before": sum(part["dot_before"] for part in own_parts),
                 }
@@ -74,10 +75,6 @@ def matching(
     notes = [*([] if groups.verified else [str(groups.meta["proof"])]), *notes]
     meta = {**meta, "verified": groups.verified, "proof": str(groups.meta["proof"])}
     return Matching(tables=tables, meta=meta | ({"notes": [*meta["notes"], *notes]}), orders=orders)
-
-
-def _moved(order: Tensor | None) -> int:
-    return 0 if order is None else int((order != torch.arange(order.shape[-1])).sum())
 
 
 def _distances(part: Mapping[str, float]) -> dict[str, Any]:

@@ -229,12 +229,13 @@ def check_finite(reader: Reader, names: Sequence[str]) -> None:
         ArgumentError: a tensor has one.
     """
     for name in names:
-        if reader(name).is_complex():
+        tensor = reader(name)
+        if tensor.is_complex():
             raise ArgumentError(
                 f"{reader.weights.source} has complex numbers in {name!r}: matching takes real ones; pass "
                 "torch.view_as_real of it in a module that stores them so."
             )
-        if not bool(torch.isfinite(reader(name)).all()):
+        if not bool(torch.isfinite(tensor).all()):
             raise ArgumentError(
                 f"{reader.weights.source} has NaN or infinite elements in {name!r}, so nothing is nearest to it."
             )
