@@ -45,6 +45,7 @@ bench: $(VENV)/.test
 reproduce: $(VENV)/.test
 	$(BIN)/python data/build.py
 	$(ONE_THREAD) $(BIN)/python data/studies.py
+	$(ONE_THREAD) $(BIN)/python data/connectivity_study.py
 
 $(VENV)/.lab $(VENV)/.test: $(VENV)/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed: make PYTHON=python3.11" && exit 1)
