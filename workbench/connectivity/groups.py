@@ -20,7 +20,7 @@ from workbench.connectivity.structure import AXIS_COLUMNS, Structure
 from workbench.connectivity.templates import from_template
 from workbench.connectivity.tracing import Trace, traced
 from workbench.errors import ArgumentError
-from workbench.results import Column, Result, table_rows, versions
+from workbench.results import Column, Result, Table, table_rows, versions
 from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, iter_batches
 from workbench.runtime.borrowing import check_module, name_of
@@ -178,7 +178,13 @@ def permutation_groups(
         raise ArgumentError(
             "template and heads go with a checkpoint without code; a module tells both: leave them out."
         )
-    module = module_or_weights
+    return _by_module(module_or_weights, example_inputs, names, seed, begin)
+
+
+def _by_module(
+    module: nn.Module, example_inputs: Any, names: Sequence[str | int] | None, seed: int, begin: float
+) -> PermutationGroups:
+    """The groups that a trace tells, checked by running the module."""
     check_module(module)
     if example_inputs is None:
         raise ArgumentError(
@@ -188,22 +194,13 @@ def permutation_groups(
     trace = traced(module, example_inputs, names)
     found = resolved(trace)
     shapes = {name: tuple(tensor.shape) for name, tensor in _stored(module).items()}
-    groups, axes = group_tables(found, trace, shapes)
+    tables = _tables(found, trace, shapes)
     meta = {
         "function": "wb.permutation_groups",
         "source": name_of(module),
-        "parameters": {"outputs": None if names is None else list(map(str, names)), "template": template},
+        "parameters": {"outputs": None if names is None else list(map(str, names)), "template": None},
         "seed": seed,
         "versions": versions(),
-    }
-    tables = {
-        "groups": groups,
-        "axes": axes,
-        "frozen": _frozen(axes),
-        "unknown": PermutationGroups.columns(
-            "unknown",
-            [{"operation": name, "calls": calls, "reason": why} for name, (why, calls) in trace.unknown.items()],
-        ),
     }
     draft = PermutationGroups(tables=tables, meta=meta | {"verified": False, "proof": "not checked"})
     drawn = draft.random(seed)
@@ -221,7 +218,6 @@ def _by_template(
 ) -> PermutationGroups:
     """The groups that a template tells: nothing was run."""
     found = from_template(weights, template, outputs, heads)
-    groups, axes = group_tables(found.found, found.trace, found.shapes)
     proof = f"made from a template ({found.name}): its function was not checked"
     meta = weights.provenance(
         "wb.permutation_groups",
@@ -231,13 +227,7 @@ def _by_template(
     )
     meta |= {"verified": False, "proof": proof, "seconds": time.perf_counter() - begin}
     meta["notes"] = [*meta["notes"], proof, *found.notes]
-    tables = {
-        "groups": groups,
-        "axes": axes,
-        "frozen": _frozen(axes),
-        "unknown": PermutationGroups.columns("unknown", []),
-    }
-    return PermutationGroups(tables=tables, meta=meta)
+    return PermutationGroups(tables=_tables(found.found, found.trace, found.shapes), meta=meta)
 
 
 def _stored(module: nn.Module) -> dict[str, Tensor]:
@@ -285,5 +275,13 @@ def group_tables(
     return PermutationGroups.columns("groups", groups), PermutationGroups.columns("axes", axes)
 
 
-def _frozen(axes: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    return PermutationGroups.columns("frozen", [row for row in table_rows(axes) if row["frozen"]])
+def _tables(found: Resolved, trace: Trace, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Table]:
+    """All tables of the result."""
+    groups, axes = group_tables(found, trace, shapes)
+    unknown = [{"operation": name, "calls": calls, "reason": why} for name, (why, calls) in trace.unknown.items()]
+    return {
+        "groups": groups,
+        "axes": axes,
+        "frozen": PermutationGroups.columns("frozen", [row for row in table_rows(axes) if row["frozen"]]),
+        "unknown": PermutationGroups.columns("unknown", unknown),
+    }
