@@ -92,9 +92,12 @@ class WeightMatching:
             root: list(dict.fromkeys(name for group in (root, *self.inner[root]) for name in members[group]))
             for root in self.roots
         }
+        having: dict[str, set[str]] = {name: set() for name in structure.parameters()}
+        for root, names in self.tensors.items():
+            for name in names:
+                having[name].add(root)
         self.neighbours = {
-            root: {other for other in self.roots if other != root and set(self.tensors[other]) & set(names)}
-            for root, names in self.tensors.items()
+            root: {other for name in names for other in having[name]} - {root} for root, names in self.tensors.items()
         }
         self.quadratic = {  # a tensor has such a group on two axes, so gains hold only near where it is
             root for root in self.roots if any(_twice_in_a_block(structure, name, root) for name in self.tensors[root])
@@ -119,21 +122,19 @@ class WeightMatching:
 
     def settled_order(self) -> list[tuple[str, list[str]]]:
         """Groups in the order of the settled start, each with the tensors whose other groups come before it."""
+        outer = {
+            name: {self.structure.within.get(group, group) for group in groups_of(self.structure.layouts[name])}
+            for name in self.elements
+        }
         waiting, settled = list(self.roots), {root for root in self.inner if root not in self.roots}
         found: list[tuple[str, list[str]]] = []
         while waiting:
-            known = {
-                root: [name for name in self.tensors[root] if self._roots(name) <= {root, *settled}] for root in waiting
-            }
+            known = {root: [name for name in self.tensors[root] if outer[name] <= {root, *settled}] for root in waiting}
             best = max(waiting, key=lambda root: sum(self.elements[name] for name in known[root]))
             found.append((best, known[best]))
             settled.add(best)
             waiting.remove(best)
         return found
-
-    def _roots(self, name: str) -> set[str]:
-        """The outer groups of a tensor."""
-        return {self.structure.within.get(group, group) for group in groups_of(self.structure.layouts[name])}
 
     def run(
         self,
