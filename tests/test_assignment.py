@@ -15,7 +15,7 @@ import workbench as wb
 from workbench.connectivity.layout import parsed
 from workbench.connectivity.nested_assignment import Gains, Orders, solved
 from workbench.connectivity.structure import Structure
-from workbench.connectivity.weight_matching import Descent, WeightMatching, identity_orders
+from workbench.connectivity.weight_matching import Descent, WeightMatching
 from workbench.linalg.assignment import assignment, raised_prices
 
 CPU = torch.device("cpu")
@@ -114,7 +114,7 @@ def test_heads_and_their_units_are_the_best_of_all_orders(count: int, qk: int, v
             - head_value(a, b, outer, none, none)
             for outer in outers
         )
-        found = matched(layout, a, b, identity_orders(layout))
+        found = matched(layout, a, b, layout.identity())
         orders = {group: order.numpy() for group, order in found.orders.items()}
         outer = orders.get("h", np.arange(count))
         assert ("h" in orders) == ("h" in free.split())
@@ -186,7 +186,7 @@ def test_planted_orders_of_grouped_queries_are_found_again(noise: float) -> None
     b = shuffled_queries(sizes, a, planted)
     b = {name: tensor + noise * torch.from_numpy(rng.normal(size=tensor.shape)) for name, tensor in b.items()}
     back = inverse_queries(planted)
-    found = matched(layout, a, b, identity_orders(layout))
+    found = matched(layout, a, b, layout.identity())
     assert found.objective >= query_value(sizes, a, b, back) - 1e-9
 
 
@@ -215,7 +215,7 @@ def test_blocks_of_several_inner_groups_are_worth_what_their_inner_products_say(
     sizes = {"h": 2, "r": 3, "v": 4}
     layout = structure(sizes, {"r": "h", "v": "h"}, "h r v", {"o": "h*r*v,#6"})
     a, b = (torch.from_numpy(np.random.default_rng(seed).normal(size=(2, 3, 4, 6))) for seed in (0, 1))
-    start = identity_orders(layout)
+    start = layout.identity()
     found = []
     for summed in (False, True):
         gains = Gains("h", ["r", "v"], sizes, summed=summed)
@@ -237,7 +237,7 @@ def test_blocks_outlive_the_loan_of_a_tensor() -> None:
     lent.add(*borrowed, ("h", "r", "v", None), {})
     for tensor in borrowed:
         tensor.fill_(float("nan"))
-    start = identity_orders(layout)
+    start = layout.identity()
     assert solved(lent, start, layout).gain == solved(kept, start, layout).gain
 
 
@@ -246,10 +246,10 @@ def test_the_memory_of_grouped_convolutions_in_a_row_is_that_of_their_tensors() 
     sizes = {"h": 2, "i": 96, "o": 96}
     layout = structure(sizes, {"i": "h", "o": "h"}, "h i o", {"w": "h*o,i,#3", "b": "h*o", "before": "h*i,#2"})
     a = {name: tensor.float() for name, tensor in drawn(layout, 0).items()}
-    state = matched(layout, a, a, identity_orders(layout))
+    state = matched(layout, a, a, layout.identity())
     assert all(
         torch.equal(order, start)
-        for order, start in zip(state.orders.values(), identity_orders(layout).values(), strict=True)
+        for order, start in zip(state.orders.values(), layout.identity().values(), strict=True)
     )
 
 

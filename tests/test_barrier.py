@@ -375,7 +375,7 @@ def test_wrong_arguments_are_refused(unchecked: Callable[..., Any]) -> None:
         "points=True: .*at least 2",
         "'keep'.*'reset'.*'interpolate'",
         "progress=3: ",
-        "evaluator is Linear: expected an Evaluator",
+        "evaluator is Linear: expected wb.evaluator",
     ]
     for message, expected in zip(unchecked(REFUSED), words, strict=True):
         assert re.search(expected, message)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import workbench as wb
 from workbench.connectivity import Matching, MatchingProgress, PermutationGroups, match, permutation_groups
 from workbench.connectivity.kept_gains import KeptGains
-from workbench.connectivity.weight_matching import NO_GAIN, Descent, WeightMatching
+from workbench.connectivity.nested_assignment import NO_GAIN
+from workbench.connectivity.weight_matching import Descent, WeightMatching
 from workbench.progress import Progress
 
 
@@ -611,6 +612,7 @@ calls = [
     lambda: match(groups, net, net, evaluator=net),
     lambda: match(groups, net, 3),
     lambda: match(groups, net, net, restarts=1.5),
+    lambda: match(groups, net, net, progress=3),
     lambda: match_many(groups, [net]),
 ]
 told = []
@@ -631,6 +633,7 @@ def test_wrong_types_are_told_by_the_workbench_itself(unchecked: Callable[..., A
         "evaluator is Sequential: expected wb.evaluator(module, data, loss).",
         "a model is a path, a directory, a mapping of tensors or an nn.Module; got int.",
         "restarts=1.5: expected the number of further starts, 0 or more.",
+        "progress=3: expected a function of a Progress, or None.",
         "models has 1 networks: expected two or more.",
     ]
     assert told == expected

@@ -122,6 +122,7 @@ def test_outputs_that_are_not_finite() -> None:
         ([torch.inf, 1.0], [-torch.inf, 1.0], torch.inf),
         ([torch.nan, 1.0], [torch.nan, 1.0], 0.0),
         ([1.0, 1.0], [torch.nan, 1.0], torch.inf),
+        ([torch.nan, 1.0], [0.0, 1.0], torch.inf),
         ([3.0 + 4.0j], [3.0 + 4.0j], 0.0),
         ([3, 4], [4, 4], 0.2),
         ([True, False], [False, False], 1.0),

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from workbench.errors import Cancelled
+from workbench.errors import ArgumentError, Cancelled
 
 U = TypeVar("U")
 R = TypeVar("R")
@@ -38,6 +38,34 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+
+
+def check_progress(progress: object) -> None:
+    """Refuses what cannot be told of progress, before anything is computed.
+
+    Raises:
+        ArgumentError: it is neither a function nor None.
+    """
+    if progress is not None and not callable(progress):
+        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
+
+
+def reporter(progress: ProgressCallback | None, kind: type[Progress] = Progress, **same: Any) -> Callable[..., None]:
+    """`report(item, done, total, …)`, which tells `progress` where a run stands and its seconds since now.
+
+    Args:
+        progress: what is told; None for nothing.
+        kind: what it is told.
+        same: fields that are the same in every report, such as `partial`.
+    """
+    begin = time.perf_counter()
+
+    def report(item: str, done: int, total: int, **more: Any) -> None:
+        if progress is not None:
+            seconds = time.perf_counter() - begin
+            progress(kind(done=done, total=total, item=item, seconds=seconds, **same, **more))
+
+    return report
 
 
 @dataclass(frozen=True)
@@ -75,14 +103,9 @@ def map_units(
     Raises:
         Cancelled: passed on from `progress`; its `partial` are the outcomes of the units that were started.
     """
-    begin = time.perf_counter()
+    report = reporter(progress)
     outcomes: dict[int, Outcome[U, R]] = {}
     running: dict[Future[R], int] = {}
-
-    def report(item: str) -> None:
-        if progress is not None:
-            seconds = time.perf_counter() - begin
-            progress(Progress(done=len(outcomes), total=len(units), item=item, seconds=seconds))
 
     def collect(*, below: int) -> None:
         """Waits until fewer than `below` units are running."""
@@ -99,10 +122,10 @@ def map_units(
         try:
             for index, unit in enumerate(units):
                 collect(below=workers)
-                report(name(unit))
+                report(name(unit), len(outcomes), len(units))
                 running[pool.submit(function, unit)] = index
             collect(below=1)
-            report("")
+            report("", len(outcomes), len(units))
         except Cancelled as stop:
             collect(below=1)
             stop.partial = [outcomes[index] for index in sorted(outcomes)]

@@ -266,6 +266,11 @@ def _rebuilt(kind: type[Result], fields: dict[str, Any]) -> Result:
     return kind(**fields)
 
 
+def table_rows(table: Table) -> list[dict[str, Any]]:
+    """The rows of a table, as `Result.columns` takes them."""
+    return [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
+
+
 def short_source(source: str) -> str:
     """A source as reprs and saved figures show it: the last two parts of a path, never a home directory."""
     return "/".join(Path(source).parts[-2:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from workbench.connectivity.layout import Leaf, Node, groups_of, iter_blocks
 from workbench.connectivity.nested_assignment import Gains, Orders, solved
 from workbench.connectivity.structure import Structure
 from workbench.errors import ArgumentError
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import ProgressCallback, reporter
 from workbench.runtime import Evaluator
 from workbench.runtime.activations import MASK, batch_count, feature_axis, kept_positions
 from workbench.runtime.batches import arguments, first_tensor, iter_batches, naming
@@ -38,7 +37,7 @@ class Site:
     node: Node
 
 
-class _Moments:
+class _CrossMoments:
     """Σ z_A z_Bᵀ, block by block, and for correlations the sums that centre and scale it.
 
     Correlations are taken about the first batch's means, so that nothing is lost where means are large.
@@ -121,19 +120,17 @@ def activation_orders(
     Returns:
         The orders, and the outer groups that no submodule shows with all that is within them, which keep theirs.
     """
-    begin, sites = time.perf_counter(), _sites(structure, evaluator.module)
-    moments: dict[tuple[str, str], _Moments] = {}
+    report, sites = reporter(progress), _sites(structure, evaluator.module)
+    moments: dict[tuple[str, str], _CrossMoments] = {}
     for root, family in families.items():
         for site in sites:
             if set(groups_of([site.node])) & set(family):
-                moments[root, site.path] = _Moments(family, site.node, structure.sizes, correlation)
+                moments[root, site.path] = _CrossMoments(family, site.node, structure.sizes, correlation)
     parts = {path: evaluator.module.get_submodule(path) for _, path in moments}
     networks = [{name: weights[name] for name in weights} for weights in (a, b)]  # read once and not for every batch
     total = batch_count(evaluator.data)
     for number, batch in iter_batches(evaluator.data) if parts else ():
-        if progress is not None:
-            seconds = time.perf_counter() - begin
-            progress(Progress(done=number, total=max(total, number + 1), item=f"batch {number}", seconds=seconds))
+        report(f"batch {number}", number, max(total, number + 1))
         seen = [_outputs(evaluator, parts, weights, number, batch) for weights in networks]
         for (_, path), moment in moments.items():
             for mine, yours in zip(seen[0].get(path, []), seen[1].get(path, []), strict=True):
@@ -198,16 +195,3 @@ def _outputs(
         keep = kept_positions(named.get(MASK))
         evaluator.module(*positional, **named)
     return found
-
-
-def check_evaluator(evaluator: object, method: str) -> Evaluator:
-    """The evaluator that was given, or that a method needs.
-
-    Raises:
-        ArgumentError: it is missing, or something else.
-    """
-    if evaluator is None:
-        raise ArgumentError(f"method={method!r} needs evaluator=wb.evaluator(module, data, loss), for its data.")
-    if not isinstance(evaluator, Evaluator):
-        raise ArgumentError(f"evaluator is {type(evaluator).__name__}: expected wb.evaluator(module, data, loss).")
-    return evaluator

@@ -12,32 +12,26 @@ import torch
 from torch import Tensor
 
 from workbench.connectivity.mixing import (
-    BatchNorm,
+    MEASURED,
+    METRIC,
     Buffer,
+    Policy,
     bisected,
-    check_evaluator,
     check_policy,
     held,
+    measured_cells,
     measurement,
+    metric_rows,
     opened,
     provenance,
     walked,
 )
 from workbench.errors import ArgumentError
-from workbench.progress import ProgressCallback
+from workbench.progress import ProgressCallback, check_progress
 from workbench.results import Column, Result
 from workbench.runtime import Evaluator
+from workbench.runtime.evaluator import check_evaluator
 from workbench.weights import ModelLike
-
-MEASURED: Mapping[str, Column] = {
-    "loss": Column("mean loss over the evaluator's data, in the loss's own unit; NaN where it is none", float, "loss"),
-    "accuracy": Column("the metric of this name, where the evaluator has it; NaN where not", float, "1"),
-    "reason": Column("why the loss is no finite number; empty where it is one", str, ""),
-}
-METRIC: Mapping[str, Column] = {
-    "metric": Column("name of a metric of the evaluator", str, ""),
-    "value": Column("its mean over the evaluator's data", float, "1"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -127,7 +121,7 @@ def barrier(
     b: ModelLike,
     *,
     points: int | Sequence[float] = 25,
-    batch_norm: BatchNorm | None,
+    batch_norm: Policy | None,
     progress: ProgressCallback | None = None,
 ) -> Barrier:
     """Loss along θ_t = (1−t)·A + t·B; its barrier is max_t [L(θ_t) − ((1−t)·L(A) + t·L(B))].
@@ -175,14 +169,15 @@ def barrier(
         (1.0, -1.0, (-1.0, 0.0, -1.0))
     """
     begin = time.perf_counter()
-    check_evaluator(evaluator, progress)
+    check_evaluator(evaluator)
+    check_progress(progress)
     check_policy(evaluator.module, batch_norm)
     places, asked = _places(points), points if isinstance(points, int) else [float(t) for t in points]
     models = opened({"a": a, "b": b})
     tensors = {label: held(evaluator, label, weights) for label, weights in models.items()}
     start, end = tensors["a"], tensors["b"]
     buffer = Buffer(evaluator, start, batch_norm)
-    levels = bisected(len(places))
+    order = [t for _, t in sorted(zip(bisected(len(places)), places, strict=True))]
     meta = provenance("wb.barrier", models, tensors, evaluator, points=asked, batch_norm=batch_norm)
 
     def measure(t: float) -> dict[str, Any]:
@@ -200,7 +195,6 @@ def barrier(
             own["cancelled"] = {"done": len(done), "total": len(places)}
         return Barrier(tables=_tables(dict(sorted(done.items()))), meta=own)
 
-    order = sorted(places, key=lambda t: (levels[places.index(t)], t))
     return walked(order, measure, built, name=lambda t: f"t = {t:.4g}", progress=progress)
 
 
@@ -219,18 +213,9 @@ def _places(points: int | Sequence[float]) -> list[float]:
 
 def _tables(done: Mapping[float, dict[str, Any]]) -> dict[str, Any]:
     a, b = (done[t]["values"]["loss"] if t in done else math.nan for t in (0.0, 1.0))
-    path = [
-        {"t": t, "chord": _chord(a, b, t), "reason": found["reason"]}
-        | {name: found["values"].get(name, math.nan) for name in ("loss", "accuracy")}
-        for t, found in done.items()
-    ]
+    path = [{"t": t, "chord": _chord(a, b, t), **measured_cells(found)} for t, found in done.items()]
     metrics = [{"t": t} | row for t, found in done.items() for row in metric_rows(found)]
     return {"path": Barrier.columns("path", path), "metrics": Barrier.columns("metrics", metrics)}
-
-
-def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The metrics of one point, a row each."""
-    return [{"metric": name, "value": value} for name, value in found["values"].items() if name != "loss"]
 
 
 def _chord(loss_a: float, loss_b: float, t: float) -> float:

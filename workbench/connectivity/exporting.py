@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import ArgumentError
+from workbench.runtime.batches import LABELS
 from workbench.runtime.borrowing import lent, name_of
 
 
@@ -38,8 +39,7 @@ def exported(module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None
     positional, named = as_arguments(inputs)
     if on_meta(module):  # which cannot be lent, having no values; a copy costs nothing
         module = copy.deepcopy(module).to("meta").train(False)
-        to_meta = lambda value: value.to("meta") if isinstance(value, Tensor) else value  # noqa: E731
-        positional, named = pytree.tree_map(to_meta, (positional, named))
+        positional, named = pytree.tree_map_only(Tensor, lambda value: value.to("meta"), (positional, named))
         lending: Any = torch.no_grad()
     else:
         lending = lent(module, None, device_of(positional, named, module))
@@ -73,9 +73,9 @@ def on_meta(module: nn.Module) -> bool:
 
 
 def as_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs as positional and named arguments."""
+    """Example inputs as positional and named arguments: all of a tuple, whose first alone counts in a batch."""
     if isinstance(inputs, Mapping):
-        return (), {name: value for name, value in inputs.items() if name != "labels"}
+        return (), {name: value for name, value in inputs.items() if name != LABELS}
     return (tuple(inputs), {}) if isinstance(inputs, tuple | list) else ((inputs,), {})
 
 

@@ -20,7 +20,7 @@ from workbench.connectivity.structure import AXIS_COLUMNS, Structure
 from workbench.connectivity.templates import from_template
 from workbench.connectivity.tracing import Trace, traced
 from workbench.errors import ArgumentError
-from workbench.results import Column, Result, versions
+from workbench.results import Column, Result, Table, table_rows, versions
 from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, iter_batches
 from workbench.runtime.borrowing import check_module, name_of
@@ -70,27 +70,21 @@ class PermutationGroups(Result):
 
     def facts(self) -> str:
         """Groups, units, and whether the function was seen unchanged."""
-        structure = self.structure
-        units = sum(structure.sizes[group] * self._rows(group) for group in structure.free)
-        return f"{self.title}: {len(structure.free)} groups of {units:,} units; {self.meta['proof']}"
-
-    def _rows(self, group: str) -> int:
-        return self.structure.sizes[self.structure.within[group]] if group in self.structure.within else 1
+        orders = self.structure.identity()
+        units = sum(order.numel() for order in orders.values())
+        return f"{self.title}: {len(orders)} groups of {units:,} units; {self.meta['proof']}"
 
     def identity(self) -> Permutations:
         """The permutations that leave every unit in place."""
-        return self._drawn(lambda group, size: torch.arange(size))
+        return Permutations(self.structure.identity(), self.structure.within)
 
     def random(self, seed: int = 0) -> Permutations:
         """Permutations drawn uniformly and independently, every group from a generator of its own (seed, group)."""
-        draws = {group: generator(seed, group) for group in self.structure.free}
-        return self._drawn(lambda group, size: torch.randperm(size, generator=draws[group]))
-
-    def _drawn(self, order: Any) -> Permutations:
         orders = {}
-        for group in self.structure.free:
-            rows = [order(group, self.structure.sizes[group]) for _ in range(self._rows(group))]
-            orders[group] = torch.stack(rows) if group in self.structure.within else rows[0]
+        for group, places in self.structure.identity().items():
+            draws = generator(seed, group)
+            rows = [torch.randperm(len(row), generator=draws) for row in places.reshape(-1, places.shape[-1])]
+            orders[group] = torch.stack(rows).reshape(places.shape)
         return Permutations(orders, self.structure.within)
 
     def apply(self, weights: ModelLike, permutations: Mapping[str, Tensor]) -> Weights:
@@ -184,7 +178,13 @@ def permutation_groups(
         raise ArgumentError(
             "template and heads go with a checkpoint without code; a module tells both: leave them out."
         )
-    module = module_or_weights
+    return _by_module(module_or_weights, example_inputs, names, seed, begin)
+
+
+def _by_module(
+    module: nn.Module, example_inputs: Any, names: Sequence[str | int] | None, seed: int, begin: float
+) -> PermutationGroups:
+    """The groups that a trace tells, checked by running the module."""
     check_module(module)
     if example_inputs is None:
         raise ArgumentError(
@@ -194,26 +194,19 @@ def permutation_groups(
     trace = traced(module, example_inputs, names)
     found = resolved(trace)
     shapes = {name: tuple(tensor.shape) for name, tensor in _stored(module).items()}
-    groups, axes = group_tables(found, trace, shapes)
+    tables = _tables(found, trace, shapes)
     meta = {
-        "function": "permutation_groups",
+        "function": "wb.permutation_groups",
         "source": name_of(module),
-        "parameters": {"outputs": None if names is None else list(map(str, names)), "template": template},
+        "parameters": {"outputs": None if names is None else list(map(str, names)), "template": None},
         "seed": seed,
         "versions": versions(),
     }
-    tables = {
-        "groups": groups,
-        "axes": axes,
-        "frozen": _frozen(axes),
-        "unknown": PermutationGroups.columns(
-            "unknown",
-            [{"operation": name, "calls": calls, "reason": why} for name, (why, calls) in trace.unknown.items()],
-        ),
-    }
     draft = PermutationGroups(tables=tables, meta=meta | {"verified": False, "proof": "not checked"})
-    permute = lambda own: draft.apply(own, draft.random(seed))  # noqa: E731
-    meta |= function_check(module, example_inputs, names, permute, trace.epsilon, seed)
+    drawn = draft.random(seed)
+    meta |= function_check(
+        module, example_inputs, names, lambda weights: draft.apply(weights, drawn), trace.epsilon, seed
+    )
     meta["seconds"] = time.perf_counter() - begin
     notes = [] if meta["verified"] else [str(meta["proof"])]
     notes += [f"{name}: {why}, so all that it touches keeps its order" for name, (why, _) in trace.unknown.items()]
@@ -225,23 +218,16 @@ def _by_template(
 ) -> PermutationGroups:
     """The groups that a template tells: nothing was run."""
     found = from_template(weights, template, outputs, heads)
-    groups, axes = group_tables(found.found, found.trace, found.shapes)
     proof = f"made from a template ({found.name}): its function was not checked"
     meta = weights.provenance(
-        "permutation_groups",
+        "wb.permutation_groups",
         outputs=None if outputs is None else list(map(str, outputs)),
         template=found.name,
         heads=found.heads,
     )
     meta |= {"verified": False, "proof": proof, "seconds": time.perf_counter() - begin}
     meta["notes"] = [*meta["notes"], proof, *found.notes]
-    tables = {
-        "groups": groups,
-        "axes": axes,
-        "frozen": _frozen(axes),
-        "unknown": PermutationGroups.columns("unknown", []),
-    }
-    return PermutationGroups(tables=tables, meta=meta)
+    return PermutationGroups(tables=_tables(found.found, found.trace, found.shapes), meta=meta)
 
 
 def _stored(module: nn.Module) -> dict[str, Tensor]:
@@ -289,6 +275,13 @@ def group_tables(
     return PermutationGroups.columns("groups", groups), PermutationGroups.columns("axes", axes)
 
 
-def _frozen(axes: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    rows = [dict(zip(axes, cells, strict=True)) for cells in zip(*axes.values(), strict=True)]
-    return PermutationGroups.columns("frozen", [row for row in rows if row["frozen"]])
+def _tables(found: Resolved, trace: Trace, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Table]:
+    """All tables of the result."""
+    groups, axes = group_tables(found, trace, shapes)
+    unknown = [{"operation": name, "calls": calls, "reason": why} for name, (why, calls) in trace.unknown.items()]
+    return {
+        "groups": groups,
+        "axes": axes,
+        "frozen": PermutationGroups.columns("frozen", [row for row in table_rows(axes) if row["frozen"]]),
+        "unknown": PermutationGroups.columns("unknown", unknown),
+    }

@@ -51,25 +51,23 @@ class KeptGains:
     def current(self, root: str, orders: Orders, names: Sequence[str]) -> Gains:
         """The same for a group with none within it, from what was kept of the last time if that is less work."""
         gains, before = self._kept.pop(root, (None, {}))
+        groups = {group for name in names for group in groups_of(self.structure.layouts[name])}
+        nested = not groups.isdisjoint(self.structure.within)
         moved = {
             group: torch.nonzero(orders[group] != before[group]).flatten()
-            for name in names
-            for group in groups_of(self.structure.layouts[name])
-            if gains is not None and group != root and group in orders and group not in self.structure.within
+            for group in groups - {root}
+            if gains is not None and group in orders and group not in self.structure.within
         }
-        nested = any(
-            group in self.structure.within for name in names for group in groups_of(self.structure.layouts[name])
-        )
         few = all(len(units) <= FEW * self.structure.sizes[group] for group, units in moved.items())
         if gains is None or nested or not few:
             gains = self(root, (), orders, names)
             if before or self.structure.sizes[root] ** 2 <= self._room:
                 self._room -= 0 if before else self.structure.sizes[root] ** 2
-                before = {group: order for group, order in orders.items()}
+                before = dict(orders)
         else:
             for name in names:
                 self._update(gains, name, before, orders, {g: units for g, units in moved.items() if len(units)})
-            before = {group: order for group, order in orders.items()}
+            before = dict(orders)
         if before:
             self._kept[root] = gains, before
         return gains

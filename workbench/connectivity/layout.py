@@ -169,12 +169,17 @@ def iter_blocks(tensor: Tensor, layout: Sequence[Node]) -> Iterator[Block]:
 
 def _iter_leaves(tensor: Tensor, layout: list[Node]) -> Iterator[tuple[Tensor, list[Leaf]]]:
     tensor, layout = _unfolded(tensor, layout)
-    joined = next((place for place, node in enumerate(layout) if isinstance(node, Concatenation)), None)
-    if joined is None:
+    place = _concatenated(layout)
+    if place is None:
         yield tensor, [node for node in layout if isinstance(node, Leaf)]
         return
-    for piece, node in _pieces(tensor, layout, joined):
-        yield from _iter_leaves(piece, [*layout[:joined], node, *layout[joined + 1 :]])
+    for piece, node in _pieces(tensor, layout, place):
+        yield from _iter_leaves(piece, [*layout[:place], node, *layout[place + 1 :]])
+
+
+def _concatenated(layout: Sequence[Node]) -> int | None:
+    """The first axis that is a concatenation, if one is."""
+    return next((place for place, node in enumerate(layout) if isinstance(node, Concatenation)), None)
 
 
 def _unfolded(tensor: Tensor, layout: Sequence[Node]) -> tuple[Tensor, list[Node]]:
@@ -209,13 +214,13 @@ def permuted(
         return tensor
     shape = tensor.shape
     unfolded, nodes = _unfolded(tensor, layout)
-    joined = next((place for place, node in enumerate(nodes) if isinstance(node, Concatenation)), None)
-    if joined is not None:
+    cut = _concatenated(nodes)
+    if cut is not None:
         parts = [
-            permuted(piece, [*nodes[:joined], node, *nodes[joined + 1 :]], orders, within)
-            for piece, node in _pieces(unfolded, nodes, joined)
+            permuted(piece, [*nodes[:cut], node, *nodes[cut + 1 :]], orders, within)
+            for piece, node in _pieces(unfolded, nodes, cut)
         ]
-        return torch.cat(parts, joined).reshape(shape)
+        return torch.cat(parts, cut).reshape(shape)
     groups = [node.group if isinstance(node, Leaf) else None for node in nodes]
     for inner in (False, True):  # the outer groups first: the inner orders are told by their new positions
         for place, group in enumerate(groups):

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from workbench.connectivity.activation_matching import activation_orders, check_evaluator
+from workbench.connectivity.activation_matching import activation_orders
 from workbench.connectivity.alignment import alignments
 from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.layout import permuted
 from workbench.connectivity.matching import Matching
-from workbench.connectivity.matching_tables import completed, function_check, matching
+from workbench.connectivity.matching_tables import completed, function_change, matching
 from workbench.connectivity.nested_assignment import Orders
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.structure import Structure
@@ -27,12 +27,12 @@ from workbench.connectivity.weight_matching import (
     WeightMatching,
     check_finite,
     check_tied,
-    identity_orders,
 )
 from workbench.errors import ArgumentError, Cancelled, nearest
 from workbench.linalg import resolved_device
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.runtime import Evaluator
+from workbench.runtime.evaluator import check_evaluator
 from workbench.seeds import generator
 from workbench.weights import ModelLike, Weights, load
 
@@ -75,8 +75,9 @@ def match(
             singular value decompositions of every layer.
         seed: of the random starts.
         device: where products of matrices are computed; "auto" takes CUDA when there is one.
-        progress: called before every group with a MatchingProgress (it has the objective), and may raise
-            `wb.Cancelled`; its `.partial` is then the Matching of the orders found so far, which are valid.
+        progress: called before every group with a MatchingProgress (it has the objective), and before every batch and
+            every layer's singular vectors with a Progress; it may raise `wb.Cancelled`, whose `.partial` is then the
+            Matching of the orders found so far, which are valid.
 
     Returns:
         A Matching: `.permutations`, `.apply(b)`, tables of sweeps, layers and alignment.
@@ -86,7 +87,7 @@ def match(
         Cancelled: the callback asked for it.
 
     Cost: a sweep is 2·Σ elements·units flops in float64 and an assignment per group, O(units³) at worst; in memory two
-    tensors of each network at a time.
+    tensors of each network at a time (by activations all of both), and gains of at most 268 MB.
 
     Source: Ainsworth et al., Git Re-Basin (arXiv 2209.04836), algorithm 1, with ours: the settled start for a random
     order, exact nested assignments for heads. Alignment as in Ito et al. (arXiv 2402.04051).
@@ -103,7 +104,7 @@ def match(
         1.0
     """
     begin = time.perf_counter()
-    _check(groups, method, evaluator, restarts, gammas)
+    _check(groups, method, evaluator, restarts, gammas, progress)
     structure, networks = groups.structure, [load(a), load(b)]
     readers = _readers(structure, networks)
     problem = WeightMatching(structure, readers[0], readers[1], resolved_device(device))
@@ -111,21 +112,21 @@ def match(
     notes: list[str] = []
 
     def found() -> Matching:
-        return matching(groups, readers, {1: runs or [Descent(orders=identity_orders(structure))]}, meta, notes)
+        return matching(groups, readers, {1: runs or [Descent(orders=structure.identity())]}, meta, notes)
 
     meta = networks[1].provenance(
-        "match", method=method, restarts=restarts, gammas=list(map(float, gammas)), against=networks[0].source
+        "wb.match", method=method, restarts=restarts, gammas=list(map(float, gammas)), against=networks[0].source
     )
     meta |= {"seed": seed, "device": str(problem.device), "dtype": "float64"}
     progress = _telling(progress, found)
     with _cancellable(found):
-        if method == "weights":
+        if method == "weights" or evaluator is None:  # the other methods were refused without one
             _by_weights(problem, groups, runs, restarts, seed, progress)
         else:
-            notes += _by_activations(problem, runs, check_evaluator(evaluator, method), networks, method, progress)
+            notes += _by_activations(problem, runs, evaluator, networks, method, progress)
         result = found()
         aligned = _alignment_rows(result, readers, gammas, progress)
-        checks = [function_check(evaluator, networks[1], result.apply(networks[1]))] if evaluator else []
+        checks = [function_change(evaluator, networks[1], result.apply(networks[1]))] if evaluator else []
         return completed(result, aligned, checks, time.perf_counter() - begin)
 
 
@@ -177,13 +178,13 @@ def match_many(
         1.0
     """
     begin = time.perf_counter()
-    _check(groups, "weights", evaluator, 0, gammas)
+    _check(groups, "weights", evaluator, 0, gammas, progress)
     if len(models) < 2:
         raise ArgumentError(f"models has {len(models)} networks: expected two or more.")
     structure, networks = groups.structure, [load(model) for model in models]
     readers = _readers(structure, networks)
     where = resolved_device(device)
-    orders = {number: identity_orders(structure) for number in range(len(models))}
+    orders = {number: structure.identity() for number in range(len(models))}
     runs = {number: Descent(orders=orders[number]) for number in range(1, len(models))}
     rounds: list[dict[str, float]] = []
 
@@ -194,7 +195,7 @@ def match_many(
         return matching(groups, readers, best, meta, [], rounds)
 
     sources = [network.source for network in networks]
-    meta = networks[0].provenance("match_many", models=sources, gammas=list(map(float, gammas)))
+    meta = networks[0].provenance("wb.match_many", models=sources, gammas=list(map(float, gammas)))
     meta |= {"seed": seed, "device": str(where), "dtype": "float64"}
     progress = _telling(progress, found)
     with _cancellable(found):
@@ -215,11 +216,13 @@ def match_many(
                 break
         result = found()
         aligned = [row for n in runs for row in _alignment_rows(result, [readers[0], readers[n]], gammas, progress, n)]
-        checks = [function_check(evaluator, networks[n], result.apply(networks[n], n)) for n in runs if evaluator]
+        checks = [function_change(evaluator, networks[n], result.apply(networks[n], n)) for n in runs if evaluator]
         return completed(result, aligned, checks, time.perf_counter() - begin)
 
 
-def _check(groups: object, method: str, evaluator: object, restarts: int, gammas: Sequence[float]) -> None:
+def _check(
+    groups: object, method: str, evaluator: object, restarts: int, gammas: Sequence[float], progress: object
+) -> None:
     if not isinstance(groups, PermutationGroups):
         raise ArgumentError(
             f"groups is {type(groups).__name__}: expected wb.permutation_groups(module, example_inputs)."
@@ -228,8 +231,11 @@ def _check(groups: object, method: str, evaluator: object, restarts: int, gammas
         raise ArgumentError(f"method={method!r}: expected one of {', '.join(METHODS)}.{nearest(method, METHODS)}")
     if not isinstance(restarts, int) or restarts < 0:
         raise ArgumentError(f"restarts={restarts!r}: expected the number of further starts, 0 or more.")
-    if evaluator is not None or method != "weights":
-        check_evaluator(evaluator, method)
+    if evaluator is not None:
+        check_evaluator(evaluator)
+    elif method != "weights":
+        raise ArgumentError(f"method={method!r} needs evaluator=wb.evaluator(module, data, loss), for its data.")
+    check_progress(progress)
     if wrong := [gamma for gamma in gammas if not 0 <= gamma <= 1]:
         raise ArgumentError(f"gammas has {wrong[0]!r}: expected shares of the largest singular value, 0 to 1.")
 
@@ -271,7 +277,7 @@ def _by_weights(
     draw = generator(seed, "restarts")
     for start in range(restarts + 1):
         number = int(torch.randint(1 << 62, (), generator=draw)) if start else 0
-        orders = dict(groups.random(number)) if start else identity_orders(groups.structure)
+        orders = dict(groups.random(number)) if start else groups.structure.identity()
         runs.append(Descent(orders=orders))
         problem.run(runs[-1], settle=start == 0, progress=progress)
 
@@ -285,7 +291,7 @@ def _by_activations(
     progress: ProgressCallback | None,
 ) -> list[str]:
     """One run; what it says of groups that no submodule shows."""
-    state = Descent(orders=identity_orders(problem.structure))
+    state = Descent(orders=problem.structure.identity())
     runs.append(state)
     problem.remember(state, -1, 0, 0.0)
     begin = time.perf_counter()
@@ -344,12 +350,10 @@ def _alignment_rows(
     progress: ProgressCallback | None,
     model: int = 1,
 ) -> list[dict[str, Any]]:
-    begin = time.perf_counter()
+    tell = reporter(progress)
 
     def report(layer: str, done: int, total: int) -> None:
-        if progress is not None:
-            item = f"singular vectors of {layer}"
-            progress(Progress(done=done, total=total, item=item, seconds=time.perf_counter() - begin))
+        tell(f"singular vectors of {layer}", done, total)
 
     a, b = (reader.weights for reader in readers)
     names = {own: readers[1].names[name] for name, own in readers[0].names.items()}

@@ -12,7 +12,6 @@ from torch import Tensor
 from workbench.connectivity.groups import GROUP_COLUMNS
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.structure import AXIS_COLUMNS, Structure
-from workbench.connectivity.weight_matching import identity_orders
 from workbench.errors import ArgumentError
 from workbench.results import Column, Result
 from workbench.weights import ModelLike, Weights
@@ -112,7 +111,7 @@ class Matching(Result):
         if model not in (0, *self.models):
             raise ArgumentError(f"model={model!r}: the permuted networks have the numbers {self.models}.")
         own = {name.partition("/")[2]: order for name, order in self.orders.items() if name.startswith(f"{model}/")}
-        return Permutations(own if model else identity_orders(self.structure), self.structure.within)
+        return Permutations(own if model else self.structure.identity(), self.structure.within)
 
     def apply(self, weights: ModelLike, model: int | None = None) -> Weights:
         """A network with its units in the order that was found for it.

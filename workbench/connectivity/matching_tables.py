@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from workbench.connectivity.groups import PermutationGroups
-from workbench.connectivity.layout import groups_of, permuted
+from workbench.connectivity.layout import permuted
 from workbench.connectivity.matching import Matching
 from workbench.connectivity.nested_assignment import Orders
+from workbench.connectivity.permutations import moved_units
+from workbench.connectivity.proof import relative_change
 from workbench.connectivity.structure import Structure
 from workbench.connectivity.weight_matching import Descent, Reader
+from workbench.linalg.pieces import flat_pieces
 from workbench.results import Table
 from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, first_tensor, iter_batches, naming
 from workbench.runtime.borrowing import lent
 from workbench.weights import Weights
-
-CHUNK = 1 << 22  # elements upcast at a time
 
 
 def matching(
@@ -36,7 +37,7 @@ def matching(
     rows: dict[str, list[dict[str, Any]]] = {"groups": [], "layers": []}
     rows["sweeps"] = [{"model": 0, "start": 0, **row} for row in rounds]
     orders: dict[str, Tensor] = {}
-    table = groups.tables["groups"]
+    table, members = groups.tables["groups"], groups.structure.members()
     copied = ("group", "size", "within", "orders", "parameters", "frozen")
     for model, own in runs.items():
         best = max(own, key=lambda run: run.objective if run.objective == run.objective else -float("inf"))
@@ -58,14 +59,14 @@ def matching(
             for row in run.history
         ]
         for index, group in enumerate(table["group"]):
-            members = [part for name, part in compared.items() if group in groups_of(groups.structure.layouts[name])]
+            own_parts = [compared[name] for name in members[group]]
             rows["groups"].append(
                 {
                     "model": model,
                     **{name: table[name][index] for name in copied},
-                    "moved": _moved(best.orders.get(group)),
-                    "objective": sum(part["dot_after"] for part in members),
-                    "objective_before": sum(part["dot_before"] for part in members),
+                    "moved": moved_units(best.orders[group]) if group in best.orders else 0,
+                    "objective": sum(part["dot_after"] for part in own_parts),
+                    "objective_before": sum(part["dot_before"] for part in own_parts),
                 }
             )
     tables: dict[str, Table] = {name: Matching.columns(name, own) for name, own in rows.items()}
@@ -74,10 +75,6 @@ def matching(
     notes = [*([] if groups.verified else [str(groups.meta["proof"])]), *notes]
     meta = {**meta, "verified": groups.verified, "proof": str(groups.meta["proof"])}
     return Matching(tables=tables, meta=meta | ({"notes": [*meta["notes"], *notes]}), orders=orders)
-
-
-def _moved(order: Tensor | None) -> int:
-    return 0 if order is None else int((order != torch.arange(order.shape[-1])).sum())
 
 
 def _distances(part: Mapping[str, float]) -> dict[str, Any]:
@@ -101,9 +98,8 @@ def _compared(structure: Structure, a: Reader, b: Reader, orders: Orders) -> dic
         own, other = a(name), b(name)
         moved = permuted(other, structure.layouts[name], orders, structure.within)
         sums = torch.zeros(6, dtype=torch.float64)
-        chunks = (torch.split(tensor.reshape(-1), CHUNK) for tensor in (own, other, moved))
-        for x, y, z in zip(*chunks, strict=True):
-            x, y, z = (part.double().cpu() for part in (x, y, z))
+        for pieces in flat_pieces(own, other, moved):
+            x, y, z = (piece.cpu() for piece in pieces)
             squares = [x @ x, y @ y, (x - y).square().sum(), (x - z).square().sum(), x @ y, x @ z]
             sums += torch.stack(squares)
         roots = sums[:4].sqrt().tolist()
@@ -112,7 +108,7 @@ def _compared(structure: Structure, a: Reader, b: Reader, orders: Orders) -> dic
     return found
 
 
-def function_check(evaluator: Evaluator, before: Weights, after: Weights) -> dict[str, Any]:
+def function_change(evaluator: Evaluator, before: Weights, after: Weights) -> dict[str, Any]:
     """How much the outputs on the first batch and the loss changed; both should be rounding."""
     number, batch = next(iter_batches(evaluator.data))
     outputs = []
@@ -121,9 +117,7 @@ def function_check(evaluator: Evaluator, before: Weights, after: Weights) -> dic
             positional, named = arguments(batch, evaluator.device)
             outputs.append(first_tensor(evaluator.module(*positional, **named)).detach())
     bound = torch.finfo(outputs[0].dtype).eps ** 0.5 if outputs[0].is_floating_point() else 0.0
-    x, y = (output.double() for output in outputs)
-    same = (x == y) | (x.isnan() & y.isnan())  # infinities too, whose difference is none
-    change = float(torch.where(same, 0.0, x - y).norm() / (x.norm() if x.norm() else 1.0))
+    change = relative_change(*outputs)
     return {
         "function_change": change,
         "unchanged": change <= bound,

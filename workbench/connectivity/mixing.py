@@ -4,46 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from workbench.errors import ArgumentError, Cancelled
-from workbench.progress import Progress, ProgressCallback
-from workbench.results import versions
+from workbench.progress import ProgressCallback, reporter
+from workbench.results import Column, versions
 from workbench.runtime import EvaluationError, Evaluator, reset_statistics
+from workbench.runtime.batch_norm import normalised
 from workbench.runtime.borrowing import lent, name_of
 from workbench.weights import ModelLike, Weights, content_fingerprint, load
 
-BatchNorm: TypeAlias = Literal["reset", "interpolate"]
+Policy: TypeAlias = Literal["reset", "interpolate"]
 Tensors: TypeAlias = Mapping[str, Tensor]
 P = TypeVar("P")
 R = TypeVar("R")
 
+MEASURED: Mapping[str, Column] = {
+    "loss": Column("mean loss over the evaluator's data, in the loss's own unit; NaN where it is none", float, "loss"),
+    "accuracy": Column("the metric of this name, where the evaluator has it; NaN where not", float, "1"),
+    "reason": Column("why the loss is no finite number; empty where it is one", str, ""),
+}
+METRIC: Mapping[str, Column] = {
+    "metric": Column("name of a metric of the evaluator", str, ""),
+    "value": Column("its mean over the evaluator's data", float, "1"),
+}
 POLICIES = (
     "'reset' (running statistics are estimated anew at each point on the evaluator's data, a second pass over them) or "
     "'interpolate' (running statistics are mixed like weights)"
 )
-
-
-def check_evaluator(evaluator: object, progress: object) -> None:
-    """Refuses what cannot evaluate, and a progress that cannot be called.
-
-    Raises:
-        ArgumentError: it is no Evaluator or no function.
-    """
-    if not isinstance(evaluator, Evaluator):
-        raise ArgumentError(
-            f"evaluator is {type(evaluator).__name__}: expected an Evaluator; make it by wb.evaluator(module, data, "
-            "'cross_entropy')."
-        )
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
 
 
 def check_policy(module: nn.Module, batch_norm: str | None) -> None:
@@ -59,15 +52,6 @@ def check_policy(module: nn.Module, batch_norm: str | None) -> None:
             f"batch_norm=None, but {name_of(module)} has batch norm with running statistics ({path!r}), which decide "
             f"the numbers: say {POLICIES}."
         )
-
-
-def normalised(module: nn.Module) -> dict[str, nn.Module]:
-    """The batch-norm layers that keep running statistics, by path."""
-    return {
-        path: part
-        for path, part in module.named_modules()
-        if isinstance(part, _BatchNorm) and part.running_mean is not None
-    }
 
 
 def held(evaluator: Evaluator, label: str, weights: Weights) -> dict[str, Tensor]:
@@ -170,6 +154,17 @@ def measurement(measure: Callable[[], Mapping[str, float]], *, strict: bool) -> 
     return {"values": values, "reason": "" if finite else f"the loss is {values['loss']}"}
 
 
+def measured_cells(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The cells of MEASURED for one point, as `measurement` gives it."""
+    numbers = {name: found["values"].get(name, math.nan) for name in ("loss", "accuracy")}
+    return {**numbers, "reason": found["reason"]}
+
+
+def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The metrics of one point, a row each."""
+    return [{"metric": name, "value": value} for name, value in found["values"].items() if name != "loss"]
+
+
 def walked(
     points: Sequence[P],
     measure: Callable[[P], Any],
@@ -183,23 +178,13 @@ def walked(
     Raises:
         Cancelled: passed on, with the result so far as its `partial`.
     """
-    begin = time.perf_counter()
     done: dict[P, Any] = {}
-
-    def report(item: str) -> None:
-        if progress is not None:
-            seconds = time.perf_counter() - begin
-            progress(
-                Progress(
-                    done=len(done), total=len(points), item=item, seconds=seconds, partial=lambda: built(dict(done))
-                )
-            )
-
+    report = reporter(progress, partial=lambda: built(dict(done)))
     try:
         for point in points:
-            report(name(point))
+            report(name(point), len(done), len(points))
             done[point] = measure(point)
-        report("")
+        report("", len(done), len(points))
     except Cancelled as stop:
         stop.partial = built(done)
         raise

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from workbench.connectivity.structure import Structure
 from workbench.linalg.assignment import assignment, raised_prices
+from workbench.linalg.pieces import MOST_UPCAST
 
 Orders: TypeAlias = dict[str, Tensor]
 Prices: TypeAlias = dict[str, Float[np.ndarray, " units"]]
 Floats: TypeAlias = Float[np.ndarray, "..."]
 InnerOrders: TypeAlias = dict[str, np.ndarray]
 
-CHUNK = 1 << 22  # elements upcast at a time
 ROUNDS = 10  # of alternation between inner groups that share a tensor
-NO_GAIN = 1e-12  # relative to what an order is worth; below it a change is rounding
+NO_GAIN = 1e-12  # relative to what orders are worth; below it a change is rounding
 
 
 class Gains:
@@ -79,7 +79,7 @@ class Gains:
         if longest is None:
             pieces = [(a, b)]
         else:
-            step = max(1, CHUNK * a.shape[longest] // max(a.numel(), 1))
+            step = max(1, MOST_UPCAST * a.shape[longest] // max(a.numel(), 1))
             pieces = list(zip(torch.split(a, step, longest), torch.split(b, step, longest), strict=True))
         for mine, yours in pieces:
             left, right = (x.permute(order).reshape(units, -1).to(torch.float64) for x in (mine, yours))

@@ -55,12 +55,12 @@ class Permutations(Mapping[str, Tensor]):
     @property
     def is_identity(self) -> bool:
         """Whether every unit stays."""
-        return all(bool((order == torch.arange(order.shape[-1])).all()) for order in self._orders.values())
+        return self.moved == 0
 
     @property
     def moved(self) -> int:
         """How many units do not stay where they are."""
-        return sum(int((order != torch.arange(order.shape[-1])).sum()) for order in self._orders.values())
+        return sum(map(moved_units, self._orders.values()))
 
     def inverse(self) -> Permutations:
         """The orders that undo these."""
@@ -71,7 +71,7 @@ class Permutations(Mapping[str, Tensor]):
         return Permutations(found, self.within)
 
     def __matmul__(self, first: Permutations) -> Permutations:
-        """`first`, and then these: (p @ q).apply(x) is p.apply(q.apply(x))."""
+        """`first`, and then these: groups.apply(x, p @ q) is groups.apply(groups.apply(x, q), p)."""
         if set(first) != set(self):
             raise ArgumentError("the two permutations are of different groups: take both from one PermutationGroups.")
         found = {}
@@ -88,6 +88,11 @@ class Permutations(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         units = sum(order.numel() for order in self._orders.values())
         return f"Permutations of {len(self)} groups: {self.moved} of {units} units move"
+
+
+def moved_units(order: Int[Tensor, "*outer units"]) -> int:
+    """How many units of an order do not stay where they are."""
+    return int((order != torch.arange(order.shape[-1])).sum())
 
 
 def _told(order: object) -> str:

@@ -64,11 +64,11 @@ def function_check(
 
 
 def relative_change(before: Tensor, after: Tensor) -> float:
-    """‖after − before‖ / ‖before‖ over what is finite; infinite if other elements are not finite than before."""
+    """‖after − before‖ / ‖before‖ over what is finite; infinite if what is not finite was another before."""
     before, after = (torch.view_as_real(x) if x.is_complex() else x for x in (before, after))
     before, after = before.double(), after.double()
-    finite = before.isfinite()
-    if not torch.equal(before[~finite].nan_to_num(), after[~finite].nan_to_num()) or not after[finite].isfinite().all():
+    finite = before.isfinite() & after.isfinite()
+    if not bool((finite | (before == after) | (before.isnan() & after.isnan())).all()):
         return float("inf")
     scale = before[finite].norm().item()
     return float((before[finite] - after[finite]).norm().item() / (scale or 1.0))

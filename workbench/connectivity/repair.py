@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.connectivity.mixing import Buffer, Tensors, check_evaluator, held, normalised, opened
+from workbench.connectivity.mixing import Buffer, Tensors, held, opened
 from workbench.errors import ArgumentError
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.runtime import Evaluator, activation_moments, reset_statistics
 from workbench.runtime.activations import WIDEST
+from workbench.runtime.batch_norm import normalised
 from workbench.runtime.batches import arguments, check_data, iter_batches, naming
 from workbench.runtime.borrowing import lent, name_of
+from workbench.runtime.evaluator import check_evaluator
 from workbench.runtime.hooks import hooked, submodules
 from workbench.weights import ModelLike, TensorInfo, Weights, load
 
@@ -122,7 +124,8 @@ def repair(
         >>> middle["weight"].item(), middle["bias"].item()
         (2.0, 2.0)
     """
-    check_evaluator(evaluator, progress)
+    check_evaluator(evaluator)
+    check_progress(progress)
     if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t <= 1:
         raise ArgumentError(f"t={t!r}: expected a place on the line from a (0) to b (1).")
     batches = evaluator.data if data is None else data
@@ -137,7 +140,7 @@ def repair(
     if not names and not statistics:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) or "it has none"
         raise ArgumentError(f"{name_of(evaluator.module)} has no layer that can be repaired ({why}).")
-    report = _reporter(progress, len(names) + 3 if names else 1)
+    report = _passes(progress, len(names) + 3 if names else 1)
     notes = []
     targets: dict[str, Spread] = {}
     if names:
@@ -219,7 +222,7 @@ def _between(one: Spread, other: Spread, t: float) -> Spread:
     return torch.lerp(one[0], other[0], t), torch.lerp(one[1], other[1], t)
 
 
-def _repaired(network: _Network, weights: Tensors, name: str, target: Spread, report: Any) -> int:
+def _repaired(network: _Network, weights: Tensors, name: str, target: Spread, report: Callable[[str], None]) -> int:
     """Rescales one layer in place, as the layers before it are now; gives the number of constant units."""
     report(name)
     mean, spread = network.spreads([name], network.with_statistics(weights), "the interpolated network")[name]
@@ -242,17 +245,10 @@ def _deviation(found: Mapping[str, Spread], targets: Mapping[str, Spread]) -> fl
     return largest
 
 
-def _reporter(progress: ProgressCallback | None, total: int) -> Any:
-    begin, done = time.perf_counter(), -1
-
-    def report(item: str) -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            seconds = time.perf_counter() - begin
-            progress(Progress(done=done if item else total, total=total, item=item, seconds=seconds))
-
-    return report
+def _passes(progress: ProgressCallback | None, total: int) -> Callable[[str], None]:
+    """Reports that count themselves: each is of the next of `total` passes over the data, the last of none."""
+    report, passes = reporter(progress), count()
+    return lambda item: report(item, next(passes) if item else total, total)
 
 
 def _weights(tensors: Tensors, models: Mapping[str, Weights], t: float, notes: list[str]) -> Weights:

@@ -223,7 +223,8 @@ def _parents(stored: Sequence[Axis], seen: Sequence[Leaves]) -> dict[Axis, Axis]
 
 def _names(trace: Trace, stored: Sequence[Axis], parents: Mapping[Axis, Axis]) -> dict[Axis, str]:
     """Names after the first module that makes the units, with their role where a module has several sets of them."""
-    chosen = {leaf for leaf in stored if leaf.size > 1 and (not leaf.frozen or leaf in parents.values())}
+    outer = set(parents.values())
+    chosen = {leaf for leaf in stored if leaf.size > 1 and (not leaf.frozen or leaf in outer)}
     homes: dict[Axis, str] = {}
     for making in (True, False):
         for tensor, axes in trace.tensors.items():
@@ -239,12 +240,13 @@ def _names(trace: Trace, stored: Sequence[Axis], parents: Mapping[Axis, Axis]) -
             for leaf in leaves:
                 roles.setdefault(leaf, "queries" if role == "heads" and leaf in parents else role)
     names: dict[Axis, str] = {}
+    taken: set[str] = set()
     for leaf in (leaf for leaf in stored if leaf in homes):
         name = homes[leaf]
-        if several[name] > 1 or leaf in parents or leaf in parents.values():
-            name += ":" + roles.get(leaf, "groups" if leaf in parents.values() else "units")
-        taken = set(names.values())
+        if several[name] > 1 or leaf in parents or leaf in outer:
+            name += ":" + roles.get(leaf, "groups" if leaf in outer else "units")
         names[leaf] = next(n for n in chain([name], (f"{name}.{k}" for k in count(2))) if n not in taken)
+        taken.add(names[leaf])
     return names
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from workbench.connectivity.layout import Layout, Node, groups_of, parsed, permuted
@@ -76,6 +77,14 @@ class Structure:
                 found[group].append(name)
         return found
 
+    def identity(self) -> dict[str, Tensor]:
+        """Free group → the order in which every unit is in its place, a row of them for every unit of the outer one."""
+        found = {}
+        for group in self.free:
+            order, outer = torch.arange(self.sizes[group]), self.within.get(group)
+            found[group] = order.expand(self.sizes[outer], -1).contiguous() if outer else order
+        return found
+
     def names_in(self, weights: Weights) -> dict[str, str]:
         """The structure's name → the weights' name of every tensor; one of several tied names is enough.
 
@@ -103,7 +112,8 @@ class Structure:
                     f"{weights.source} has {name!r} of the shape {list(shape)}, the groups expect {list(expected)}: "
                     "it is of another architecture or width."
                 )
-        if more := next((name for name in weights if name not in names.values()), None):
+        known = set(names.values())
+        if more := next((name for name in weights if name not in known), None):
             raise ArgumentError(
                 f"{weights.source} has the tensor {more!r}, which the groups do not know: it is of another "
                 f"architecture; leave it out if it is no part of the network.{nearest(more, self.layouts)}"

@@ -14,25 +14,28 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.cache import Cache, Entry
-from workbench.connectivity.barrier import MEASURED, METRIC, metric_rows
 from workbench.connectivity.directions import Plane, random_direction
 from workbench.connectivity.mixing import (
-    BatchNorm,
+    MEASURED,
+    METRIC,
     Buffer,
+    Policy,
     Tensors,
     bisected,
-    check_evaluator,
     check_policy,
     held,
+    measured_cells,
     measurement,
+    metric_rows,
     opened,
     provenance,
     walked,
 )
 from workbench.errors import ArgumentError, nearest
-from workbench.progress import ProgressCallback
+from workbench.progress import ProgressCallback, check_progress
 from workbench.results import Column, Result
 from workbench.runtime import Evaluator
+from workbench.runtime.evaluator import check_evaluator
 from workbench.weights import ModelLike
 
 NOT_DONE = "not evaluated yet: the run was cancelled before it"
@@ -99,7 +102,7 @@ def surface(
     points: int | tuple[int, int] = 21,
     span: float | None = None,
     seed: int = 0,
-    batch_norm: BatchNorm | None,
+    batch_norm: Policy | None,
     cache: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Surface:
@@ -157,7 +160,8 @@ def surface(
         (((0.0, 1.0, 2.0), (0.0, 2.0, 4.0)), [[0.0, 0.5, 2.0], [2.0, 2.5, 4.0], [8.0, 8.5, 10.0]])
     """
     begin = time.perf_counter()
-    check_evaluator(evaluator, progress)
+    check_evaluator(evaluator)
+    check_progress(progress)
     check_policy(evaluator.module, batch_norm)
     if (b is None) != (c is None):
         raise ArgumentError(
@@ -179,6 +183,7 @@ def surface(
     probe: dict[str, str] = {}  # the numbers at the checkpoints and a corner: what the evaluator is, for the cache
     corner = (cols[0], rows[0])
     fixed = [*plane.anchors.values(), corner]
+    order = list(dict.fromkeys([*fixed, *_filling(cols, rows)]))
 
     def values(point: Point) -> Mapping[str, float]:
         def compute() -> dict[str, float]:
@@ -204,7 +209,6 @@ def surface(
             facts["cancelled"] = {"done": len(done), "total": len(order)}
         return Surface(tables=_tables(cols, rows, plane.anchors, done), meta=facts)
 
-    order = list(dict.fromkeys([*fixed, *_filling(cols, rows)]))
     return walked(
         order, measure, built, name=lambda point: f"x = {point[0]:.4g}, y = {point[1]:.4g}", progress=progress
     )
@@ -260,9 +264,7 @@ def _tables(
 
 
 def _row(point: Point, done: Mapping[Point, dict[str, Any]]) -> dict[str, Any]:
-    found = done.get(point, {"values": {}, "reason": NOT_DONE})
-    values = {name: found["values"].get(name, math.nan) for name in ("loss", "accuracy")}
-    return {"x": point[0], "y": point[1], "reason": found["reason"]} | values
+    return {"x": point[0], "y": point[1], **measured_cells(done.get(point, {"values": {}, "reason": NOT_DONE}))}
 
 
 def _filling(cols: Sequence[float], rows: Sequence[float]) -> list[Point]:

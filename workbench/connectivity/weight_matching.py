@@ -12,15 +12,14 @@ from torch import Tensor
 
 from workbench.connectivity.kept_gains import KeptGains
 from workbench.connectivity.layout import groups_of, iter_blocks, permuted
-from workbench.connectivity.nested_assignment import Orders, Prices, solved
+from workbench.connectivity.nested_assignment import NO_GAIN, Orders, Prices, solved
 from workbench.connectivity.structure import Structure
 from workbench.errors import ArgumentError
-from workbench.progress import Progress, ProgressCallback
+from workbench.linalg.pieces import flat_pieces
+from workbench.progress import Progress, ProgressCallback, reporter
 from workbench.weights import Weights
 
-NO_GAIN = 1e-12  # relative to the objective; below it a change is rounding
 MOST_SWEEPS = 1000
-CHUNK = 1 << 22  # elements upcast at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +92,12 @@ class WeightMatching:
             root: list(dict.fromkeys(name for group in (root, *self.inner[root]) for name in members[group]))
             for root in self.roots
         }
+        having: dict[str, set[str]] = {name: set() for name in structure.parameters()}
+        for root, names in self.tensors.items():
+            for name in names:
+                having[name].add(root)
         self.neighbours = {
-            root: {other for other in self.roots if other != root and set(self.tensors[other]) & set(names)}
-            for root, names in self.tensors.items()
+            root: {other for name in names for other in having[name]} - {root} for root, names in self.tensors.items()
         }
         self.quadratic = {  # a tensor has such a group on two axes, so gains hold only near where it is
             root for root in self.roots if any(_twice_in_a_block(structure, name, root) for name in self.tensors[root])
@@ -114,27 +116,25 @@ class WeightMatching:
         for name in self.structure.parameters() if names is None else names:
             own, other = self.a(name), self.b(name)
             other = permuted(other, self.structure.layouts[name], orders, self.structure.within)
-            for mine, yours in zip(*(torch.split(tensor.reshape(-1), CHUNK) for tensor in (own, other)), strict=True):
-                total += float(mine.double() @ yours.double())
+            for mine, yours in flat_pieces(own, other):
+                total += float(mine @ yours)
         return total
 
     def settled_order(self) -> list[tuple[str, list[str]]]:
         """Groups in the order of the settled start, each with the tensors whose other groups come before it."""
+        outer = {
+            name: {self.structure.within.get(group, group) for group in groups_of(self.structure.layouts[name])}
+            for name in self.elements
+        }
         waiting, settled = list(self.roots), {root for root in self.inner if root not in self.roots}
         found: list[tuple[str, list[str]]] = []
         while waiting:
-            known = {
-                root: [name for name in self.tensors[root] if self._roots(name) <= {root, *settled}] for root in waiting
-            }
+            known = {root: [name for name in self.tensors[root] if outer[name] <= {root, *settled}] for root in waiting}
             best = max(waiting, key=lambda root: sum(self.elements[name] for name in known[root]))
             found.append((best, known[best]))
             settled.add(best)
             waiting.remove(best)
         return found
-
-    def _roots(self, name: str) -> set[str]:
-        """The outer groups of a tensor."""
-        return {self.structure.within.get(group, group) for group in groups_of(self.structure.layouts[name])}
 
     def run(
         self,
@@ -152,19 +152,11 @@ class WeightMatching:
             progress: called before every group with a MatchingProgress.
             roots: the outer groups to improve; None for all.
         """
-        begin = time.perf_counter()
+        begin, tell = time.perf_counter(), reporter(progress, MatchingProgress)
         wanted = self.roots if roots is None else list(roots)
 
         def report(root: str, done: int, sweep: int) -> None:
-            if progress is not None:
-                seconds = time.perf_counter() - begin
-                total = len(wanted)
-                objective = state.objective
-                progress(
-                    MatchingProgress(
-                        done=done, total=total, item=root, seconds=seconds, sweep=sweep, objective=objective
-                    )
-                )
+            tell(root, done, len(wanted), sweep=sweep, objective=state.objective)
 
         self.remember(state, -1, 0, 0.0)
         if settle:
@@ -238,12 +230,13 @@ def check_finite(reader: Reader, names: Sequence[str]) -> None:
         ArgumentError: a tensor has one.
     """
     for name in names:
-        if reader(name).is_complex():
+        tensor = reader(name)
+        if tensor.is_complex():
             raise ArgumentError(
                 f"{reader.weights.source} has complex numbers in {name!r}: matching takes real ones; pass "
                 "torch.view_as_real of it in a module that stores them so."
             )
-        if not bool(torch.isfinite(reader(name)).all()):
+        if not bool(torch.isfinite(tensor).all()):
             raise ArgumentError(
                 f"{reader.weights.source} has NaN or infinite elements in {name!r}, so nothing is nearest to it."
             )
@@ -262,13 +255,3 @@ def check_tied(reader: Reader, tied: Mapping[str, str]) -> None:
                 f"{reader.weights.source}'s {names[0]!r} and {names[1]!r} differ, but are one tensor in the groups' "
                 "module: leave one out, or take the groups of an untied module."
             )
-
-
-def identity_orders(structure: Structure) -> Orders:
-    """Every unit in its place."""
-    found = {}
-    for group in structure.free:
-        order = torch.arange(structure.sizes[group])
-        outer = structure.within.get(group)
-        found[group] = order.expand(structure.sizes[outer], -1).contiguous() if outer else order
-    return found

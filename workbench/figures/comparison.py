@@ -7,6 +7,7 @@ from typing import Any
 from workbench.errors import FigureError
 from workbench.figures.provenance import depth_label, story
 from workbench.figures.spec import Axis, FigureSpec, Heat, Line, Mark, Panel, Points, limits
+from workbench.results import table_rows
 from workbench.spectra import Comparison
 
 SYMBOLS = {"alpha": "α", "lambda_max": "λmax", "alpha_full": "α of the full matrix"}
@@ -108,8 +109,7 @@ def _points(own: Sequence[Cell], x: Sequence[float], role: str, label: str) -> P
 
 
 def _values(comparison: Comparison) -> list[dict[str, Any]]:
-    table = comparison.tables["values"]
-    return [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
+    return table_rows(comparison.tables["values"])
 
 
 def _floats(cells: Sequence[Cell], name: str) -> tuple[float, ...]:

@@ -10,8 +10,8 @@ from workbench.connectivity.barrier import Barrier
 from workbench.connectivity.mixing import bisected
 from workbench.connectivity.surface import NOT_DONE, Surface
 from workbench.errors import FigureError
-from workbench.figures.provenance import story
-from workbench.figures.spec import Axis, FigureSpec, Heat, Line, Mark, Panel, Points, limits
+from workbench.figures.provenance import no_layer, story
+from workbench.figures.spec import Axis, FigureSpec, Heat, Line, Mark, Panel, Points, edges, limits
 
 CURVES = ("second", "first", "third", "fourth", "fifth")  # one for each of several barriers
 ANCHORS = {"a": "second", "b": "fourth", "c": "fifth"}
@@ -25,7 +25,7 @@ def path(barrier: Barrier | Mapping[str, Barrier], layer: str | None) -> FigureS
 
     Of single places without both ends each is marked.
     """
-    _no_layer("barrier", layer)
+    no_layer("barrier", layer)
     named = {"": barrier} if isinstance(barrier, Barrier) else dict(barrier)
     if len(named) > len(CURVES):
         raise FigureError(f"{len(named)} barriers in one figure: it shows {len(CURVES)} at most; draw several figures.")
@@ -105,7 +105,7 @@ def plane(surface: Surface, layer: str | None) -> FigureSpec:
     Points that a cancelled run has not reached show the nearest that it has; contours are those of the finest grid that
     is complete.
     """
-    _no_layer("surface", layer)
+    no_layer("surface", layer)
     cols, rows = surface.axes()
     loss = surface.values().numpy()
     finite = loss[np.isfinite(loss)]
@@ -118,8 +118,8 @@ def plane(surface: Surface, layer: str | None) -> FigureSpec:
     drawn = np.log10(shown) if logarithmic else shown
     low, high = (math.log10(least), math.log10(most)) if logarithmic else (least, most)
     heat = Heat(
-        x=_edges(cols),
-        y=_edges(rows),
+        x=edges(cols),
+        y=edges(rows),
         values=tuple(tuple(row) for row in _filled(drawn, done).tolist()),
         limits=(low, high if high > low else low + (abs(low) or 1.0)),
         label="log₁₀ loss" if logarithmic else "loss",
@@ -129,8 +129,8 @@ def plane(surface: Surface, layer: str | None) -> FigureSpec:
     labels = ("first random direction", "second random direction") if random else ("along B − A", "across, towards C")
     unit = "filter norms" if random else "L2 distance"
     x, y = (
-        Axis(label=label, unit=unit, limits=(edges[0], edges[-1]))
-        for label, edges in zip(labels, (heat.x, heat.y), strict=True)
+        Axis(label=label, unit=unit, limits=(places[0], places[-1]))
+        for label, places in zip(labels, (heat.x, heat.y), strict=True)
     )
     named = [f"{level:g}" for level in levels]
     if len(named) > LISTED:
@@ -207,14 +207,3 @@ def _filled(
     for row, col in np.argwhere(~done):
         filled[row, col] = drawn[tuple(known[np.abs(known - (row, col)).max(1).argmin()])]
     return filled
-
-
-def _edges(centres: Sequence[float]) -> tuple[float, ...]:
-    """Edges of cells about evenly spaced centres."""
-    half = (centres[1] - centres[0]) / 2
-    return (centres[0] - half, *(centre + half for centre in centres))
-
-
-def _no_layer(kind: str, layer: str | None) -> None:
-    if layer is not None:
-        raise FigureError(f"layer={layer!r}: the figure {kind!r} is of all weights together; leave it out.")

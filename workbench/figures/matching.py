@@ -8,9 +8,9 @@ from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.layout import groups_of
 from workbench.connectivity.matching import Matching
 from workbench.errors import FigureError, LayerNotFoundError, nearest
-from workbench.figures.provenance import story
-from workbench.figures.spec import Axis, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, limits, named_ticks
-from workbench.results import Result, short_source
+from workbench.figures.provenance import no_layer, story
+from workbench.figures.spec import Axis, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, edges, limits, named_ticks
+from workbench.results import table_rows
 
 LOOKS = ("first", "second", "third", "fourth", "fifth")  # one for each of several lines
 GROUP_ROLES = {"group": "first", "outer group": "second", "within an outer group": "third", "group that stays": "fifth"}
@@ -27,7 +27,7 @@ def graph(groups: PermutationGroups, layer: str | None) -> FigureSpec:
     Under the groups stand the tensors of which another axis keeps its order, as at inputs, outputs and vocabularies.
     `layer` is ringed.
     """
-    structure, rows = groups.structure, _rows(groups, "groups")
+    structure, rows = groups.structure, table_rows(groups.tables["groups"])
     if not structure.free:
         raise FigureError("there is no free group to draw; .frame('frozen') says why each axis keeps its order.")
     number = {row["group"]: float(index) for index, row in enumerate(rows)}
@@ -53,7 +53,7 @@ def graph(groups: PermutationGroups, layer: str | None) -> FigureSpec:
     )
     title = f"{len(structure.free)} permutation groups and their units, in {len(held)} parameters"
     panel = Panel(x=across, y=down, marks=tuple(marks))
-    return FigureSpec(kind="graph", title=title, panels=(panel,), provenance=_story(groups))
+    return FigureSpec(kind="graph", title=title, panels=(panel,), provenance=story(groups))
 
 
 def _members(groups: PermutationGroups) -> dict[str, list[str]]:
@@ -70,7 +70,7 @@ def _kept(groups: PermutationGroups) -> set[str]:
     """The tensors with an axis that has no group and keeps its order, kernels apart."""
     return {
         row["tensor"]
-        for row in _rows(groups, "axes")
+        for row in table_rows(groups.tables["axes"])
         if row["made_of"] == f"#{row['size']}" and row["size"] > 1 and row["frozen"] not in POSITIONS
     }
 
@@ -103,9 +103,9 @@ def _dots(
 
 def objective(matching: Matching, layer: str | None) -> FigureSpec:
     """Objective and distance per sweep, a line per start or network; of several networks also all pairs per round."""
-    _no_layer("objective", layer)
+    no_layer("objective", layer)
     runs: dict[tuple[int, int], list[Row]] = {}
-    for row in _rows(matching, "sweeps"):
+    for row in table_rows(matching.tables["sweeps"]):
         if math.isfinite(row["objective"]):
             runs.setdefault((row["model"], row["start"]), []).append(row)
     rounds = runs.pop((0, 0), [])
@@ -161,7 +161,7 @@ def _sweeps(marks: Sequence[Mark], label: str, unit: str, title: str) -> Panel:
 
 def reduction(matching: Matching, layer: str | None) -> FigureSpec:
     """1 − ‖A − π(B)‖/‖A − B‖ of every parameter in their order, and of all together; `layer` is ringed."""
-    rows = _rows(matching, "layers")
+    rows = table_rows(matching.tables["layers"])
     models = sorted({row["model"] for row in rows})
     place = {tensor: float(index) for index, tensor in enumerate(dict.fromkeys(row["tensor"] for row in rows))}
     shown = [row for row in rows if math.isfinite(row["reduction"])]
@@ -212,7 +212,7 @@ def alignment(matching: Matching, layer: str | None) -> FigureSpec:
 
     R is overlap by count of singular vectors; of several networks both are summed first.
     """
-    rows = _rows(matching, "alignment")
+    rows = table_rows(matching.tables["alignment"])
     if not rows:
         raise FigureError(
             "no alignment of singular vectors was computed (gammas was empty, or the run was cancelled): match again "
@@ -227,7 +227,7 @@ def alignment(matching: Matching, layer: str | None) -> FigureSpec:
     low, high = min(finite), max(finite)
     ends = (low, high if high > low else low + (abs(low) or 1.0))
     y = tuple(index - 0.5 for index in range(len(names) + 1))
-    x = _edges(gammas)
+    x = edges(gammas)
     ring: tuple[Mark, ...] = ()
     if layer is not None:
         _known(layer, names)
@@ -236,18 +236,11 @@ def alignment(matching: Matching, layer: str | None) -> FigureSpec:
     panels = tuple(
         Panel(
             x=Axis(label="γ: σ ≥ γ·σmax", limits=(x[0], x[-1]), ticks=tuple((g, f"{g:g}") for g in gammas)),
-            y=Axis(
-                label="",
-                limits=(y[0], y[-1]),
-                descending=True,
-                ticks=ticks,
-            ),
+            y=Axis(label="", limits=(y[0], y[-1]), descending=True, ticks=ticks),
             marks=(Heat(x=x, y=y, values=grid, limits=ends, label="R"), *ring),
             title=f"{side}: {_total(matching, gammas[-1], before=side == 'before')}",
         )
-        for side, grid, told in zip(
-            ("before", "after"), grids, (ticks, tuple((place, "") for place, _ in ticks)), strict=True
-        )
+        for side, grid in zip(("before", "after"), grids, strict=True)
     )
     title = f"Alignment of singular vectors, {len(names)} layers"
     return FigureSpec(kind="alignment", title=title, panels=panels, provenance=story(matching))
@@ -270,18 +263,6 @@ def _total(matching: Matching, gamma: float, *, before: bool) -> str:
     return f"R({gamma:g}) = {matching.alignment(gamma, before=before):.2g}"
 
 
-def _edges(centres: Sequence[float]) -> tuple[float, ...]:
-    """Edges half-way between values, the outer ones as far beyond."""
-    middles = [(left + right) / 2 for left, right in zip(centres, centres[1:], strict=False)]
-    first, last = (middles[0] - centres[0], centres[-1] - middles[-1]) if middles else (0.5, 0.5)
-    return (centres[0] - first, *middles, centres[-1] + last)
-
-
-def _rows(result: Result, name: str) -> list[Row]:
-    table = result.tables[name]
-    return [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
-
-
 def _ring(places: Sequence[tuple[float, float, str]], layer: str) -> Points:
     """Rings about the points of one layer."""
     _known(layer, [name for *_, name in places])
@@ -299,17 +280,3 @@ def _known(layer: str, names: Sequence[str]) -> None:
 def _id(tensor: str) -> str:
     """A layer's name, as in the tables of other results."""
     return tensor.removesuffix(".weight")
-
-
-def _no_layer(kind: str, layer: str | None) -> None:
-    if layer is not None:
-        raise FigureError(f"layer={layer!r}: the figure {kind!r} is of all weights together; leave it out.")
-
-
-def _story(groups: PermutationGroups) -> dict[str, str]:
-    """As `story`; groups of a module have no fingerprint, because they do not depend on its numbers."""
-    meta = groups.meta
-    if "fingerprint" in meta:
-        return story(groups)
-    told = {"source": short_source(meta["source"]), "call": "permutation_groups(…)"}
-    return told | {"workbench": meta["versions"]["workbench"]}

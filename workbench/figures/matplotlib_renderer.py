@@ -48,7 +48,7 @@ def drawn(spec: FigureSpec, inches: float) -> Figure:
         figure = PaperFigure(figsize=(inches, height))
         FigureCanvasAgg(figure)
         figure.suptitle(spec.title, fontsize=8)
-        colours = {scale_of(mark) for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
+        colours = {mark.scale for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
         handles: dict[str, Any] = {}
         for axes, panel in zip(figure.subplots(rows, cols, squeeze=False).flat, spec.panels, strict=True):
             _draw_panel(axes, panel, colours if panel is spec.panels[-1] or len(colours) > 1 else set())
@@ -76,11 +76,6 @@ def _metadata(spec: FigureSpec, kind: str) -> Mapping[str, Any]:
     return {"Title": spec.title, "Software": creator, "Description": story}
 
 
-def scale_of(mark: Heat) -> tuple[str, tuple[float, float]]:
-    """What a bar of colours tells: panels that share it need one."""
-    return mark.label, mark.limits
-
-
 def _draw_panel(axes: Axes, panel: Panel, colours: Collection[tuple[str, tuple[float, float]]]) -> None:
     axes.set_xscale(panel.x.scale)
     axes.set_yscale(panel.y.scale)
@@ -104,7 +99,7 @@ def _draw_mark(axes: Axes, panel: Panel, mark: Mark, colours: Collection[tuple[s
             low, high = mark.limits
             # cells as a picture inside vector files: thousands of small rectangles show seams
             mesh = axes.pcolormesh(mark.x, mark.y, mark.values, cmap=HEAT, vmin=low, vmax=high, rasterized=True)
-            if scale_of(mark) in colours:
+            if mark.scale in colours:
                 axes.figure.colorbar(mesh, ax=axes, label=mark.label)
         case Line():
             axes.plot(mark.x, mark.y, color=color(mark.role), label=label, zorder=3)

@@ -20,7 +20,7 @@ def drawn(spec: FigureSpec) -> go.Figure:
         subplot_titles=None if alone else subtitles,
         horizontal_spacing=0.32 / len(spec.panels),  # room for an axis title
     )
-    scales = {(mark.label, mark.limits) for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
+    scales = {mark.scale for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
     told: set[str] = set()
     for number, panel in enumerate(spec.panels, start=1):
         figure.update_xaxes(_axis(panel.x), row=1, col=number)

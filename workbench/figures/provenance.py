@@ -7,11 +7,13 @@ from workbench.results import LayerResult, Result, short_source
 def story(result: Result) -> dict[str, str]:
     """Source, call, fingerprint and version of a result, for the metadata of saved files."""
     meta = result.meta
+    # groups of a module have no fingerprint, because they do not depend on its numbers
+    known = {"fingerprint": meta["fingerprint"]} if "fingerprint" in meta else {}
     parameters = ", ".join(f"{name}={value!r}" for name, value in meta["parameters"].items() if value is not None)
     return {
         "source": short_source(meta["source"]),
         "call": f"{meta['function']}(…{', ' if parameters else ''}{parameters})",
-        "fingerprint": meta["fingerprint"],
+        **known,
         "workbench": meta["versions"]["workbench"],
     }
 
@@ -19,6 +21,16 @@ def story(result: Result) -> dict[str, str]:
 def depth_label(result: Result) -> str:
     """What the axis of depth is called: an order guessed from names says so."""
     return "depth" if result.meta["ordered"] else "depth (natural order of names)"
+
+
+def no_layer(kind: str, layer: str | None) -> None:
+    """Refuses a layer for a figure that shows none.
+
+    Raises:
+        FigureError: one was named.
+    """
+    if layer is not None:
+        raise FigureError(f"layer={layer!r}: the figure {kind!r} is of all weights together; leave it out.")
 
 
 def one_layer(result: LayerResult, kind: str, layer: str | None) -> str:

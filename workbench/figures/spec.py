@@ -84,6 +84,11 @@ class Heat:
     limits: tuple[float, float]
     label: str = ""
 
+    @property
+    def scale(self) -> tuple[str, tuple[float, float]]:
+        """What a bar of colours tells: panels that share it need one."""
+        return self.label, self.limits
+
 
 Mark: TypeAlias = Line | Points | Bars | Rule | Heat
 
@@ -287,6 +292,13 @@ def limits(values: Iterable[float], scale: Scale = "linear", pad: float = 0.05) 
         return low / math.exp(air), high * math.exp(air)
     air = pad * (high - low) or 0.5
     return low - air, high + air
+
+
+def edges(centres: Sequence[float]) -> tuple[float, ...]:
+    """Edges of cells about centres: half-way between them, the outer ones as far beyond."""
+    middles = [(left + right) / 2 for left, right in zip(centres, centres[1:], strict=False)]
+    first, last = (middles[0] - centres[0], centres[-1] - middles[-1]) if middles else (0.5, 0.5)
+    return (centres[0] - first, *middles, centres[-1] + last)
 
 
 def _csv_rows(mark: Mark) -> Iterable[list[Any]]:

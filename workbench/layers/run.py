@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from workbench.cache import Cache, Entry
-from workbench.errors import ArgumentError, Cancelled, LayerError
+from workbench.errors import Cancelled, LayerError
 from workbench.layers.selection import Selection, selected, selected_views
 from workbench.layers.views import Exclusion, Layer, layer_views
-from workbench.progress import Outcome, ProgressCallback, map_units
+from workbench.progress import Outcome, ProgressCallback, check_progress, map_units
 from workbench.results import short_source
 from workbench.weights import ModelLike, TensorInfo, Weights, content_fingerprint, load
 
@@ -114,8 +114,7 @@ def layer_run(
         LayerNotFoundError: the selection matches nothing.
     """
     begin = time.perf_counter()
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
+    check_progress(progress)
     kept = None if cache is None else Cache(cache)
     weights = load(model)
     views = layer_views(weights)

@@ -1,6 +1,5 @@
 """Moments of what submodules give, in one pass over the data."""
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
 from workbench.linalg import Moments, resolved_device
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.runtime.batches import arguments, check_data, first_tensor, iter_batches, naming
 from workbench.runtime.borrowing import check_module, lent, name_of
 from workbench.runtime.hooks import hooked, submodules
@@ -151,11 +150,10 @@ def activation_moments(
         >>> layer.samples, layer.moments.mean.tolist(), layer.moments.covariance.tolist()
         (2, [2.0, 2.0], [[1.0, 2.0], [2.0, 4.0]])
     """
-    begin = time.perf_counter()
+    report = reporter(progress)
     check_module(module)
     check_data(data)
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
+    check_progress(progress)
     if batch_first not in (True, False, None):
         raise ArgumentError(f"batch_first={batch_first!r}: expected True, False or None.")
     where, axes = resolved_device(device), features or {}
@@ -176,11 +174,6 @@ def activation_moments(
             counters[name] = _Counter(name, parts[name], axes.get(name), name in required, where, order)
         counters[name].count(output, keep)
 
-    def report(item: str) -> None:
-        if progress is not None:
-            total = max(length, batches + bool(item))
-            progress(Progress(done=batches, total=total, item=item, seconds=time.perf_counter() - begin))
-
     def result() -> ActivationMoments:
         silent = dict.fromkeys(parts.keys() - counters.keys(), f"it did not run in {batches} batches.")
         skipped = {name: counter.reason for name, counter in counters.items() if counter.reason} | silent
@@ -192,13 +185,13 @@ def activation_moments(
     try:
         with lent(module, weights, where), hooked(parts, heard):
             for number, batch in iter_batches(data):
-                report(f"batch {number}")
+                report(f"batch {number}", batches, max(length, batches + 1))
                 with naming(number, batch):
                     positional, named = arguments(batch, where)
                     keep = kept_positions(named.get(MASK))
                     module(*positional, **named)
                 batches += 1
-        report("")
+        report("", batches, max(length, batches))
     except Cancelled as stop:
         stop.partial = result()
         raise

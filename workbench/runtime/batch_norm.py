@@ -12,6 +12,15 @@ from workbench.runtime.batches import arguments, check_data, iter_batches, namin
 from workbench.runtime.borrowing import check_module, lent
 
 
+def normalised(module: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch-norm layers that keep running statistics, by path; one that is shared comes under each."""
+    return {
+        path: layer
+        for path, layer in module.named_modules(remove_duplicate=False)
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    }
+
+
 def reset_statistics(
     module: nn.Module,
     data: Iterable[Any],
@@ -57,11 +66,7 @@ def reset_statistics(
     check_module(module)
     check_data(data)
     where = resolved_device(device)
-    layers = {
-        path: layer
-        for path, layer in module.named_modules(remove_duplicate=False)
-        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
-    }
+    layers = normalised(module)
     if not layers:
         return {}
     statistics: dict[str, Tensor] = {}

@@ -110,6 +110,16 @@ class Evaluator:
         )
 
 
+def check_evaluator(evaluator: object) -> None:
+    """Refuses what cannot evaluate.
+
+    Raises:
+        ArgumentError: it is no Evaluator.
+    """
+    if not isinstance(evaluator, Evaluator):
+        raise ArgumentError(f"evaluator is {type(evaluator).__name__}: expected wb.evaluator(module, data, loss).")
+
+
 def evaluator(
     module: nn.Module,
     data: Iterable[Any],

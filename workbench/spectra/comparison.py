@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from workbench.errors import ArgumentError, Cancelled, nearest
 from workbench.layers import Layer, Selection
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import Progress, ProgressCallback, check_progress, reporter
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source, versions
 from workbench.spectra.comparison_models import Models, Planned, planned_models, union
 from workbench.spectra.farms import Farms, farms
@@ -134,22 +134,19 @@ def comparison(
         >>> row["first"], row["last"], row["change"], row["mean"], row["verdict"]
         (1.0, 9.0, 8.0, 5.0, 'not judged')
     """
-    begin = time.perf_counter()
+    begin, report = time.perf_counter(), reporter(progress)
     analyse = _checked(analysis, metric, arguments)
-    if progress is not None and not callable(progress):
-        raise ArgumentError(f"progress={progress!r}: expected a function of a Progress, or None.")
+    check_progress(progress)
     plan = planned_models(models, layers)
     total, done = sum(len(planned.depths) for planned in plan), 0
     cells, metas = Cells(), dict[str, Mapping[str, Any]]()
 
     def reported(label: str) -> ProgressCallback | None:
-        def report(inner: Progress) -> None:
-            if progress is not None and (inner.item or done + inner.done == total):  # one end, not one for each model
-                item = f"{label}: {inner.item}" if inner.item else ""
-                seconds = time.perf_counter() - begin
-                progress(Progress(done=done + inner.done, total=total, item=item, seconds=seconds))
+        def passed_on(inner: Progress) -> None:
+            if inner.item or done + inner.done == total:  # one end, not one for each model
+                report(f"{label}: {inner.item}" if inner.item else "", done + inner.done, total)
 
-        return None if progress is None else report
+        return None if progress is None else passed_on
 
     def keep(label: str, result: LayerResult) -> None:
         cells.update(_cells(label, result, metric))

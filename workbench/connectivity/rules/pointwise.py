@@ -29,7 +29,7 @@ type_as where xlogy zero __and__ __lshift__ __or__ __rshift__ __xor__ _conj _to_
 
 
 @rule(*POINTWISE)
-def _pointwise(call: TracedCall) -> Axes:
+def _pointwise(call: TracedCall) -> Any:
     if call.name in ("to", "type_as"):
         return list(call.first)
     if call.name == "prelu":
@@ -38,7 +38,7 @@ def _pointwise(call: TracedCall) -> Axes:
             unify(inputs[1], slopes[0])
         return list(inputs)
     found = aligned(*call.tensors())
-    return found if len(call.shapes) == 1 else (found, *(list(found) for _ in call.shapes[1:]))  # type: ignore[return-value]
+    return found if len(call.shapes) == 1 else (found, *(list(found) for _ in call.shapes[1:]))
 
 
 @rule("_weight_norm", "_weight_norm_interface")
