@@ -381,6 +381,16 @@ def test_wrong_arguments_are_refused(unchecked: Callable[..., Any]) -> None:
         assert re.search(expected, message)
 
 
+def test_places_may_be_an_array_and_the_middle_is_told_where_it_is_a_point() -> None:
+    error, ends = of(lambda w: w.square().sum()), (vector(-1.0, 0.0), vector(1.0, 0.0))
+    expected = barrier(error, *ends, points=[0.0, 0.25, 0.5], batch_norm=None).tables["path"]["loss"]
+    for points in (np.linspace(0, 0.5, 3), torch.linspace(0, 0.5, 3)):
+        assert barrier(error, *ends, points=points, batch_norm=None).tables["path"]["loss"] == expected
+    assert len(barrier(error, *ends, points=np.int64(5), batch_norm=None).tables["path"]["t"]) == 5
+    assert "in the middle" in barrier(error, *ends, points=2, batch_norm=None).facts()
+    assert "in the middle" not in barrier(error, *ends, points=[0, 1], batch_norm=None).facts()
+
+
 def test_it_reads_back_and_says_where_it_is_from(unmatched: Barrier, tmp_path: Path) -> None:
     again = wb.open_result(unmatched.save(tmp_path / "barrier"))
     assert isinstance(again, Barrier) and again.tables == unmatched.tables and again.barrier == unmatched.barrier

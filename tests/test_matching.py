@@ -612,6 +612,12 @@ calls = [
     lambda: match(groups, net, 3),
     lambda: match(groups, net, net, restarts=1.5),
     lambda: match_many(groups, [net]),
+    lambda: match_many(groups, net),
+    lambda: match(groups, net, net, restarts=True),
+    lambda: match(groups, net, net, gammas=0.3),
+    lambda: match(groups, net, net, gammas=("a",)),
+    lambda: match(groups, net, net, seed="0"),
+    lambda: match(groups, net, net, progress=3),
 ]
 told = []
 for call in calls:
@@ -632,8 +638,47 @@ def test_wrong_types_are_told_by_the_workbench_itself(unchecked: Callable[..., A
         "a model is a path, a directory, a mapping of tensors or an nn.Module; got int.",
         "restarts=1.5: expected the number of further starts, 0 or more.",
         "models has 1 networks: expected two or more.",
+        "models is one Sequential: expected a list of two networks or more.",
+        "restarts=True: expected the number of further starts, 0 or more.",
+        "gammas=0.3: expected several thresholds, such as (0.0, 0.3), or () for none.",
+        "gammas has 'a': expected shares of the largest singular value, 0 to 1.",
+        "seed='0': expected a whole number.",
+        "progress=3: expected a function of a Progress, or None.",
     ]
     assert told == expected
+
+
+def test_a_network_that_was_not_matched_has_no_numbers() -> None:
+    module, _, groups = case("mlp")
+    found = match(groups, module, noisy(module.state_dict(), 1.0))
+    for asked in (lambda: found.reduction(model=2), lambda: found.alignment(0.3, model=2)):
+        with pytest.raises(wb.ArgumentError, match=r"model=2: the permuted networks have the numbers \[1\]"):
+            asked()
+
+
+class Barred(nn.Module):
+    """A classifier one class of which cannot be: its logit is −∞."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp(3, 6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(self.body(x), (0, 1), value=-torch.inf)
+
+
+def test_infinite_outputs_hide_no_change() -> None:
+    """‖after − before‖ / ‖before‖ would be 0 of any network, for ‖before‖ is infinite."""
+    module, inputs = Barred(), torch.randn(4, 3)
+    groups = permutation_groups(module, inputs)
+    axes = {name: list(cells) for name, cells in groups.tables["axes"].items()}
+    place = list(zip(axes["tensor"], axes["axis"], strict=True)).index(("body.2.weight", 1))
+    axes["made_of"][place] = "#6"
+    broken = PermutationGroups(tables={**groups.tables, "axes": axes}, meta=groups.meta)
+    evaluator = wb.evaluator(module, [(inputs, torch.zeros(4, dtype=torch.int64))], "cross_entropy", device="cpu")
+    b = groups.apply(module, groups.random(2))
+    assert match(groups, module, b, evaluator=evaluator, gammas=()).verified
+    assert not match(broken, module, b, evaluator=evaluator, gammas=()).verified
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")

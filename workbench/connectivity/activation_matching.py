@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from workbench.connectivity.layout import Leaf, Node, groups_of, iter_blocks
 from workbench.connectivity.nested_assignment import Gains, Orders, solved
 from workbench.connectivity.structure import Structure
+from workbench.connectivity.weight_matching import MatchingProgress
 from workbench.errors import ArgumentError
-from workbench.progress import Progress, ProgressCallback
+from workbench.progress import ProgressCallback
 from workbench.runtime import Evaluator
 from workbench.runtime.activations import MASK, batch_count, feature_axis, kept_positions
 from workbench.runtime.batches import arguments, first_tensor, iter_batches, naming
@@ -133,7 +134,8 @@ def activation_orders(
     for number, batch in iter_batches(evaluator.data) if parts else ():
         if progress is not None:
             seconds = time.perf_counter() - begin
-            progress(Progress(done=number, total=max(total, number + 1), item=f"batch {number}", seconds=seconds))
+            done = {"done": number, "total": max(total, number + 1), "item": f"batch {number}", "seconds": seconds}
+            progress(MatchingProgress(**done, sweep=0, objective=float("nan")))
         seen = [_outputs(evaluator, parts, weights, number, batch) for weights in networks]
         for (_, path), moment in moments.items():
             for mine, yours in zip(seen[0].get(path, []), seen[1].get(path, []), strict=True):

@@ -116,7 +116,7 @@ def permutation_groups(
     module_or_weights: nn.Module | Evaluator | ModelLike,
     example_inputs: Any = None,
     *,
-    outputs: Sequence[str | int] | str | None = None,
+    outputs: Sequence[str | int] | str | int | None = None,
     template: str | None = None,
     heads: int | None = None,
     seed: int = 0,
@@ -172,14 +172,15 @@ def permutation_groups(
         [['0', 3, '0.weight[0], 0.bias[0], 2.weight[1]']]
     """
     begin = time.perf_counter()
-    names = [outputs] if isinstance(outputs, str) else outputs
+    names = [outputs] if isinstance(outputs, str | int) else outputs
     if isinstance(module_or_weights, Evaluator):
         example_inputs = example_inputs if example_inputs is not None else _first_inputs(module_or_weights)
         module_or_weights = module_or_weights.module
     if not isinstance(module_or_weights, nn.Module):
+        weights = load(module_or_weights)
         if example_inputs is not None:
             raise ArgumentError("example_inputs go with a module: a checkpoint without code cannot be run.")
-        return _by_template(load(module_or_weights), template, names, heads, begin)
+        return _by_template(weights, template, names, heads, begin)
     if template is not None or heads is not None:
         raise ArgumentError(
             "template and heads go with a checkpoint without code; a module tells both: leave them out."

@@ -13,6 +13,7 @@ from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.layout import groups_of, permuted
 from workbench.connectivity.matching import Matching
 from workbench.connectivity.nested_assignment import Orders
+from workbench.connectivity.proof import relative_change
 from workbench.connectivity.structure import Structure
 from workbench.connectivity.weight_matching import Descent, Reader
 from workbench.results import Table
@@ -121,9 +122,7 @@ def function_check(evaluator: Evaluator, before: Weights, after: Weights) -> dic
             positional, named = arguments(batch, evaluator.device)
             outputs.append(first_tensor(evaluator.module(*positional, **named)).detach())
     bound = torch.finfo(outputs[0].dtype).eps ** 0.5 if outputs[0].is_floating_point() else 0.0
-    x, y = (output.double() for output in outputs)
-    same = (x == y) | (x.isnan() & y.isnan())  # infinities too, whose difference is none
-    change = float(torch.where(same, 0.0, x - y).norm() / (x.norm() if x.norm() else 1.0))
+    change = relative_change(*outputs)
     return {
         "function_change": change,
         "unchanged": change <= bound,

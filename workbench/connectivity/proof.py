@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from workbench.connectivity.exporting import as_arguments, device_of, held_outputs, on_meta
 from workbench.errors import ArgumentError
-from workbench.runtime.borrowing import lent, name_of
+from workbench.runtime.borrowing import lent, name_of, uncompiled
 from workbench.seeds import generator
 
 PROVED = "its function was seen unchanged under random permutations"
@@ -103,7 +103,7 @@ def _outputs(
     module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None, weights: Mapping[str, Tensor], run: int
 ) -> list[Tensor]:
     positional, named = inputs
-    with lent(module, weights, device_of(positional, named, module)):
+    with lent(module, weights, device_of(positional, named, module)), uncompiled():
         torch.manual_seed(run)  # the global state is put back when the module is
         try:
             result = module(*positional, **named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def repair(
         (2.0, 2.0)
     """
     check_evaluator(evaluator, progress)
-    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t <= 1:
+    if isinstance(t, bool) or not isinstance(t, Real) or not 0 <= t <= 1:
         raise ArgumentError(f"t={t!r}: expected a place on the line from a (0) to b (1).")
     batches = evaluator.data if data is None else data
     check_data(batches)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from workbench.connectivity.layout import Layout, Node, groups_of, parsed, permuted
+from workbench.connectivity.permutations import Permutations
 from workbench.errors import ArgumentError, nearest
 from workbench.results import Column, Table
 from workbench.weights import ModelLike, TensorInfo, Weights, load
@@ -112,9 +113,16 @@ class Structure:
 
     def applied(self, weights: ModelLike, permutations: Mapping[str, Tensor]) -> Weights:
         """The weights with permuted units, permuted when they are read; see `PermutationGroups.apply`."""
+        if not isinstance(permutations, Mapping):
+            raise ArgumentError(
+                f"permutations is {type(permutations).__name__}: expected those of the groups, such as "
+                "matching.permutations or groups.random(seed), or a mapping of groups to orders."
+            )
+        if unknown := next((group for group in permutations if group not in self.sizes), None):
+            raise ArgumentError(f"permutations have {unknown!r}, which is no group here.{nearest(unknown, self.sizes)}")
+        if not isinstance(permutations, Permutations):  # an order that is none would make another network
+            permutations = Permutations(permutations, self.within)
         for group, order in permutations.items():
-            if group not in self.sizes:
-                raise ArgumentError(f"permutations have {group!r}, which is no group here.{nearest(group, self.sizes)}")
             expected = [self.sizes[self.within[group]]] if group in self.within else []
             if list(order.shape) != [*expected, self.sizes[group]]:
                 raise ArgumentError(
