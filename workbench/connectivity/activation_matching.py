@@ -134,8 +134,10 @@ def activation_orders(
     for number, batch in iter_batches(evaluator.data) if parts else ():
         if progress is not None:
             seconds = time.perf_counter() - begin
-            done = {"done": number, "total": max(total, number + 1), "item": f"batch {number}", "seconds": seconds}
-            progress(MatchingProgress(**done, sweep=0, objective=float("nan")))
+            most, item = max(total, number + 1), f"batch {number}"
+            progress(
+                MatchingProgress(done=number, total=most, item=item, seconds=seconds, sweep=0, objective=float("nan"))
+            )
         seen = [_outputs(evaluator, parts, weights, number, batch) for weights in networks]
         for (_, path), moment in moments.items():
             for mine, yours in zip(seen[0].get(path, []), seen[1].get(path, []), strict=True):

@@ -243,7 +243,7 @@ def _check(
     if isinstance(gammas, str) or not isinstance(gammas, Iterable):
         raise ArgumentError(f"gammas={gammas!r}: expected several thresholds, such as (0.0, 0.3), or () for none.")
     shares = list(gammas)
-    if wrong := [gamma for gamma in shares if not (isinstance(gamma, Real) and 0 <= gamma <= 1)]:
+    if wrong := [gamma for gamma in shares if not (isinstance(gamma, Real) and 0 <= float(gamma) <= 1)]:
         raise ArgumentError(f"gammas has {wrong[0]!r}: expected shares of the largest singular value, 0 to 1.")
     return list(dict.fromkeys(map(float, shares)))
 
