@@ -194,6 +194,15 @@ def test_the_grid_has_both_ends_and_the_middle(points: int, expected: int) -> No
     assert set(ts) >= {i / (points - 1) for i in range(points)}
 
 
+@pytest.mark.parametrize("policy", [None, "reset"])
+def test_running_statistics_of_instance_norm_are_no_secret(policy: Any) -> None:
+    module = nn.Sequential(nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten(), nn.Linear(6, 2))
+    error = wb.evaluator(module, [(torch.randn(4, 2, 3), torch.zeros(4, 2))], "mse", device="cpu")
+    with pytest.raises(wb.ArgumentError, match=r"has instance norm with running statistics \('0'\).*'interpolate'"):
+        barrier(error, module, module, batch_norm=policy)
+    assert barrier(error, module, module, points=3, batch_norm="interpolate").barrier == 0
+
+
 def test_points_fill_in() -> None:
     heard: list[wb.Progress] = []
     barrier(of(lambda w: w[0], 1), vector(0.0), vector(1.0), points=9, batch_norm=None, progress=heard.append)

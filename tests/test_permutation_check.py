@@ -51,6 +51,11 @@ def test_inputs_that_lack_or_do_not_fit() -> None:
         permutation_groups(mlp(), torch.zeros(2, 3), outputs="b")
 
 
+def test_nothing_to_permute() -> None:
+    with pytest.raises(wb.ArgumentError, match="ReLU has no parameters or buffers"):
+        permutation_groups(nn.ReLU(), torch.zeros(2))
+
+
 def test_inputs_that_can_be_traced_but_not_computed_with() -> None:
     net = nn.Sequential(nn.Embedding(4, 3), nn.Linear(3, 2))
     with pytest.raises(wb.ArgumentError, match=r"Sequential fails on example_inputs: IndexError: index out of range"):

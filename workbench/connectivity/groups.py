@@ -192,6 +192,8 @@ def permutation_groups(
             f"example_inputs is needed to follow {name_of(module)}: a tensor, a tuple of arguments or a dict of named "
             "ones, of the shapes that forward takes (the values do not matter)."
         )
+    if not module.state_dict():
+        raise ArgumentError(f"{name_of(module)} has no parameters or buffers, so nothing in it can be permuted.")
     trace = traced(module, example_inputs, names)
     found = resolved(trace)
     shapes = {name: tuple(tensor.shape) for name, tensor in _stored(module).items()}
