@@ -379,6 +379,30 @@ def test_broken_groups_are_told_loudly() -> None:
     assert not found.meta["checks"][0]["unchanged"]
 
 
+class Noisy(nn.Module):
+    """Dropout that never ends, on the units or on the outputs."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.first, self.last, self.where = nn.Linear(3, 6), nn.Linear(6, 2), where
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        return self.last(F.dropout(x)) if self.where == "units" else F.dropout(self.last(x))
+
+
+@pytest.mark.parametrize("where", ["units", "outputs"])
+def test_a_random_function_is_no_changed_one(where: str) -> None:
+    module, inputs = Noisy(where), torch.randn(4, 3)
+    groups = permutation_groups(module, inputs)
+    evaluator = wb.evaluator(module, [(inputs, torch.zeros(4, 2))], "mse", device="cpu")
+    found = match(groups, module, groups.apply(module, groups.random(2)), evaluator=evaluator, gammas=())
+    assert "CHANGED" not in found.facts()
+    assert found.verified == (where == "outputs")  # which the same random numbers meet in both
+    if where == "units":
+        assert "random even in evaluation mode" in found.facts()
+
+
 def test_running_statistics_are_permuted_but_never_compared() -> None:
     """Other statistics of the same network must not change which units go together."""
     module, _, groups = case("grouped")

@@ -95,6 +95,14 @@ def test_constant_weights_do_not_hide_a_mistake() -> None:
     assert function_check(net, torch.randn(4, 3).double(), None, dict, 2e-16)["verified"]
 
 
+def test_a_tied_bias_is_one_random_vector() -> None:
+    """As in BertForMaskedLM, whose head's bias has two names."""
+    net = mlp()
+    net.register_parameter("shared", net[0].bias)
+    net.register_parameter("again", net[2].bias)
+    assert permutation_groups(net, torch.randn(2, 3)).verified
+
+
 def test_a_random_function_is_told() -> None:
     net = Net(lambda s, x: s.b(F.dropout(s.a(x), 0.5, training=True)), a=nn.Linear(3, 6), b=nn.Linear(6, 2))
     groups = permutation_groups(net, torch.randn(4, 3))

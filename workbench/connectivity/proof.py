@@ -49,7 +49,11 @@ def function_check(
     if on_meta(module):
         return unproved | {"proof": "it is on the meta device: without values its function could not be checked"}
     inputs = _varied(as_arguments(inputs), seed)
-    weights = {name: _random_if_blind(name, tensor, seed) for name, tensor in module.state_dict(keep_vars=True).items()}
+    stored = module.state_dict(keep_vars=True)
+    first: dict[int, str] = {}
+    for name, tensor in stored.items():
+        first.setdefault(id(tensor), name)  # names of one tied tensor draw the same numbers
+    weights = {name: _random_if_blind(first[id(tensor)], tensor, seed) for name, tensor in stored.items()}
     before, again = (_outputs(module, inputs, outputs, weights, run) for run in (0, 1))
     if not any(bool(x.isfinite().any()) for x in before):
         return unproved | {"proof": "its outputs are empty or not finite: its function could not be checked"}
