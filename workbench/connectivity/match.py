@@ -39,6 +39,7 @@ from workbench.seeds import generator
 from workbench.weights import ModelLike, Weights, load
 
 Method = Literal["weights", "activations", "correlation"]
+MOST_PASSES = 4  # of activation matching where samples lie along units of other groups
 METHODS = ("weights", "activations", "correlation")
 
 
@@ -64,7 +65,8 @@ def match(
 
     By activations: C = Z_AᵀZ_B (or correlations) of the outputs that each group's layers give on the evaluator's data,
     each group by itself; positions of images and sequences are samples, those with 0 in a batch's `attention_mask` are
-    none. Groups that no submodule shows (packed projections of attention) are matched by weights after.
+    none. Where they may be units of another group (token mixing, norms of each head), further passes follow with b in
+    the orders found. Groups that no submodule shows (packed projections of attention) are matched by weights after.
 
     Args:
         groups: of the architecture, from `wb.permutation_groups`.
@@ -89,8 +91,8 @@ def match(
         Cancelled: the callback asked for it.
 
     Cost: a sweep is 2·Σ elements·units flops in float64 and an assignment per group, O(units³) at worst; in memory two
-    tensors of each network at a time and at most 268 MB of gains. By activations: two forward passes over the data, in
-    memory both networks and 8·units² bytes a submodule.
+    tensors of each network at a time and at most 268 MB of gains. By activations: two forward passes over the data, or
+    eight at most, see above; in memory both networks and 8·units² bytes a submodule.
 
     Source: Ainsworth et al., Git Re-Basin (arXiv 2209.04836), algorithm 1, with ours: the settled start for a random
     order, exact nested assignments for heads. Alignment as in Ito et al. (arXiv 2402.04051).
@@ -317,18 +319,25 @@ def _by_activations(
     runs.append(state)
     problem.remember(state, -1, 0, 0.0)
     begin = time.perf_counter()
-    families = {root: problem.family(root) for root in problem.roots}
-    found, hidden = activation_orders(
-        problem.structure,
-        families,
-        evaluator,
-        *networks,
-        correlation=method == "correlation",
-        start=state.orders,
-        progress=progress,
-    )
-    state.orders = found
-    problem.remember(state, 0, len(families) - len(hidden), time.perf_counter() - begin)
+    structure, families = problem.structure, {root: problem.family(root) for root in problem.roots}
+    a, b = networks
+    for number in range(MOST_PASSES):
+        so_far = Permutations(state.orders, structure.within)
+        found, hidden, across = activation_orders(
+            structure,
+            families,
+            evaluator,
+            a,
+            structure.applied(b, so_far) if number else b,
+            correlation=method == "correlation",
+            start=identity_orders(structure),
+            progress=progress,
+        )
+        further = Permutations(found, structure.within)
+        state.orders = dict(further @ so_far)
+        problem.remember(state, number, len(families) - len(hidden), time.perf_counter() - begin)
+        if further.is_identity or not across:
+            break
     if not hidden:
         return []
     problem.run(state, settle=False, progress=progress, roots=hidden)
