@@ -560,6 +560,18 @@ def test_prefixes_files_and_shards_are_the_same_network(tmp_path: Path) -> None:
         assert match(groups, source, source).permutations.is_identity
 
 
+def test_a_prefix_of_all_names_is_told() -> None:
+    module, _, groups = case("mlp")
+    longer = {f"model.net.{name}": tensor for name, tensor in module.state_dict().items()}
+    with pytest.raises(
+        wb.ArgumentError, match=r"its names begin with 'model\.net\.'; pass \{name.removeprefix"
+    ) as told:
+        match(groups, module, longer)
+    assert "another architecture" not in str(told.value)
+    with pytest.raises(wb.ArgumentError, match="another architecture"):
+        match(groups, module, dict(list(longer.items())[:-1]))
+
+
 def test_either_name_of_a_tied_tensor_is_enough() -> None:
     module, _, groups = case("tied head")
     both = noisy(dict(groups.apply(module, groups.random(2))), 0.5)

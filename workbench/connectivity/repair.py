@@ -137,7 +137,10 @@ def repair(
     statistics = bool(normalised(evaluator.module))
     if not names and not statistics:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) or "it has none"
-        raise ArgumentError(f"{name_of(evaluator.module)} has no layer that can be repaired ({why}).")
+        raise ArgumentError(
+            f"{name_of(evaluator.module)} has no layer that can be repaired ({why}): expected an nn.Linear or a "
+            "convolution of torch with a bias; other classes of layers are not known."
+        )
     report = _reporter(progress, len(names) + 3 if names else 1)
     notes = []
     targets: dict[str, Spread] = {}

@@ -93,8 +93,9 @@ class Structure:
                 alias = next((n for n in (first, *self.tied) if self.tied.get(n, n) == first and n in names), None)
                 if alias is None:
                     raise ArgumentError(
-                        f"{weights.source} has no tensor {own!r}, which the groups have: it is of another "
-                        f"architecture.{nearest(own, weights)}"
+                        f"{weights.source} has no tensor {own!r}, which the groups have: "
+                        + (_prefixed(self.layouts, own, weights) or "it is of another architecture.")
+                        + nearest(own, weights)
                     )
                 names[own] = names[alias]
         for own, name in names.items():
@@ -143,3 +144,15 @@ class Structure:
             ordered=source.ordered,
             metadata=source.metadata,
         )
+
+
+def _prefixed(layouts: Mapping[str, Layout], own: str, weights: Weights) -> str:
+    """What to do where all names have one prefix more, as those of a module that was an attribute of another."""
+    longer = next((name for name in weights if name.endswith(f".{own}")), "")
+    prefix = longer.removesuffix(own)
+    if not prefix or any(f"{prefix}{name}" not in weights for name in layouts):
+        return ""
+    return (
+        f"its names begin with {prefix!r}; pass {{name.removeprefix({prefix!r}): tensor for name, tensor in "
+        "wb.load(…).items()}."
+    )
