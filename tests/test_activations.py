@@ -184,6 +184,15 @@ class Shared(nn.Module):
         return self.relu(self.again(self.relu(first)))
 
 
+def test_compiled_code_is_heard_too() -> None:
+    """torch.compile makes code of the submodules that were there, which calls no hook that comes later."""
+    module, x = filled(nn.Sequential(nn.Linear(3, 4), nn.Tanh())), random_tensor(6, 3)
+    compiled = torch.compile(module, backend="eager")
+    compiled(x)
+    found = activation_moments(compiled, [x], ["_orig_mod.0"])["_orig_mod.0"]
+    torch.testing.assert_close(found.moments.mean, module[0](x).mean(0))  # type: ignore[index]
+
+
 def test_all_calls_of_a_shared_module_count_and_operations_in_place_do_not() -> None:
     module, (x, y) = filled(Shared()), (random_tensor(9, 3), random_tensor(4, 3, seed=1))
     found = activation_moments(module, [x, y])

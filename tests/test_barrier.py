@@ -194,6 +194,15 @@ def test_the_grid_has_both_ends_and_the_middle(points: int, expected: int) -> No
     assert set(ts) >= {i / (points - 1) for i in range(points)}
 
 
+@pytest.mark.parametrize("policy", [None, "reset"])
+def test_running_statistics_of_instance_norm_are_no_secret(policy: Any) -> None:
+    module = nn.Sequential(nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten(), nn.Linear(6, 2))
+    error = wb.evaluator(module, [(torch.randn(4, 2, 3), torch.zeros(4, 2))], "mse", device="cpu")
+    with pytest.raises(wb.ArgumentError, match=r"has instance norm with running statistics \('0'\).*'interpolate'"):
+        barrier(error, module, module, batch_norm=policy)
+    assert barrier(error, module, module, points=3, batch_norm="interpolate").barrier == 0
+
+
 def test_points_fill_in() -> None:
     heard: list[wb.Progress] = []
     barrier(of(lambda w: w[0], 1), vector(0.0), vector(1.0), points=9, batch_norm=None, progress=heard.append)
@@ -379,6 +388,16 @@ def test_wrong_arguments_are_refused(unchecked: Callable[..., Any]) -> None:
     ]
     for message, expected in zip(unchecked(REFUSED), words, strict=True):
         assert re.search(expected, message)
+
+
+def test_places_may_be_an_array_and_the_middle_is_told_where_it_is_a_point() -> None:
+    error, ends = of(lambda w: w.square().sum()), (vector(-1.0, 0.0), vector(1.0, 0.0))
+    expected = barrier(error, *ends, points=[0.0, 0.25, 0.5], batch_norm=None).tables["path"]["loss"]
+    for points in (np.linspace(0, 0.5, 3), torch.linspace(0, 0.5, 3)):
+        assert barrier(error, *ends, points=points, batch_norm=None).tables["path"]["loss"] == expected
+    assert len(barrier(error, *ends, points=np.int64(5), batch_norm=None).tables["path"]["t"]) == 5
+    assert "in the middle" in barrier(error, *ends, points=2, batch_norm=None).facts()
+    assert "in the middle" not in barrier(error, *ends, points=[0, 1], batch_norm=None).facts()
 
 
 def test_it_reads_back_and_says_where_it_is_from(unmatched: Barrier, tmp_path: Path) -> None:

@@ -380,6 +380,32 @@ def test_broken_groups_are_told_loudly() -> None:
     assert not found.meta["checks"][0]["unchanged"]
 
 
+class Noisy(nn.Module):
+    """Dropout that never ends, on the units or on the outputs."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.first, self.last, self.where = nn.Linear(3, 6), nn.Linear(6, 2), where
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        return self.last(F.dropout(x)) if self.where == "units" else F.dropout(self.last(x))
+
+
+@pytest.mark.parametrize("where", ["units", "outputs"])
+def test_a_random_function_is_no_changed_one(where: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        module, inputs = Noisy(where), torch.randn(4, 3)
+    groups = permutation_groups(module, inputs)
+    evaluator = wb.evaluator(module, [(inputs, torch.zeros(4, 2))], "mse", device="cpu")
+    found = match(groups, module, groups.apply(module, groups.random(2)), evaluator=evaluator, gammas=())
+    assert "CHANGED" not in found.facts()
+    assert found.verified == (where == "outputs")  # which the same random numbers meet in both
+    if where == "units":
+        assert "random even in evaluation mode" in found.facts()
+
+
 def test_running_statistics_are_permuted_but_never_compared() -> None:
     """Other statistics of the same network must not change which units go together."""
     module, _, groups = case("grouped")
@@ -537,6 +563,18 @@ def test_prefixes_files_and_shards_are_the_same_network(tmp_path: Path) -> None:
         assert match(groups, source, source).permutations.is_identity
 
 
+def test_a_prefix_of_all_names_is_told() -> None:
+    module, _, groups = case("mlp")
+    longer = {f"model.net.{name}": tensor for name, tensor in module.state_dict().items()}
+    with pytest.raises(
+        wb.ArgumentError, match=r"its names begin with 'model\.net\.'; pass \{name.removeprefix"
+    ) as told:
+        match(groups, module, longer)
+    assert "another architecture" not in str(told.value)
+    with pytest.raises(wb.ArgumentError, match="another architecture"):
+        match(groups, module, dict(list(longer.items())[:-1]))
+
+
 def test_either_name_of_a_tied_tensor_is_enough() -> None:
     module, _, groups = case("tied head")
     both = noisy(dict(groups.apply(module, groups.random(2))), 0.5)
@@ -614,6 +652,12 @@ calls = [
     lambda: match(groups, net, net, restarts=1.5),
     lambda: match(groups, net, net, progress=3),
     lambda: match_many(groups, [net]),
+    lambda: match_many(groups, net),
+    lambda: match(groups, net, net, restarts=True),
+    lambda: match(groups, net, net, gammas=0.3),
+    lambda: match(groups, net, net, gammas=("a",)),
+    lambda: match(groups, net, net, seed="0"),
+    lambda: match(groups, net, net, progress=3),
 ]
 told = []
 for call in calls:
@@ -635,8 +679,47 @@ def test_wrong_types_are_told_by_the_workbench_itself(unchecked: Callable[..., A
         "restarts=1.5: expected the number of further starts, 0 or more.",
         "progress=3: expected a function of a Progress, or None.",
         "models has 1 networks: expected two or more.",
+        "models is one Sequential: expected a list of two networks or more.",
+        "restarts=True: expected the number of further starts, 0 or more.",
+        "gammas=0.3: expected several thresholds, such as (0.0, 0.3), or () for none.",
+        "gammas has 'a': expected shares of the largest singular value, 0 to 1.",
+        "seed='0': expected a whole number.",
+        "progress=3: expected a function of a Progress, or None.",
     ]
     assert told == expected
+
+
+def test_a_network_that_was_not_matched_has_no_numbers() -> None:
+    module, _, groups = case("mlp")
+    found = match(groups, module, noisy(module.state_dict(), 1.0))
+    for asked in (lambda: found.reduction(model=2), lambda: found.alignment(0.3, model=2)):
+        with pytest.raises(wb.ArgumentError, match=r"model=2: the permuted networks have the numbers \[1\]"):
+            asked()
+
+
+class Barred(nn.Module):
+    """A classifier one class of which cannot be: its logit is −∞."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp(3, 6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(self.body(x), (0, 1), value=-torch.inf)
+
+
+def test_infinite_outputs_hide_no_change() -> None:
+    """‖after − before‖ / ‖before‖ would be 0 of any network, for ‖before‖ is infinite."""
+    module, inputs = Barred(), torch.randn(4, 3)
+    groups = permutation_groups(module, inputs)
+    axes = {name: list(cells) for name, cells in groups.tables["axes"].items()}
+    place = list(zip(axes["tensor"], axes["axis"], strict=True)).index(("body.2.weight", 1))
+    axes["made_of"][place] = "#6"
+    broken = PermutationGroups(tables={**groups.tables, "axes": axes}, meta=groups.meta)
+    evaluator = wb.evaluator(module, [(inputs, torch.zeros(4, dtype=torch.int64))], "cross_entropy", device="cpu")
+    b = groups.apply(module, groups.random(2))
+    assert match(groups, module, b, evaluator=evaluator, gammas=()).verified
+    assert not match(broken, module, b, evaluator=evaluator, gammas=()).verified
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA here")

@@ -120,6 +120,48 @@ def test_batches_of_any_size_are_one(method: str) -> None:
     assert all(torch.equal(order, parts.permutations[group]) for group, order in whole.permutations.items())
 
 
+class Mixer(nn.Module):
+    """A layer along the tokens: its samples lie along the channels, whose order differs between the networks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.tokens, self.back = nn.Linear(3, 6), nn.Linear(4, 5), nn.Linear(5, 4)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.back(self.tokens(x.mT).relu()).mT
+        return self.head(x.mean(1))
+
+
+class NormedHeads(nn.Module):
+    """Attention whose queries and keys have one norm for all heads: its samples lie along the heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(6, 6) for _ in "qkvo")
+        self.q_norm, self.k_norm = nn.RMSNorm(3), nn.RMSNorm(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (2, 3)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
+        return self.o(x.transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("module", [Mixer(), NormedHeads()], ids=["mixer", "heads"])
+@pytest.mark.parametrize("seed", range(3))
+def test_samples_that_lie_along_other_units_are_put_in_order_first(module: nn.Module, seed: int) -> None:
+    """A copy of a network correlates with it by 1, unit by unit, once its other units are where they were."""
+    x = torch.randn(16, 4, 6 if isinstance(module, NormedHeads) else 3, generator=torch.Generator().manual_seed(2))
+    groups = permutation_groups(module, x)
+    a = drawn(module, seed)
+    b = groups.apply(a, groups.random(seed + 3))
+    found = match(groups, a, b, method="correlation", evaluator=evaluated(module, x), gammas=())
+    assert found.reduction() == 1.0
+    sweeps = found.tables["sweeps"]["sweep"]
+    assert list(sweeps) == list(range(-1, len(sweeps) - 1)) and len(sweeps) > 2
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_permuted_network_is_put_back(method: str) -> None:
     module = Convolutions().eval()

@@ -30,13 +30,14 @@ class Control(nn.Module):
         return self.fc(x) if x.sum() > 0 else -self.fc(x)
 
 
-def test_control_flow_that_depends_on_values() -> None:
+def test_control_flow_that_depends_on_values(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(wb.ArgumentError) as raised:
         permutation_groups(Control(), torch.ones(2, 3))
     message = str(raised.value)
     assert message.startswith("torch.export cannot follow Control: ")
     assert "data-dependent" in message.splitlines()[0]  # torch's own reason
     assert "torch.where" in message and "inner module" in message
+    assert capfd.readouterr() == ("", "")
 
 
 def test_inputs_that_lack_or_do_not_fit() -> None:
@@ -46,8 +47,13 @@ def test_inputs_that_lack_or_do_not_fit() -> None:
         permutation_groups(mlp(), torch.zeros(2, 4))
     with pytest.raises(wb.ArgumentError, match=r"cannot follow Sequential"):
         permutation_groups(mlp(), {"y": torch.zeros(2, 3)})
-    with pytest.raises(wb.ArgumentError, match=r"outputs has 'b': the module gives ''"):
+    with pytest.raises(wb.ArgumentError, match=r"outputs has 'b': the module gives one tensor without a name"):
         permutation_groups(mlp(), torch.zeros(2, 3), outputs="b")
+
+
+def test_nothing_to_permute() -> None:
+    with pytest.raises(wb.ArgumentError, match="ReLU has no parameters or buffers"):
+        permutation_groups(nn.ReLU(), torch.zeros(2))
 
 
 def test_inputs_that_can_be_traced_but_not_computed_with() -> None:
@@ -87,6 +93,14 @@ def test_constant_weights_do_not_hide_a_mistake() -> None:
     assert not found["verified"] and found["function_error"] > 1e-3
     assert found["proof"].startswith("ITS FUNCTION CHANGED by ")
     assert function_check(net, torch.randn(4, 3).double(), None, dict, 2e-16)["verified"]
+
+
+def test_a_tied_bias_is_one_random_vector() -> None:
+    """As in BertForMaskedLM, whose head's bias has two names."""
+    net = mlp()
+    net.register_parameter("shared", net[0].bias)
+    net.register_parameter("again", net[2].bias)
+    assert permutation_groups(net, torch.randn(2, 3)).verified
 
 
 def test_a_random_function_is_told() -> None:

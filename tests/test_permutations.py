@@ -1,5 +1,10 @@
 """Permutations compose and invert as the moves do that they stand for."""
 
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -81,6 +86,35 @@ def test_orders_that_are_none(order: Tensor, message: str) -> None:
         Permutations({"fc": order})
     if isinstance(raised.value, wb.ArgumentError):  # the run-time type checks of the tests may be first
         assert raised.match(message)
+
+
+def test_copies() -> None:
+    one = drawn(0)
+    for other in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
+        assert all(torch.equal(other[group], one[group]) for group in one) and other.within == one.within
+
+
+def test_plain_orders_are_checked_before_they_are_applied(unchecked: Callable[..., Any]) -> None:
+    told = unchecked(APPLIED)
+    assert told[0] == "the order of '0' is no permutation: a unit is missing or comes twice."
+    assert told[1] == "the order of '0' is list: expected a vector of integers."
+    assert told[2].startswith("permutations is Tensor: expected those of the groups")
+    assert told[3] == "permutations have 'fc', which is no group here."
+
+
+APPLIED = """
+import json, torch
+import workbench as wb
+net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+groups = wb.permutation_groups(net, torch.zeros(1, 2))
+told = []
+for orders in ({"0": torch.zeros(3, dtype=torch.int64)}, {"0": [0, 1, 2]}, torch.arange(3), {"fc": torch.arange(3)}):
+    try:
+        groups.apply(net, orders)
+    except wb.ArgumentError as error:
+        told.append(str(error))
+print(json.dumps(told))
+"""
 
 
 def test_other_groups() -> None:

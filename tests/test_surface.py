@@ -283,6 +283,17 @@ def test_wrong_arguments_are_refused(arguments: dict[str, Any], words: str) -> N
         surface(error_of(ends[0], 5), ends[0], **({"batch_norm": None} | given))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_rounding_is_no_second_direction(dtype: torch.dtype) -> None:
+    """The middle of two checkpoints as it is stored is off their line by rounding only."""
+    a, b, c = (dict(end.to(dtype).state_dict()) for end in three(perceptron))
+    for t in (0.5, 0.3):
+        middle = {name: torch.lerp(a[name].double(), b[name].double(), t).to(dtype) for name in a}
+        with pytest.raises(wb.ArgumentError, match="on one line"):
+            Plane.through(perceptron(), a, b, middle)
+    assert Plane.through(perceptron(), a, b, c).c[1] > 0.1
+
+
 def test_the_checkpoint_that_differs_is_named() -> None:
     a, b, _ = three(perceptron)
     with pytest.raises(wb.ArgumentError, match=r"c does not fit.*\[4, 5\].*\[8, 5\]"):

@@ -237,3 +237,59 @@ def written_in_part() -> Built:
         return s.b(h)
 
     return Net(forward, a=nn.Linear(3, 7), b=nn.Linear(7, 2)), torch.randn(2, 3)
+
+
+@case("4", "5")
+def fourier_over_positions() -> Built:
+    """Channels are mixed at every frequency (a Fourier neural operator); frequencies keep their order."""
+
+    def forward(s, x):
+        seen = torch.fft.rfft(s.a(x).mT)[..., :3]
+        mixed = torch.einsum("bik,iok->bok", seen, torch.view_as_complex(s.w))
+        return s.b(torch.fft.irfft(mixed, n=6).mT.relu())
+
+    return Net(forward, a=nn.Linear(2, 4), w=weight(4, 5, 3, 2), b=nn.Linear(5, 2)), torch.randn(3, 6, 2)
+
+
+@case()
+def fourier_over_units() -> Built:
+    return _mlp_through(lambda h: torch.fft.fft(h).real.relu())
+
+
+EDGES = torch.tensor([[0, 1, 2, 2, 3], [1, 2, 0, 3, 1]])
+
+
+@case("4", "5")
+def messages_added_by_index() -> Built:
+    def forward(s, x, edges):
+        h = s.a(x).relu()
+        told = s.m(h[edges[0]])
+        return s.b(torch.zeros(len(x), 5, dtype=x.dtype).index_add(0, edges[1], told))
+
+    parts = {"a": nn.Linear(3, 4), "m": nn.Linear(4, 5), "b": nn.Linear(5, 2)}
+    return Net(forward, **parts), (torch.randn(4, 3), EDGES)
+
+
+@case("4")
+def messages_scattered() -> Built:
+    def forward(s, x, edges):
+        h = s.a(x).relu()
+        place = edges[1][:, None].expand(-1, 4)
+        found = torch.zeros_like(h).scatter_add(0, place, h[edges[0]])
+        return s.b(found.scatter_reduce(0, place, h[edges[0]], "amax"))
+
+    return Net(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2)), (torch.randn(4, 3), EDGES)
+
+
+@case()
+def units_scattered() -> Built:
+    return _mlp_through(lambda h: torch.zeros_like(h).scatter(-1, h.argsort(-1), h))
+
+
+@case("4")
+def codes_by_one_hot() -> Built:
+    def forward(s, x):
+        z = s.a(x)
+        return s.b(F.one_hot(torch.cdist(z, s.codes).argmin(-1), 7).to(z.dtype) @ s.codes)
+
+    return Net(forward, a=nn.Linear(3, 4), codes=weight(7, 4), b=nn.Linear(4, 2)), torch.randn(9, 3)

@@ -3,7 +3,8 @@
 from workbench.connectivity.alignment import singular_alignment
 from workbench.connectivity.barrier import Barrier, barrier
 from workbench.connectivity.groups import PermutationGroups, permutation_groups
-from workbench.connectivity.match import match, match_many
+from workbench.connectivity.match import match
+from workbench.connectivity.match_many import match_many
 from workbench.connectivity.matching import Matching
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.repair import repair

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from workbench.connectivity.layout import Leaf, Node, groups_of, iter_blocks
 from workbench.connectivity.nested_assignment import Gains, Orders, solved
 from workbench.connectivity.structure import Structure
+from workbench.connectivity.weight_matching import MatchingProgress
 from workbench.errors import ArgumentError
 from workbench.progress import ProgressCallback, reporter
 from workbench.runtime import Evaluator
@@ -35,6 +36,14 @@ class Site:
 
     path: str
     node: Node
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """What a submodule gave: features first, samples second; and the lengths of its axes but for features and batch."""
+
+    values: Tensor
+    lengths: set[int]
 
 
 class _CrossMoments:
@@ -104,7 +113,7 @@ def activation_orders(
     correlation: bool,
     start: Orders,
     progress: ProgressCallback | None = None,
-) -> tuple[Orders, list[str]]:
+) -> tuple[Orders, list[str], bool]:
     """The order of every group from what its units do on the evaluator's data; groups apart, one pass.
 
     Args:
@@ -118,9 +127,12 @@ def activation_orders(
         progress: called before each batch.
 
     Returns:
-        The orders, and the outer groups that no submodule shows with all that is within them, which keep theirs.
+        The orders; the outer groups that no submodule shows with all that is within them, which keep theirs; and
+        whether samples lie along units of other groups, so that those of a and b are pairs only once these are in order
+        (token mixing, norms of each head): then what was found needs a further pass, with b in these orders.
     """
-    report, sites = reporter(progress), _sites(structure, evaluator.module)
+    report = reporter(progress, MatchingProgress, sweep=0, objective=float("nan"))
+    sites = _sites(structure, evaluator.module)
     moments: dict[tuple[str, str], _CrossMoments] = {}
     for root, family in families.items():
         for site in sites:
@@ -128,19 +140,25 @@ def activation_orders(
                 moments[root, site.path] = _CrossMoments(family, site.node, structure.sizes, correlation)
     parts = {path: evaluator.module.get_submodule(path) for _, path in moments}
     networks = [{name: weights[name] for name in weights} for weights in (a, b)]  # read once and not for every batch
-    total = batch_count(evaluator.data)
+    total, sizes = batch_count(evaluator.data), {structure.sizes[group] for group in structure.free}
+    across = any(set(groups_of([moment.node])) - set(families[root]) for (root, _), moment in moments.items())
     for number, batch in iter_batches(evaluator.data) if parts else ():
         report(f"batch {number}", number, max(total, number + 1))
         seen = [_outputs(evaluator, parts, weights, number, batch) for weights in networks]
+        lengths = {size for calls in seen[0].values() for call in calls for size in call.lengths}
+        across = across or bool(sizes & lengths)
         for (_, path), moment in moments.items():
             for mine, yours in zip(seen[0].get(path, []), seen[1].get(path, []), strict=True):
-                if mine.shape[0] == moment.node.size:
-                    moment.update(mine, yours)
+                if mine.values.shape[0] == moment.node.size:
+                    moment.update(mine.values, yours.values)
     orders, hidden = dict(start), []
     for root, family in families.items():
         own = [moment for (owner, _), moment in moments.items() if owner == root and moment.count]
-        shown = {group for moment in own for group in groups_of([moment.node])}
-        if not {group for group in family if group in structure.free} <= shown:
+        alone = [moment for moment in own if set(groups_of([moment.node])) <= set(family)]
+        wanted = {group for group in family if group in structure.free}
+        if wanted <= _shown(alone):  # the others show it together with groups that may be in disorder
+            own = alone
+        if not wanted <= _shown(own):
             hidden.append(root)
             continue
         gains = Gains(root, family[1:], structure.sizes, summed=True)
@@ -148,7 +166,11 @@ def activation_orders(
             for key, part in moment.gains().parts.items():
                 gains.parts[key] = gains.parts[key] + part if key in gains.parts else part
         orders.update(solved(gains, orders, structure).orders)
-    return orders, hidden
+    return orders, hidden, across
+
+
+def _shown(moments: Iterable[_CrossMoments]) -> set[str]:
+    return {group for moment in moments for group in groups_of([moment.node])}
 
 
 def _sites(structure: Structure, module: nn.Module) -> list[Site]:
@@ -173,9 +195,9 @@ def _outputs(
     weights: Mapping[str, Tensor],
     number: int,
     batch: Any,
-) -> dict[str, list[Tensor]]:
-    """What each submodule gives for a batch without its padding, features first, a matrix per call."""
-    found: dict[str, list[Tensor]] = {}
+) -> dict[str, list[_Call]]:
+    """What each submodule gives for a batch without its padding."""
+    found: dict[str, list[_Call]] = {}
 
     def heard(path: str, output: Any) -> None:
         try:
@@ -183,12 +205,14 @@ def _outputs(
         except ArgumentError:
             return  # no tensor: what no other submodule shows is matched by weights
         axis = feature_axis(parts[path], tensor.ndim)
+        lengths = {size for place, size in enumerate(tensor.shape) if place not in (0, axis % tensor.ndim)} - {1}
         # where both layouts fit it is the mask's own, (batch, steps): both networks lose the same samples in any case
         if keep is not None and axis == -1 and tensor.ndim == 3:
             turned = getattr(parts[path], "batch_first", True) is False or tensor.shape[:2] != keep.shape
             if tensor.shape[:2] == (mask := keep.T if turned else keep).shape:
                 tensor = tensor[mask]
-        found.setdefault(path, []).append(tensor.movedim(axis, 0).flatten(1).clone())
+        values = tensor.movedim(axis, 0).flatten(1).clone()
+        found.setdefault(path, []).append(_Call(values=values, lengths=lengths))
 
     with lent(evaluator.module, weights, evaluator.device), hooked(parts, heard), naming(number, batch):
         positional, named = arguments(batch, evaluator.device)

@@ -6,8 +6,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,7 +82,7 @@ class Barrier(Result):
 
     @property
     def gap_at_midpoint(self) -> float:
-        """L(θ_½) − (L(A) + L(B))/2; negative where the middle is better than the ends."""
+        """L(θ_½) − (L(A) + L(B))/2; negative where the middle is better than the ends, NaN where it is no point."""
         return self._loss(0.5) - (self.loss_a + self.loss_b) / 2
 
     def _loss(self, t: float) -> float:
@@ -108,9 +110,10 @@ class Barrier(Result):
                 for t, loss, right in places
             )
             return f"{self.title}: {'; '.join(told)}{f'; batch norm: {policy}' if policy else ''}"
+        middle = f"{self._loss(0.5):.4g} in the middle, " if stopped or 0.5 in path["t"] else ""
         return (
-            f"{self.title}: barrier {self.barrier:.4g}; loss {self.loss_a:.4g} at A, {self._loss(0.5):.4g} in the "
-            f"middle, {self.loss_b:.4g} at B; {len(self.tables['path']['t'])} points"
+            f"{self.title}: barrier {self.barrier:.4g}; loss {self.loss_a:.4g} at A, {middle}{self.loss_b:.4g} at B; "
+            f"{len(path['t'])} points"
             f"{f', batch norm: {policy}' if policy else ''}{cut}"
         )
 
@@ -120,7 +123,7 @@ def barrier(
     a: ModelLike,
     b: ModelLike,
     *,
-    points: int | Sequence[float] = 25,
+    points: int | np.integer[Any] | Sequence[float] | np.ndarray | Tensor = 25,
     batch_norm: Policy | None,
     progress: ProgressCallback | None = None,
 ) -> Barrier:
@@ -131,8 +134,8 @@ def barrier(
         a: anything `wb.load` takes.
         b: the other end, such as `matching.apply(b)`.
         points: points on the line, evenly spaced, with both ends; an even number gets the middle in addition. 25 as in
-            Ainsworth et al. Or the places themselves, each in 0…1: then only these are evaluated, and without both ends
-            among them there is no chord and no barrier (NaN).
+            Ainsworth et al. Or the places themselves, each in 0…1 (a list or an array): then only these are evaluated,
+            and without both ends among them there is no chord and no barrier (NaN).
         batch_norm: "reset" estimates running statistics anew at each point on the evaluator's data, the ends too;
             "interpolate" mixes them like weights. None only for a module without batch norm.
         progress: called before each point with a Progress, and once at the end; it may raise `wb.Cancelled`.
@@ -172,6 +175,7 @@ def barrier(
     check_evaluator(evaluator)
     check_progress(progress)
     check_policy(evaluator.module, batch_norm)
+    points = points.tolist() if isinstance(points, np.integer | np.ndarray | Tensor) else points
     places, asked = _places(points), points if isinstance(points, int) else [float(t) for t in points]
     models = opened({"a": a, "b": b})
     tensors = {label: held(evaluator, label, weights) for label, weights in models.items()}
@@ -203,7 +207,7 @@ def _places(points: int | Sequence[float]) -> list[float]:
     if isinstance(points, int) and not isinstance(points, bool) and points >= 2:
         return sorted({0.5, *(place / (points - 1) for place in range(points))})
     if isinstance(points, Sequence) and len(points) > 0:
-        if all(isinstance(t, int | float) and not isinstance(t, bool) and 0 <= t <= 1 for t in points):
+        if all(isinstance(t, Real) and not isinstance(t, bool) and 0 <= t <= 1 for t in points):
             return sorted({float(t) for t in points})
     raise ArgumentError(
         f"points={points!r}: expected the number of points on the line with both ends, at least 2, or the places "

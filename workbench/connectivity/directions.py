@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from workbench.connectivity.mixing import Tensors
 from workbench.errors import ArgumentError
 from workbench.seeds import generator
 
+ROUNDING = 8.0  # below so many of it three checkpoints on one line are no plane but the rounding of their numbers
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -83,7 +85,7 @@ class Plane:
         """From the parameters of three checkpoints; those tied count once, buffers do not.
 
         Raises:
-            ArgumentError: they are not finite, or lie on one line.
+            ArgumentError: they are not finite, or lie on one line, but for the rounding of their dtype.
         """
         names = [name for name, _ in module.named_parameters() if name in a and a[name].is_floating_point()]
         uu = uv = vv = 0.0
@@ -93,7 +95,7 @@ class Plane:
         if not math.isfinite(uu + uv + vv):
             raise ArgumentError("a, b and c have no plane: some of their parameters are NaN or infinite.")
         height = sum(_height(a[name], b[name], c[name], uv / uu) for name in names) if uu else 0.0
-        if not uu or height <= 1e-24 * max(uu, vv):
+        if not uu or height <= max(1e-24 * max(uu, vv), ROUNDING**2 * _rounding(a, b, c, names)):
             raise ArgumentError(
                 f"a, b and c lie on one line (‖b−a‖ = {uu**0.5:.3g}, ‖c−a‖ = {vv**0.5:.3g}): a plane needs three "
                 "different checkpoints; between two see wb.barrier."
@@ -105,6 +107,15 @@ class Plane:
         share_c = y / self.c[1]
         share_b = (x - share_c * self.c[0]) / self.b
         return 1 - share_b - share_c, share_b, share_c
+
+
+def _rounding(a: Tensors, b: Tensors, c: Tensors, names: Sequence[str]) -> float:
+    """Σ (ε·‖w‖)² of the largest of the three: what storing a point of a line may move it by, squared."""
+    ends = [
+        sum(float(end[name].double().square().sum()) * torch.finfo(end[name].dtype).eps ** 2 for name in names)
+        for end in (a, b, c)
+    ]
+    return max(ends)
 
 
 def _height(a: Tensor, b: Tensor, c: Tensor, along: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from workbench.errors import ArgumentError
 from workbench.runtime.batches import LABELS
 from workbench.runtime.borrowing import lent, name_of
+
+TALKERS = ("torch.export", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
 
 
 class _Straight(nn.Module):
@@ -82,15 +85,17 @@ def as_arguments(inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's own talk; what matters of it is in its errors."""
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    with warnings.catch_warnings():
+    loggers = [logging.getLogger(name) for name in TALKERS]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # it prints graphs of what failed
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def output_names(program: Any) -> list[str]:
@@ -117,9 +122,10 @@ def held_outputs(result: Any, outputs: Sequence[str | int] | None) -> list[tuple
     for wanted in map(str, outputs):
         chosen = [(name, value) for name, value in named if name == wanted or name.startswith(f"{wanted}.")]
         if not chosen:
-            raise ArgumentError(
-                f"outputs has {wanted!r}: the module gives {', '.join(repr(name) for name, _ in named)}."
-            )
+            gives = ", ".join(repr(name) for name, _ in named)
+            if [name for name, _ in named] == [""]:
+                gives = "one tensor without a name: leave outputs out"
+            raise ArgumentError(f"outputs has {wanted!r}: the module gives {gives}.")
         found += chosen
     return found
 

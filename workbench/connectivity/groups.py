@@ -110,7 +110,7 @@ def permutation_groups(
     module_or_weights: nn.Module | Evaluator | ModelLike,
     example_inputs: Any = None,
     *,
-    outputs: Sequence[str | int] | str | None = None,
+    outputs: Sequence[str | int] | str | int | None = None,
     template: str | None = None,
     heads: int | None = None,
     seed: int = 0,
@@ -166,14 +166,15 @@ def permutation_groups(
         [['0', 3, '0.weight[0], 0.bias[0], 2.weight[1]']]
     """
     begin = time.perf_counter()
-    names = [outputs] if isinstance(outputs, str) else outputs
+    names = [outputs] if isinstance(outputs, str | int) else outputs
     if isinstance(module_or_weights, Evaluator):
         example_inputs = example_inputs if example_inputs is not None else _first_inputs(module_or_weights)
         module_or_weights = module_or_weights.module
     if not isinstance(module_or_weights, nn.Module):
+        weights = load(module_or_weights)
         if example_inputs is not None:
             raise ArgumentError("example_inputs go with a module: a checkpoint without code cannot be run.")
-        return _by_template(load(module_or_weights), template, names, heads, begin)
+        return _by_template(weights, template, names, heads, begin)
     if template is not None or heads is not None:
         raise ArgumentError(
             "template and heads go with a checkpoint without code; a module tells both: leave them out."
@@ -191,6 +192,8 @@ def _by_module(
             f"example_inputs is needed to follow {name_of(module)}: a tensor, a tuple of arguments or a dict of named "
             "ones, of the shapes that forward takes (the values do not matter)."
         )
+    if not module.state_dict():
+        raise ArgumentError(f"{name_of(module)} has no parameters or buffers, so nothing in it can be permuted.")
     trace = traced(module, example_inputs, names)
     found = resolved(trace)
     shapes = {name: tuple(tensor.shape) for name, tensor in _stored(module).items()}

@@ -132,7 +132,12 @@ class Matching(Result):
         return sum(self.tables["layers"]["objective"])
 
     def reduction(self, model: int | None = None) -> float:
-        """1 − ‖A − π(B)‖/‖A − B‖ over all parameters; 0 where A = B."""
+        """1 − ‖A − π(B)‖/‖A − B‖ over all parameters; 0 where A = B.
+
+        Raises:
+            ArgumentError: no permuted network has this number.
+        """
+        self._check_model(model)
         table = self.tables["layers"]
         rows = [row for row, owner in enumerate(table["model"]) if model is None or owner == model]
         before, after = (sum(table[name][row] ** 2 for row in rows) for name in ("distance_before", "distance_after"))
@@ -145,7 +150,11 @@ class Matching(Result):
             gamma: one of those that were computed.
             before: without the permutation.
             model: one network only.
+
+        Raises:
+            ArgumentError: no permuted network has this number.
         """
+        self._check_model(model)
         table = self.tables["alignment"]
         rows = [
             row
@@ -155,6 +164,10 @@ class Matching(Result):
         count = sum(table["vectors"][row] for row in rows)
         column = table["overlap_before" if before else "overlap_after"]
         return sum(column[row] for row in rows) / count if count else float("nan")
+
+    def _check_model(self, model: int | None) -> None:
+        if model is not None and model not in self.models:
+            raise ArgumentError(f"model={model!r}: the permuted networks have the numbers {self.models}.")
 
     @property
     def verified(self) -> bool:

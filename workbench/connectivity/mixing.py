@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from workbench.errors import ArgumentError, Cancelled
 from workbench.progress import ProgressCallback, reporter
@@ -52,6 +53,17 @@ def check_policy(module: nn.Module, batch_norm: str | None) -> None:
             f"batch_norm=None, but {name_of(module)} has batch norm with running statistics ({path!r}), which decide "
             f"the numbers: say {POLICIES}."
         )
+    if batch_norm != "interpolate" and (path := next(iter(_instances(module)), None)) is not None:
+        raise ArgumentError(
+            f"batch_norm={batch_norm!r}, but {name_of(module)} has instance norm with running statistics ({path!r}), "
+            "which decide the numbers and cannot be estimated anew: say 'interpolate', which mixes them like weights."
+        )
+
+
+def _instances(module: nn.Module) -> list[str]:
+    """The instance-norm layers that keep running statistics, by path."""
+    parts = module.named_modules()
+    return [path for path, part in parts if isinstance(part, _InstanceNorm) and part.running_mean is not None]
 
 
 def held(evaluator: Evaluator, label: str, weights: Weights) -> dict[str, Tensor]:

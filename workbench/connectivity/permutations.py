@@ -41,6 +41,9 @@ class Permutations(Mapping[str, Tensor]):
             checked[group] = order
         self._orders = checked
 
+    def __reduce__(self) -> tuple[type[Permutations], tuple[dict[str, Tensor], dict[str, str]]]:
+        return type(self), (dict(self._orders), dict(self.within))
+
     def __getitem__(self, group: str) -> Tensor:
         if group not in self._orders:
             raise LayerNotFoundError(f"there is no group {group!r}." + nearest(group, self._orders))

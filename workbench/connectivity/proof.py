@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from workbench.connectivity.exporting import as_arguments, device_of, held_outputs, on_meta
 from workbench.errors import ArgumentError
-from workbench.runtime.borrowing import lent, name_of
+from workbench.runtime.borrowing import lent, name_of, uncompiled
 from workbench.seeds import generator
 
 PROVED = "its function was seen unchanged under random permutations"
@@ -49,7 +49,11 @@ def function_check(
     if on_meta(module):
         return unproved | {"proof": "it is on the meta device: without values its function could not be checked"}
     inputs = _varied(as_arguments(inputs), seed)
-    weights = {name: _random_if_blind(name, tensor, seed) for name, tensor in module.state_dict(keep_vars=True).items()}
+    stored = module.state_dict(keep_vars=True)
+    first: dict[int, str] = {}
+    for name, tensor in stored.items():
+        first.setdefault(id(tensor), name)  # names of one tied tensor draw the same numbers
+    weights = {name: _random_if_blind(first[id(tensor)], tensor, seed) for name, tensor in stored.items()}
     before, again = (_outputs(module, inputs, outputs, weights, run) for run in (0, 1))
     if not any(bool(x.isfinite().any()) for x in before):
         return unproved | {"proof": "its outputs are empty or not finite: its function could not be checked"}
@@ -103,7 +107,7 @@ def _outputs(
     module: nn.Module, inputs: Any, outputs: Sequence[str | int] | None, weights: Mapping[str, Tensor], run: int
 ) -> list[Tensor]:
     positional, named = inputs
-    with lent(module, weights, device_of(positional, named, module)):
+    with lent(module, weights, device_of(positional, named, module)), uncompiled():
         torch.manual_seed(run)  # the global state is put back when the module is
         try:
             result = module(*positional, **named)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def repair(
     """
     check_evaluator(evaluator)
     check_progress(progress)
-    if isinstance(t, bool) or not isinstance(t, int | float) or not 0 <= t <= 1:
+    if isinstance(t, bool) or not isinstance(t, Real) or not 0 <= t <= 1:
         raise ArgumentError(f"t={t!r}: expected a place on the line from a (0) to b (1).")
     batches = evaluator.data if data is None else data
     check_data(batches)
@@ -138,8 +139,11 @@ def repair(
     names, left_out = _chosen(network, buffer.tensors, layers)
     statistics = bool(normalised(evaluator.module))
     if not names and not statistics:
-        why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items()) or "it has none"
-        raise ArgumentError(f"{name_of(evaluator.module)} has no layer that can be repaired ({why}).")
+        why = "; ".join(_told(left_out)) or "it has none"
+        raise ArgumentError(
+            f"{name_of(evaluator.module)} has no layer that can be repaired ({why}): expected an nn.Linear or a "
+            "convolution of torch with a bias; other classes of layers are not known."
+        )
     report = _passes(progress, len(names) + 3 if names else 1)
     notes = []
     targets: dict[str, Spread] = {}
@@ -158,8 +162,7 @@ def repair(
         notes.insert(0, f"REPAIR of {', '.join(names)}: means and spreads are within {far:.1g}·σ of their targets")
     if statistics:
         notes.append("running statistics of batch norm are estimated anew")
-    for reason in dict.fromkeys(left_out.values()):
-        notes.append(f"not repaired, as {reason}: {', '.join(n for n, why in left_out.items() if why == reason)}")
+    notes += [f"not repaired, as {told}" for told in _told(left_out)]
     report("")
     return _weights(repaired, models, float(t), notes)
 
@@ -216,6 +219,14 @@ def _reason(part: nn.Module, calls: int, owners: Mapping[int, int]) -> str:
     if len(bias) > WIDEST:
         return f"{len(bias)} units would need a covariance of {8e-9 * len(bias) ** 2:.3g} GB"
     return "" if calls == 1 else f"there are {calls} calls in a pass" if calls else "there is no call in a pass"
+
+
+def _told(left_out: Mapping[str, str]) -> list[str]:
+    """Each reason with the layers that were left out for it."""
+    return [
+        f"{reason}: {', '.join(name for name, why in left_out.items() if why == reason)}"
+        for reason in dict.fromkeys(left_out.values())
+    ]
 
 
 def _between(one: Spread, other: Spread, t: float) -> Spread:

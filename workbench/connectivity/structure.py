@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from workbench.connectivity.layout import Layout, Node, groups_of, parsed, permuted
+from workbench.connectivity.permutations import Permutations
 from workbench.errors import ArgumentError, nearest
 from workbench.results import Column, Table
 from workbench.weights import ModelLike, TensorInfo, Weights, load
@@ -101,8 +102,9 @@ class Structure:
                 alias = next((n for n in (first, *self.tied) if self.tied.get(n, n) == first and n in names), None)
                 if alias is None:
                     raise ArgumentError(
-                        f"{weights.source} has no tensor {own!r}, which the groups have: it is of another "
-                        f"architecture.{nearest(own, weights)}"
+                        f"{weights.source} has no tensor {own!r}, which the groups have: "
+                        + (_prefixed(self.layouts, own, weights) or "it is of another architecture.")
+                        + nearest(own, weights)
                     )
                 names[own] = names[alias]
         for own, name in names.items():
@@ -122,9 +124,16 @@ class Structure:
 
     def applied(self, weights: ModelLike, permutations: Mapping[str, Tensor]) -> Weights:
         """The weights with permuted units, permuted when they are read; see `PermutationGroups.apply`."""
+        if not isinstance(permutations, Mapping):
+            raise ArgumentError(
+                f"permutations is {type(permutations).__name__}: expected those of the groups, such as "
+                "matching.permutations or groups.random(seed), or a mapping of groups to orders."
+            )
+        if unknown := next((group for group in permutations if group not in self.sizes), None):
+            raise ArgumentError(f"permutations have {unknown!r}, which is no group here.{nearest(unknown, self.sizes)}")
+        if not isinstance(permutations, Permutations):  # an order that is none would make another network
+            permutations = Permutations(permutations, self.within)
         for group, order in permutations.items():
-            if group not in self.sizes:
-                raise ArgumentError(f"permutations have {group!r}, which is no group here.{nearest(group, self.sizes)}")
             expected = [self.sizes[self.within[group]]] if group in self.within else []
             if list(order.shape) != [*expected, self.sizes[group]]:
                 raise ArgumentError(
@@ -145,3 +154,15 @@ class Structure:
             ordered=source.ordered,
             metadata=source.metadata,
         )
+
+
+def _prefixed(layouts: Mapping[str, Layout], own: str, weights: Weights) -> str:
+    """What to do where all names have one prefix more, as those of a module that was an attribute of another."""
+    longer = next((name for name in weights if name.endswith(f".{own}")), "")
+    prefix = longer.removesuffix(own)
+    if not prefix or any(f"{prefix}{name}" not in weights for name in layouts):
+        return ""
+    return (
+        f"its names begin with {prefix!r}; pass {{name.removeprefix({prefix!r}): tensor for name, tensor in "
+        "wb.load(…).items()}."
+    )

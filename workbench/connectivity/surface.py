@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -167,8 +168,9 @@ def surface(
         raise ArgumentError(
             "two checkpoints: a surface takes one (random directions) or three; see wb.barrier for two."
         )
-    if not isinstance(seed, int) or isinstance(seed, bool):
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise ArgumentError(f"seed={seed!r}: expected a whole number.")
+    seed = int(seed)  # numpy's own is no JSON
     counts = _counts(points)
     kept = None if cache is None else Cache(cache)
     given = {label: model for label, model in (("a", a), ("b", b), ("c", c)) if model is not None}
@@ -281,7 +283,7 @@ def _places(low: float, high: float, count: int) -> list[float]:
 
 
 def _counts(points: int | tuple[int, int]) -> tuple[int, int]:
-    both = (points, points) if isinstance(points, int) else tuple(points)
+    both = tuple(points) if isinstance(points, Sequence) else (points, points)
     if len(both) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 2 for n in both):
         raise ArgumentError(f"points={points!r}: expected the number of points along x and y, each at least 2.")
     return both[0], both[1]

@@ -1,6 +1,7 @@
 """A module lent for a computation: other weights inside, everything as before afterwards."""
 
 import random
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -68,6 +69,16 @@ def lent(module: nn.Module, weights: Mapping[str, Tensor] | None, device: torch.
                 store.update(before)
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Without code made by torch.compile, which takes long to make for a pass or two and calls no new hooks."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled, and importing it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def _stores(part: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.runtime.batches import first_tensor
+from workbench.runtime.borrowing import uncompiled
 
 
 @contextmanager
@@ -85,7 +86,8 @@ def submodules(module: nn.Module, names: str | Iterable[str]) -> dict[str, nn.Mo
 def hooked(parts: Mapping[str, nn.Module], heard: Callable[[str, Any], None]) -> Iterator[None]:
     """Calls `heard(name, output)` right after each call of each part, before anything can change the output in place.
 
-    torch's fast path of attention is off meanwhile, as it runs no submodules. The hooks go also after an error.
+    torch's fast path of attention is off meanwhile, as it runs no submodules, and so is code made by torch.compile,
+    which knows nothing of hooks that come later. The hooks go also after an error.
     """
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -100,7 +102,8 @@ def hooked(parts: Mapping[str, nn.Module], heard: Callable[[str, Any], None]) ->
         torch.backends.mha.set_fastpath_enabled(False)
         for name, part in parts.items():
             handles.append(part.register_forward_hook(hook(name)))
-        yield
+        with uncompiled():
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:

@@ -88,7 +88,10 @@ def _index_of_reduction(call: TracedCall) -> Any:
     return _reduction(call)
 
 
-@rule("cumsum", "cumprod", "flip", "roll", "sort", "argsort", "topk", "logcumsumexp", "cummax", "diff")
+@rule(
+    *("cumsum", "cumprod", "flip", "roll", "sort", "argsort", "topk", "logcumsumexp", "cummax", "diff"),
+    *(f"fft_{kind}{rank}" for kind in ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft") for rank in ("", "2", "n")),
+)
 def _ordered(call: TracedCall) -> Any:
     axes = call.first
     dims = places(call.get("dim", "dims"), len(axes))

@@ -19,12 +19,12 @@ POINTWISE = """
 abs acos add addcdiv addcmul alias alpha_dropout asin atan atan2 bitwise_and bitwise_not bitwise_or bitwise_xor ceil
 celu clamp clamp_max clamp_min clip clone contiguous copy copysign cos cosh detach div divide dropout elu eq erf erfc
 exp exp2 expm1 feature_dropout fill float_power floor floor_divide fmax fmin fmod ge gelu greater gt hardshrink
-hardsigmoid hardswish hardtanh heaviside hypot isfinite isinf isnan le leaky_relu lerp less lift_fresh lift_fresh_copy
-log log10 log1p log2 log_sigmoid logaddexp logical_and logical_not logical_or logical_xor lt masked_fill maximum
-minimum mish mul multiply nan_to_num native_dropout ne neg negative polar positive pow prelu reciprocal relu relu6
-remainder resolve_conj resolve_neg round rrelu rsqrt rsub selu sgn sigmoid sign silu sin sinh softplus softshrink
-softsign special_erf special_expit sqrt square sub subtract tan tanh tanhshrink threshold to to_copy true_divide trunc
-type_as where xlogy zero __and__ __lshift__ __or__ __rshift__ __xor__ _conj _to_copy
+hardsigmoid hardswish hardtanh heaviside hypot imag isfinite isinf isnan le leaky_relu lerp less lift_fresh
+lift_fresh_copy log log10 log1p log2 log_sigmoid logaddexp logical_and logical_not logical_or logical_xor lt masked_fill
+maximum minimum mish mul multiply nan_to_num native_dropout ne neg negative polar positive pow prelu reciprocal real
+relu relu6 remainder resolve_conj resolve_neg round rrelu rsqrt rsub selu sgn sigmoid sign silu sin sinh softplus
+softshrink softsign special_erf special_expit sqrt square sub subtract tan tanh tanhshrink threshold to to_copy
+true_divide trunc type_as where xlogy zero __and__ __lshift__ __or__ __rshift__ __xor__ _conj _to_copy
 """.split()
 
 

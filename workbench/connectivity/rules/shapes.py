@@ -213,6 +213,33 @@ def _gather(call: TracedCall) -> Axes:
     return [Axis(axis.size, LOOKED_UP) if place in moved else axis for place, axis in enumerate(index)]
 
 
+@rule("index_add", "index_copy")
+def _index_add(call: TracedCall) -> Axes:
+    axes, source = call["self"], call["source"]
+    dim = call["dim"] % len(axes)
+    for tensor in (axes, source):
+        freeze_order(call, tensor, [dim], LOOKED_UP)
+    freeze_all(call["index"], LOOKED_UP)
+    aligned(reduced(axes, [dim], keep=False), reduced(source, [dim], keep=False))
+    return list(axes)
+
+
+@rule("scatter", "scatter_add", "scatter_reduce")
+def _scatter(call: TracedCall) -> Axes:
+    tensors = call.tensors()
+    dim = call["dim"] % len(tensors[0])
+    moved = [place for place, sizes in enumerate(zip(*tensors, strict=True)) if len({a.size for a in sizes}) > 1]
+    for tensor in tensors:
+        freeze_order(call, tensor, {dim, *moved}, LOOKED_UP)
+    aligned(*(reduced(tensor, {dim, *moved}, keep=False) for tensor in tensors))
+    return list(tensors[0])
+
+
+@rule("one_hot")
+def _one_hot(call: TracedCall) -> Axes:
+    return [*call.first, Axis(call.shapes[0][-1], LOOKED_UP)]
+
+
 @rule("constant_pad_nd", "pad")
 def _pad(call: TracedCall) -> Axes:
     """Padding with one number is a concatenation; with mirrored or repeated positions it reads their order."""
