@@ -74,7 +74,9 @@ class Gains:
         rest = [axis for axis in range(a.ndim) if axis not in places]
         order = [*places, *rest]
         units = int(np.prod(sizes))
-        total = torch.zeros(units, units, dtype=torch.float64, device=a.device)
+        key, alone = own[1:], len(own) == 1
+        known = self.parts.get(key) if alone else None  # which is added to in place: it has no axes to put in order
+        total = torch.zeros(units, units, dtype=torch.float64, device=a.device) if known is None else known
         longest = max(rest, key=lambda axis: a.shape[axis], default=None)
         if longest is None:
             pieces = [(a, b)]
@@ -84,10 +86,12 @@ class Gains:
         for mine, yours in pieces:
             left, right = (x.permute(order).reshape(units, -1).to(torch.float64) for x in (mine, yours))
             total.addmm_(left, right.T)
+        if alone:
+            self.parts[key] = total
+            return
         count = len(sizes)
         folded = total.reshape([*sizes, *sizes])
         paired = folded.permute([axis for k in range(count) for axis in (k, count + k)])
-        key = own[1:]
         self.parts[key] = self.parts[key] + paired if key in self.parts else paired.contiguous()
 
 
@@ -160,16 +164,13 @@ def solved(gains: Gains, orders: Mapping[str, Tensor], structure: Structure, pri
     frozen = gains.root not in structure.free
     outer = np.arange(size) if frozen else orders[gains.root].numpy()
     inner = {group: orders[group].numpy() for group in gains.inner}
-    worth = np.zeros((size, size))
+    simple = gains.parts.get(())
+    worth = np.zeros((size, size)) if simple is None else simple.cpu().numpy()
+    worth = worth.copy() if gains.inner else worth  # pairs of inner orders are added to it
     terms: list[_Term] = [*gains.blocks]
-    for key, part in gains.parts.items():
-        array = part.cpu().numpy()
-        if key:
-            terms.append(_Products(key, array))
-        else:
-            worth += array
+    terms += [_Products(key, part.cpu().numpy()) for key, part in gains.parts.items() if key]
     best: InnerOrders = {group: np.empty((size, size, gains.sizes[group]), np.int64) for group in gains.inner}
-    current = sum(worth[i, outer[i]] for i in range(size))
+    current = float(worth[np.arange(size), outer].sum())
     for i, j in [(i, i) for i in range(size)] if frozen else product(range(size), range(size)):
         if not gains.inner:
             break

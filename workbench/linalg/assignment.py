@@ -65,7 +65,8 @@ def raised_prices(
     """
     places = np.arange(len(order))
     prices = np.zeros(len(order)) if prices is None else prices
+    wanted = np.empty_like(gain)
     for _ in range(RAISES):
         kept = gain[places, order] - prices[order]
-        prices = np.maximum(prices, (gain - kept[:, None]).max(0))
+        prices = np.maximum(prices, np.subtract(gain, kept[:, None], out=wanted).max(0))
     return prices
