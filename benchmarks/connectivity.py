@@ -14,7 +14,7 @@ from peers import peers_python
 from rows import Bound, Judged, Measurement, Row
 from safetensors.torch import save_file
 
-REPETITIONS = 9
+REPETITIONS = 21
 
 
 @cache

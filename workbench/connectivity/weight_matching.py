@@ -161,7 +161,7 @@ class WeightMatching:
         self.remember(state, -1, 0, 0.0)
         if settle:
             self._settle(state, report)
-            self.remember(state, 0, len(wanted), time.perf_counter() - begin)
+            self.remember(state, 0, len(wanted), time.perf_counter() - begin, anew=False)
         stale = set(wanted)
         for sweep in range(1, MOST_SWEEPS + 1):
             changed = 0
@@ -194,8 +194,10 @@ class WeightMatching:
             if names:
                 gains = self.gains(root, self.inner[root], orders, names)
                 orders.update(solved(gains, orders, self.structure).orders)
-        if self.objective(orders) > state.objective:
+        objective = self.objective(orders)
+        if objective > state.objective:
             state.orders.update(orders)
+            state.objective = objective
 
     def _improve(self, root: str, orders: Orders, least: float) -> float:
         """Improves one group in place; the gain in the objective, 0 where none above `least` was found.

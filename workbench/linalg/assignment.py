@@ -6,6 +6,7 @@ from numpy import ndarray
 
 from workbench.errors import ArgumentError
 
+BLOCK = 1 << 15  # gains looked at at a time
 GUESS = 1.5  # standard deviations
 RAISES = 2  # of the prices after a solution; more of them cost more than they save
 
@@ -41,7 +42,8 @@ def assignment(
     if not np.isfinite(gain).all():
         raise ArgumentError("a gain is NaN or infinite, so no assignment is best: look for NaN in the weights.")
     if prices is None:  # a unit that is wanted in many places is dear: measured better than its mean or largest gain
-        prices = gain.mean(0) + GUESS * gain.std(0)
+        mean, square = gain.mean(0), np.einsum("ij,ij->j", gain, gain) / len(gain)
+        prices = mean + GUESS * np.sqrt(np.maximum(square - mean**2, 0))
     cost = gain - prices
     np.subtract(cost.max(1)[:, None], cost, out=cost)
     return np.asarray(linear_sum_assignment(cost)[1], dtype=np.int64)
@@ -65,8 +67,8 @@ def raised_prices(
     """
     places = np.arange(len(order))
     prices = np.zeros(len(order)) if prices is None else prices
-    wanted = np.empty_like(gain)
     for _ in range(RAISES):
         kept = gain[places, order] - prices[order]
-        prices = np.maximum(prices, np.subtract(gain, kept[:, None], out=wanted).max(0))
+        for rows in np.array_split(places, max(1, gain.size // BLOCK)):  # in cache, and no second matrix
+            prices = np.maximum(prices, (gain[rows[0] : rows[-1] + 1] - kept[rows, None]).max(0))
     return prices
