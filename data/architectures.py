@@ -5,7 +5,7 @@ In a notebook: `sys.path.insert(0, "../data")`, then `import architectures`, or 
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -115,3 +115,45 @@ class Transformer(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return self.head(self.norm(tokens).mean(1))
+
+
+class ModularAddition(nn.Module):
+    """One block of attention and a ReLU MLP without norms over the tokens a, b, =; logits of (a + b) at the last.
+
+    Only the last position is read, so attention, MLP and logits are computed there. `resid_pre`, `resid_mid` and
+    `resid_post` are the residual stream before attention, before the MLP and before the logits. Weights are drawn with
+    standard deviation 0.8/√width, biases are zero.
+    """
+
+    def __init__(self, modulus: int, width: int = 128, heads: int = 4, hidden: int = 512) -> None:
+        super().__init__()
+        self.heads = heads
+        self.embedding = nn.Embedding(modulus + 1, width)
+        self.positions = nn.Parameter(torch.empty(3, width))
+        self.resid_pre = nn.Identity()
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+        self.o = nn.Linear(width, width)
+        self.resid_mid = nn.Identity()
+        self.up = nn.Linear(width, hidden)
+        self.act = nn.ReLU()
+        self.down = nn.Linear(hidden, width)
+        self.resid_post = nn.Identity()
+        self.unembed = nn.Linear(width, modulus + 1)
+        for tensor in self.parameters():
+            if tensor.ndim > 1:
+                nn.init.normal_(tensor, std=0.8 / width**0.5)
+            else:
+                nn.init.zeros_(tensor)
+
+    def forward(self, tokens: Int[Tensor, "samples 3"]) -> Float[Tensor, "samples tokens"]:
+        """Logits at the last position; the last token's are never an answer."""
+        stream = self.resid_pre(self.embedding(tokens) + self.positions)
+        samples, length, width = stream.shape
+        last = stream[:, -1]
+        query = self.q(last).view(samples, self.heads, 1, -1)
+        key, value = (part(stream).view(samples, length, self.heads, -1).transpose(1, 2) for part in (self.k, self.v))
+        mixed = F.scaled_dot_product_attention(query, key, value).reshape(samples, width)
+        middle = self.resid_mid(last + self.o(mixed))
+        return self.unembed(self.resid_post(middle + self.down(self.act(self.up(middle)))))

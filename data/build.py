@@ -31,8 +31,8 @@ DATA = {
 }
 
 
-class Digits(NamedTuple):
-    """Images and labels of the two parts of the split."""
+class Split(NamedTuple):
+    """Inputs and labels of the two parts of a split."""
 
     train_x: Float[Tensor, "train ..."]
     train_y: Int[Tensor, " train"]
@@ -83,13 +83,13 @@ class Recipe:
         return {"words": words} | {name: getattr(self, name) for name in names}
 
 
-def digits(shape: Sequence[int] = (64,)) -> Digits:
+def digits(shape: Sequence[int] = (64,)) -> Split:
     """The digits in [0, 1] as float32, 1437 to train and 360 to test; `shape` is that of one image."""
     images, labels = load_digits(return_X_y=True)
     x = torch.tensor(images / 16, dtype=torch.float32).reshape(-1, *shape)
     y = torch.tensor(labels, dtype=torch.int64)
     train, test = train_test_split(range(len(y)), test_size=360, random_state=0, stratify=labels)
-    return Digits(x[train], y[train], x[test], y[test])
+    return Split(x[train], y[train], x[test], y[test])
 
 
 def train(recipe: Recipe, seed: int) -> nn.Module:

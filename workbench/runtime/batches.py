@@ -1,5 +1,6 @@
 """Batches of any form: what is refused as data, how a batch reaches a device, and how one that fails is named."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -86,25 +87,27 @@ def naming(number: int, batch: object) -> Iterator[None]:
         raise EvaluationError(number, shapes(batch), _told(error)) from error
 
 
-def arguments(batch: object, device: torch.device) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+def arguments(
+    batch: object, device: torch.device, dtype: torch.dtype | None = None
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
     """What the module is called with: positional and named arguments, copied to the device.
 
     A dict's items are named arguments, its labels left out; of a tuple or list the first element is the input. The
-    copies keep the caller's data as it is where a module works in place.
+    copies keep the caller's data as it is where a module works in place. With a `dtype` real numbers are cast to it.
 
     Raises:
         ArgumentError: the batch is none of these.
     """
     if isinstance(batch, Mapping):
         return (), {
-            name: _moved(value, device) if isinstance(value, Tensor) else value
+            name: _moved(value, device, dtype) if isinstance(value, Tensor) else value
             for name, value in batch.items()
             if name != LABELS
         }
     inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
     if not isinstance(inputs, Tensor):
         raise ArgumentError(f"expected a tensor, a tuple (inputs, targets) or a dict of tensors; got {_kind(batch)}.")
-    return (_moved(inputs, device),), {}
+    return (_moved(inputs, device, dtype),), {}
 
 
 def targets_of(batch: object, device: torch.device) -> Tensor:
@@ -156,6 +159,28 @@ def first_tensor(outputs: object) -> Tensor:
     )
 
 
+def with_first_tensor(outputs: Any, tensor: Tensor) -> Any:
+    """The same kind of output with `tensor` where `first_tensor` finds one; the given output stays as it is."""
+    if isinstance(outputs, Tensor):
+        return tensor
+    if isinstance(outputs, Mapping):
+        key = (
+            "logits"
+            if isinstance(outputs.get("logits"), Tensor)
+            else next(key for key, part in outputs.items() if isinstance(part, Tensor))
+        )
+        changed = copy.copy(outputs)
+        changed[key] = tensor
+        return changed
+    if isinstance(getattr(outputs, "logits", None), Tensor):
+        other = copy.copy(outputs)
+        other.logits = tensor
+        return other
+    place = next(place for place, part in enumerate(outputs) if isinstance(part, Tensor))
+    parts = [*outputs[:place], tensor, *outputs[place + 1 :]]
+    return type(outputs)(*parts) if hasattr(outputs, "_fields") else type(outputs)(parts)
+
+
 def shapes(batch: object) -> str:
     """The shapes of a batch's tensors, as text."""
     if isinstance(batch, Mapping):
@@ -170,8 +195,8 @@ def _tensors(batch: object) -> Iterator[Tensor]:
     yield from (part for part in parts if isinstance(part, Tensor))
 
 
-def _moved(value: Tensor, device: torch.device) -> Tensor:
-    return value.detach().to(device, copy=True)
+def _moved(value: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    return value.detach().to(device, dtype if value.is_floating_point() else None, copy=True)
 
 
 def _kind(value: object) -> str:

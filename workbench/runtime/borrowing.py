@@ -38,8 +38,12 @@ def name_of(module: nn.Module) -> str:
 
 
 @contextmanager
-def lent(module: nn.Module, weights: Mapping[str, Tensor] | None, device: torch.device) -> Iterator[None]:
+def lent(
+    module: nn.Module, weights: Mapping[str, Tensor] | None, device: torch.device, dtype: torch.dtype | None = None
+) -> Iterator[None]:
     """The module in evaluation mode on `device`, with `weights` for its own; then everything as it was.
+
+    With a `dtype` its real numbers are cast to it, and none of them asks for gradients.
 
     Only references are exchanged, in every owner once, so modules and tensors under several names stay shared.
     `torch.func.functional_call` is not used: with a module under two names it leaves the exchanged tensors behind.
@@ -49,7 +53,7 @@ def lent(module: nn.Module, weights: Mapping[str, Tensor] | None, device: torch.
     Raises:
         ArgumentError: `weights` are not the module's; raised before anything is touched.
     """
-    exchanged = _exchanged(module, weights, device)
+    exchanged = _exchanged(module, weights, device, dtype)
     snapshot = [(vars(part), dict(vars(part))) for part in module.modules()]
     snapshot += [(store, dict(store)) for part in module.modules() for store in _stores(part)]
     states = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global state is what is put back
@@ -85,7 +89,9 @@ def _stores(part: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
     return part._parameters, part._buffers
 
 
-def _exchanged(module: nn.Module, weights: Mapping[str, Tensor] | None, device: torch.device) -> dict[int, Tensor]:
+def _exchanged(
+    module: nn.Module, weights: Mapping[str, Tensor] | None, device: torch.device, dtype: torch.dtype | None
+) -> dict[int, Tensor]:
     """Identity of one of the module's tensors → what stands in for it."""
     own, names, buffers, needed = {}, dict[int, list[str]](), set(), set()
     for path, part in module.named_modules(remove_duplicate=False):
@@ -115,10 +121,11 @@ def _exchanged(module: nn.Module, weights: Mapping[str, Tensor] | None, device: 
             )
         else:
             new = tensor
+        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
         if identity in buffers:
-            exchanged[identity] = new.detach().to(device, tensor.dtype, copy=True)
-        elif found or new.device != device:
-            exchanged[identity] = new.detach().to(device, tensor.dtype)
+            exchanged[identity] = new.detach().to(device, kind, copy=True)
+        elif found or new.device != device or dtype is not None:
+            exchanged[identity] = new.detach().to(device, kind)
     return exchanged
 
 

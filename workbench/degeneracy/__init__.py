@@ -1,0 +1,1 @@
+"""Degeneracy: activations, gradients, interaction bases and graphs, and the audit of all three."""

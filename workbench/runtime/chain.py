@@ -1,0 +1,168 @@
+"""A module as a chain of layers, each of which determines the next, over data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import ArgumentError
+from workbench.runtime.activations import MASK, batch_count, kept_positions
+from workbench.runtime.batches import arguments, check_data, iter_batches, naming, size_of
+from workbench.runtime.borrowing import check_module, lent
+from workbench.runtime.passing import Call, passed
+
+OUTPUT = "output"  # the id of the module's own output, where no layer's is the same
+
+
+class Batch(NamedTuple):
+    """One batch on the device: what the module is called with, and which positions are no padding."""
+
+    number: int
+    call: Call
+    size: int
+    keep: Tensor | None
+    shown: object  # the batch as it was given, for messages
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A layer through whose output everything passes that the module's output depends on.
+
+    Attributes:
+        layer: its id: the module path, or `output`.
+        path: the path in `module.named_modules()`; empty for the module itself.
+        axis: the axis of the features in its output: 1 for channels, −1 for the last.
+        width: number of features.
+        positions: positions of one sample in the batch that was looked at: pixels, tokens, or 1.
+    """
+
+    layer: str
+    path: str
+    axis: int
+    width: int
+    positions: int
+
+    def last(self, output: Tensor) -> Tensor:
+        """The output with features last: (samples, …, width)."""
+        return output.movedim(self.axis, -1)
+
+    def rows(self, output: Tensor, keep: Tensor | None) -> Tensor:
+        """The output as (samples·positions, width), without padding."""
+        features = self.last(output)
+        if keep is not None and features.ndim == 3 and features.shape[:2] == keep.shape:
+            return features[keep]
+        return features.reshape(-1, self.width)
+
+    def unfolded(self, rows: Tensor, output: Tensor, keep: Tensor | None) -> Tensor:
+        """`rows` in the shape of an output; padded positions are as in `output`."""
+        features = self.last(output)
+        if keep is not None and features.ndim == 3 and features.shape[:2] == keep.shape:
+            new = features.clone()
+            new[keep] = rows.to(new.dtype)
+        else:
+            new = rows.to(features.dtype).reshape(features.shape)
+        return new.movedim(-1, self.axis)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chain:
+    """A module over data, seen at its cuts; made by `layer_chain`.
+
+    Attributes:
+        module: the network; lent while `lent()` is open.
+        data: batches.
+        device: where it runs.
+        dtype: what it is cast to, None for its own.
+        cuts: the layers in the order in which they run; each determines the next, and the last is the output.
+        skipped: path → why it is no cut, of those that were looked at.
+    """
+
+    module: nn.Module
+    data: Iterable[Any]
+    device: torch.device
+    dtype: torch.dtype | None
+    cuts: tuple[Cut, ...]
+    skipped: Mapping[str, str]
+
+    @property
+    def layers(self) -> list[str]:
+        """Ids of the cuts."""
+        return [cut.layer for cut in self.cuts]
+
+    @property
+    def batch_count(self) -> int:
+        """Number of batches, 0 where unknown."""
+        return batch_count(self.data)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """The module in evaluation mode, on the device, in the dtype; as it was afterwards."""
+        with lent(self.module, None, self.device, self.dtype):
+            yield
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches; what fails while one is worked on names it.
+
+        Raises:
+            EvaluationError: a batch could not be loaded or run.
+            ArgumentError: there was none.
+        """
+        for number, given in iter_batches(self.data):
+            with naming(number, given):
+                batch = self.batch(number, given)
+            yield batch
+
+    def batch(self, number: int, given: object) -> Batch:
+        """One batch on the device."""
+        call = arguments(given, self.device, self.dtype)
+        return Batch(number, call, size_of(given), kept_positions(call[1].get(MASK)), given)
+
+    def outputs(
+        self, batch: Batch, cuts: Sequence[Cut], changes: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+    ) -> list[Tensor]:
+        """Outputs of cuts in one pass, in their order; `changes` are by layer id."""
+        paths = {cut.layer: cut.path for cut in self.cuts}
+        with naming(batch.number, batch.shown):
+            found = passed(
+                self.module,
+                batch.call,
+                [cut.path for cut in cuts],
+                {paths[layer]: change for layer, change in (changes or {}).items()},
+            )
+        return [found[cut.path] for cut in cuts]
+
+    def segment(
+        self, batch: Batch, source: Cut, target: Cut, start: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The source's output as a leaf that asks for gradients, and the target's as a function of it.
+
+        Args:
+            batch: what runs.
+            source: the earlier cut.
+            target: the later one.
+            start: what takes the place of the source's output; None for itself.
+        """
+
+        def leaf(output: Tensor) -> Tensor:
+            new = (output if start is None else start(output)).detach().clone()
+            torch.set_grad_enabled(True)
+            return new.requires_grad_()
+
+        first, second = self.outputs(batch, [source, target], {source.layer: leaf})
+        return first, second
+
+    def check_same(self, other: Sequence[str]) -> None:
+        """Refuses layers that are not this chain's."""
+        if list(other) != self.layers:
+            raise ArgumentError(f"the layers {list(other)} are not those of this module and data: {self.layers}.")
+
+
+def check_chain_arguments(module: object, data: object) -> None:
+    """Refuses a module that cannot be lent and data that cannot be walked again."""
+    check_module(module)
+    check_data(data)

@@ -1,0 +1,85 @@
+"""A forward pass in which some outputs are replaced and others are caught, up to the last of them."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workbench.runtime.batches import first_tensor, with_first_tensor
+from workbench.runtime.borrowing import uncompiled
+
+Call = tuple[tuple[Tensor, ...], dict[str, Any]]  # positional and named arguments
+Change = Callable[[Tensor], Tensor]
+
+
+class _Arrived(BaseException):  # noqa: N818 - no error; `except Exception` in a user's forward must not swallow it
+    """Ends a pass whose remaining outputs nobody asked for."""
+
+
+@contextmanager
+def replaced(module: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
+    """Every call of the named submodules gives what `changes` makes of its output; the hooks go afterwards.
+
+    torch's fast path of attention, which runs no submodules, and compiled code, which knows no new hooks, are off.
+    """
+
+    def hook(change: Change) -> Callable[[nn.Module, Any, Any], Any]:
+        return lambda _, __, output: with_first_tensor(output, change(first_tensor(output)))
+
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    handles = []
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        for path, change in changes.items():
+            handles.append(module.get_submodule(path).register_forward_hook(hook(change)))
+        with uncompiled():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for handle in handles:
+            handle.remove()
+
+
+def passed(
+    module: nn.Module, call: Call, wanted: Sequence[str], changes: Mapping[str, Change] | None = None
+) -> dict[str, Tensor]:
+    """The outputs of the wanted submodules, after their change if they have one; the pass ends with the last of them.
+
+    What runs later works on a copy, so that operations in place change nothing here. A change may turn gradients on;
+    the mode is as before afterwards.
+
+    Args:
+        module: the network, as a rule lent.
+        call: what it is called with.
+        wanted: paths as in `module.named_modules()`; the empty path is the module itself.
+        changes: path → what makes another output of its output.
+
+    Returns:
+        Path → first tensor of its output. A submodule that did not run is not in it.
+    """
+    found: dict[str, Tensor] = {}
+
+    def catch(path: str, change: Change | None) -> Change:
+        def caught(output: Tensor) -> Tensor:
+            new = output if change is None else change(output)
+            if path in wanted:
+                found[path] = new
+                if len(found) == len(wanted):
+                    raise _Arrived
+            return new.clone()
+
+        return caught
+
+    given = dict(changes or {})
+    paths = dict.fromkeys([*given, *wanted])
+    mode = torch.is_grad_enabled()
+    try:
+        with replaced(module, {path: catch(path, given.get(path)) for path in paths}):
+            module(*call[0], **call[1])
+    except _Arrived:
+        pass
+    finally:
+        torch.set_grad_enabled(mode)
+    return found
