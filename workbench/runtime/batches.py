@@ -169,7 +169,7 @@ def with_first_tensor(outputs: Any, tensor: Tensor) -> Any:
             if isinstance(outputs.get("logits"), Tensor)
             else next(key for key, part in outputs.items() if isinstance(part, Tensor))
         )
-        changed = copy.copy(outputs)
+        changed: Any = copy.copy(outputs)
         changed[key] = tensor
         return changed
     if isinstance(getattr(outputs, "logits", None), Tensor):

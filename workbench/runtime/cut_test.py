@@ -211,12 +211,8 @@ class _CutTest:
     def _unasked(self, path: str, chain: Sequence[str]) -> str:
         """Why a cut is not taken unless it is asked for."""
         output = self.outputs[path]
-        for after in chain:
-            if (
-                after in self.inputs
-                and isinstance(self.parts[after], ELEMENTWISE)
-                and _same(self.inputs[after], output)
-            ):
+        for after in (one for one in chain if one != path and isinstance(self.parts[one], ELEMENTWISE)):
+            if after in self.inputs and _same(self.inputs[after], output):
                 return f"{after!r} is a function of each of its elements or channels: that one is taken"
         if _layer_norm(self.parts[path]):
             given = self.inputs.get(path)
