@@ -48,8 +48,9 @@ class Cut:
     positions: int
 
     def last(self, output: Tensor) -> Tensor:
-        """The output with features last: (samples, …, width)."""
-        return output.movedim(self.axis, -1)
+        """The output with features last: (samples, …, width); differentiable, whatever the mode."""
+        with torch.enable_grad():
+            return output.movedim(self.axis, -1)
 
     def rows(self, output: Tensor, keep: Tensor | None) -> Tensor:
         """The output as (samples·positions, width), without padding."""
@@ -98,6 +99,12 @@ class Chain:
     def batch_count(self) -> int:
         """Number of batches, 0 where unknown."""
         return batch_count(self.data)
+
+    @property
+    def activation_dtype(self) -> torch.dtype | None:
+        """The coarsest dtype that activations are computed in; None where nothing tells."""
+        kinds = {t.dtype for t in self.module.parameters() if t.is_floating_point()}
+        return self.dtype or max(kinds, key=lambda kind: torch.finfo(kind).eps, default=None)
 
     @contextmanager
     def lent(self) -> Iterator[None]:
@@ -160,6 +167,20 @@ class Chain:
         """Refuses layers that are not this chain's."""
         if list(other) != self.layers:
             raise ArgumentError(f"the layers {list(other)} are not those of this module and data: {self.layers}.")
+
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "own": None}
+
+
+def resolved_dtype(dtype: str) -> torch.dtype | None:
+    """What a module is cast to; None for its own.
+
+    Raises:
+        ArgumentError: an unknown name.
+    """
+    if dtype not in DTYPES:
+        raise ArgumentError(f"dtype={dtype!r}: expected {', '.join(map(repr, DTYPES))}.")
+    return DTYPES[dtype]
 
 
 def check_chain_arguments(module: object, data: object) -> None:

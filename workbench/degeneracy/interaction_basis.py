@@ -1,0 +1,401 @@
+"""Interaction bases: directions of each layer's activations that matter to the next, in the order in which they do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from workbench.degeneracy.datapoints import datapoints
+from workbench.degeneracy.directions import Directions, Settings, layer_directions, output_directions
+from workbench.degeneracy.quadrature import Quadrature, quadrature_points
+from workbench.degeneracy.whitening import Whitening, relative_floor, whitening
+from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
+from workbench.linalg import Moments
+from workbench.progress import ProgressCallback, check_progress, reporter
+from workbench.results import LAYER_COLUMNS, Column, Result, versions
+from workbench.runtime.borrowing import name_of
+from workbench.runtime.chain import Chain, Cut, resolved_dtype
+from workbench.runtime.cut_test import layer_chain
+
+if TYPE_CHECKING:
+    import pandas
+
+Kind: TypeAlias = Literal["local", "integrated", "pca", "gradient-flow", "neuron"]
+KINDS = ("local", "integrated", "pca", "gradient-flow", "neuron")
+ESTIMATORS = ("auto", "closed form", "exact", "Hutchinson")
+PREDICTING = 1e-3  # share of the largest Λ above which a direction is predicted to be needed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class InteractionBasis(Result):
+    """Coordinates f̂ = (f−μ)·C of each layer's activations f, so that f ≈ μ + f̂·C⁺.
+
+    Tables: `directions`, a row per layer and direction; `layers`, a row per layer. Direction 0 is the constant, whose
+    coordinate is 1; direction j is column j−1 of C.
+
+    Attributes:
+        means: layer → μ, (width,).
+        bases: layer → C, (width, directions).
+        inverses: layer → C⁺, (directions, width).
+    """
+
+    COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
+        "directions": {
+            "layer": LAYER_COLUMNS["layer"],
+            "direction": Column("number of the direction; 0 is the constant", int, "", low=0),
+            "weight": Column("Λ, the direction's weight: how much it moves the next layer; NaN of 0", float, "1"),
+        },
+        "layers": {
+            **LAYER_COLUMNS,
+            "width": Column("number of features", int, "1", low=1),
+            "positions": Column("positions of a sample: pixels, tokens, or 1", int, "1", low=1),
+            "samples": Column("datapoints: samples × positions, without padding", int, "1", low=0),
+            "rank": Column("directions of the activations above the noise floor", int, "1", low=0),
+            "nodes": Column("directions of the basis, with the constant", int, "1", low=1),
+            "predicted_nodes": Column("1 + number of Λ > 1e-3·Λmax: nodes that are likely needed", int, "1", low=1),
+            "noise_floor": Column("eigenvalue of the covariance below which all is rounding", float, "1", low=0),
+            "estimator": Column("how M′ was found: closed form, exact, Hutchinson, or none", str, ""),
+            "error": Column("relative standard error of M′ in the Frobenius norm, 0 unless drawn", float, "1", low=0),
+        },
+    }
+    NEXT: ClassVar[str] = '.frame("layers"), .bases, wb.interaction_graph(module, data, basis), wb.figure(basis)'
+
+    means: Mapping[str, Tensor]
+    bases: Mapping[str, Tensor]
+    inverses: Mapping[str, Tensor]
+
+    @property
+    def layers(self) -> list[str]:
+        """Ids of the layers in the order in which they run; the last is the module's output."""
+        return list(self.tables["layers"]["layer"])
+
+    def nodes(self, layer: str) -> int:
+        """Number of a layer's directions, with the constant.
+
+        Raises:
+            LayerNotFoundError: it has none.
+        """
+        return 1 + self._of(self.bases, layer).shape[1]
+
+    def weights(self, layer: str) -> Float[Tensor, " directions"]:
+        """Λ of a layer's directions 1, 2, …, falling (by neuron for `neuron`)."""
+        self._of(self.bases, layer)
+        table = self.tables["directions"]
+        rows = zip(table["layer"], table["direction"], table["weight"], strict=True)
+        return torch.tensor(
+            [weight for one, direction, weight in rows if one == layer and direction], dtype=torch.float64
+        )
+
+    def predicted_nodes(self, layer: str, threshold: float = PREDICTING) -> int:
+        """1 + #{Λ > threshold·Λmax}: how many nodes an ablation will need, without running one."""
+        return _predicted(self.weights(layer), threshold)
+
+    def coordinates(self, layer: str, rows: Float[Tensor, "samples width"]) -> Float[Tensor, "samples nodes"]:
+        """f̂ of activations, with the constant's 1 in front."""
+        basis = self._of(self.bases, layer)
+        inner = (rows.to(basis) - self.means[layer]) @ basis
+        return torch.cat([torch.ones(len(inner), 1, dtype=inner.dtype), inner], 1)
+
+    def restored(self, layer: str, coordinates: Float[Tensor, "samples nodes"]) -> Float[Tensor, "samples width"]:
+        """Activations μ·f̂₀ + Σ_j f̂_j·C⁺_j of coordinates."""
+        inverse = torch.cat([self.means[layer][None], self._of(self.inverses, layer)])
+        return coordinates @ inverse
+
+    def datapoints(
+        self, module: nn.Module, data: Iterable[Any], layer: str, direction: int, *, count: int = 10
+    ) -> pandas.DataFrame:
+        """The datapoints at both ends of a direction: batch, sample, position and coordinate, the largest first.
+
+        Args:
+            module: the module of this basis.
+            data: batches; these or others.
+            layer: a layer of the basis.
+            direction: its number; 0 is the constant and tells nothing.
+            count: datapoints from each end.
+
+        Raises:
+            LayerNotFoundError: no such layer.
+            ArgumentError: no such direction, or a module whose layers are others.
+        """
+        import pandas
+
+        nodes = self.nodes(layer)
+        if not isinstance(direction, int) or not 1 <= direction < nodes:
+            raise ArgumentError(f"direction={direction!r}: expected 1 to {nodes - 1}; {layer!r} has no other.")
+        column = self.bases[layer][:, direction - 1]
+        return pandas.DataFrame(datapoints(self.chain(module, data), layer, self.means[layer], column, count))
+
+    def chain(self, module: nn.Module, data: Iterable[Any]) -> Chain:
+        """The module over data, seen at the layers of this basis.
+
+        Raises:
+            ArgumentError: the module's layers are others.
+        """
+        asked = self.meta["parameters"]
+        chain = layer_chain(
+            module,
+            data,
+            self.layers,
+            features=asked["features"],
+            device=asked["device"],
+            dtype=resolved_dtype(asked["dtype"]),
+        )
+        widths = dict(zip(self.layers, self.tables["layers"]["width"], strict=True))
+        for cut in chain.cuts:
+            if widths.get(cut.layer) != cut.width:
+                raise ArgumentError(
+                    f"{name_of(module)}'s {cut.layer!r} has {cut.width} features and the basis "
+                    f"{widths.get(cut.layer, 'none')} there: pass the module that the basis is of."
+                )
+        return chain
+
+    def _of(self, mapping: Mapping[str, Tensor], layer: str) -> Tensor:
+        if layer not in mapping:
+            raise LayerNotFoundError(f"the basis has no layer {layer!r}.{nearest(layer, mapping)}")
+        return mapping[layer]
+
+    def facts(self) -> str:
+        """Kind, layers and their nodes, and whether the run was stopped."""
+        stopped = self.meta.get("cancelled")
+        cut = f"; CANCELLED after {stopped['done']} of {stopped['total']} layers" if stopped else ""
+        table = self.tables["layers"]
+        nodes = ", ".join(f"{layer} {n}" for layer, n in zip(table["layer"], table["nodes"], strict=True))
+        return f"{self.title}: {self.meta['parameters']['kind']} basis; nodes: {nodes}{cut}"
+
+
+def interaction_basis(
+    module: nn.Module,
+    data: Iterable[Any],
+    layers: str | Iterable[str] | None = None,
+    *,
+    kind: Kind = "local",
+    center: bool = True,
+    estimator: Literal["auto", "closed form", "exact", "Hutchinson"] = "auto",
+    probes: int = 32,
+    positions: Literal["all", "last"] = "all",
+    quadrature: Quadrature = "gauss-legendre",
+    points: int = 8,
+    threshold: float | None = None,
+    features: Mapping[str, int] | None = None,
+    device: str = "auto",
+    dtype: str = "float64",
+    seed: int = 0,
+    progress: ProgressCallback | None = None,
+) -> InteractionBasis:
+    """Directions of each layer by their weight Λ: C = R·V·Λ^½ with G = U·D·Uᵀ, R = U·D^−½, R⁺·M′·R⁺ᵀ = V·Λ·Vᵀ.
+
+    G is the covariance of a layer's activations f (rows of n datapoints), M′ the Gram matrix of gradients that reach it
+    from the next layer's coordinates f̂ = (f−μ)·C, from the output backwards. So Λ are the eigenvalues of G·M′, which no
+    invertible linear map of the layer changes; CᵀGC = Λ, C⁺M′C⁺ᵀ = 1.
+
+    Args:
+        module: the network; lent, in evaluation mode, as before afterwards.
+        data: a re-iterable of batches, each a tensor, a tuple whose first element is the input, or a dict of named
+            arguments; positions with 0 in its `attention_mask` count nowhere.
+        layers: paths or globs; None for every layer through which all that matters passes (see Returns). Each must
+            determine the next; the module's output is always the last.
+        kind: "local" takes M′ = E[Σ ∂f̂_i/∂f ∂f̂_i/∂fᵀ] to the next layer (the Local Interaction Basis); "integrated"
+            M′ = E[g·gᵀ] of g = ∫dα ∇[f̂(αf)·f̂(f)] and Λ from E[g·fᵀ]; "gradient-flow" as local, straight to the
+            module's output; "pca" stops at C = U with Λ = D; "neuron" is C = 1 with the variances as Λ.
+        center: subtract the mean first. False leaves μ = 0; the constant direction then carries nothing.
+        estimator: "closed form" (exact, without a backward pass) where a segment is linear maps and functions of
+            elements in the right order; "exact" by a backward pass per direction and position; "Hutchinson" by `probes`
+            of ±1, with its error told. "auto" takes the first of them that applies and needs at most 1024 passes.
+        probes: ±1 cotangents of Hutchinson. 32 gave 3 % of error in the Frobenius norm at n = 4096, width 256.
+        positions: gradients from all positions of the target, or from each sample's last that is no padding.
+        quadrature: rule for the integral of "integrated".
+        points: its number of points.
+        threshold: eigenvalues of G and Λ at or below threshold·largest are rounding and dropped; None for width·ε.
+        features: path → axis of the features, where channels-first or last is guessed wrong.
+        device: "auto" takes CUDA when there is one.
+        dtype: "float64", "float32" or "own": what the module is cast to. Sums are float64 always.
+        seed: of the probes.
+        progress: called before every batch of every layer; may raise `wb.Cancelled`.
+
+    Returns:
+        An InteractionBasis. Taken without `layers`: outputs that hold all that reaches the module's output, the
+        innermost where several are equal, after activations rather than before, layer norms joined with what follows.
+        A layer without variance has the constant only, and a reason.
+
+    Raises:
+        ArgumentError: an argument is out of its range; a layer that was asked for is bypassed (by what, is named); the
+            module is not deterministic; activations or gradients are NaN or infinite (the layer is named).
+        EvaluationError: a batch failed.
+        Cancelled: the callback asked for it; `.partial` has the layers that are done, those nearest the output.
+
+    Cost: a forward pass for all G, then for each layer forward and backward passes of its segment: none for a closed
+    form, nodes × positions of the next layer a batch for exact. Memory: a batch, and width² a layer.
+
+    Source: Bushnaq et al. 2024, "Using Degeneracy in the Loss Landscape for Mechanistic Interpretability" (arXiv
+    2405.10927) for the integrated basis; "The Local Interaction Basis" (arXiv 2405.10928) for local. Ours: thresholds
+    relative to the largest eigenvalue (absolute ones call a layer scaled by 1e-4 empty), no absolute values of Λ
+    (directions of "integrated" with negative Λ are dropped and told), and closed forms.
+
+    Misreads: Λ weighs the next layer's coordinates, not the loss: what moves the output in a direction that the loss
+    does not see counts. On modular addition the local basis needs as many nodes as PCA; it is no better there. Bases
+    are of these data: a direction that they do not vary has no node. Samples must not meet in a pass.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
+        >>> _ = net[0].weight.data.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+        >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> net = nn.Sequential(nn.Identity(), *net)
+        >>> interaction_basis(net, [x], "0").weights("0").tolist()
+        [2.0, 0.5]
+    """
+    begin = time.perf_counter()
+    check_progress(progress)
+    _check(kind, estimator, probes, positions, threshold)
+    rule = quadrature_points(quadrature, points)
+    chain = layer_chain(module, data, layers, features=features, device=device, dtype=resolved_dtype(dtype))
+    settings = Settings(
+        kind=kind, estimator=estimator, probes=probes, positions=positions, rule=rule, threshold=threshold, seed=seed
+    )
+    parameters = {
+        "layers": None if layers is None else [layers] if isinstance(layers, str) else list(layers),
+        "kind": kind,
+        "center": center,
+        "estimator": estimator,
+        "probes": probes,
+        "positions": positions,
+        "quadrature": quadrature,
+        "points": points,
+        "threshold": threshold,
+        "features": None if features is None else dict(features),
+        "device": device,
+        "dtype": dtype,
+    }
+    meta = chain_meta("wb.interaction_basis", chain, parameters, seed)
+    report = reporter(progress)
+    total = len(chain.cuts)
+    found: dict[str, Directions] = {}
+    whitenings: dict[str, Whitening] = {}
+
+    def built() -> InteractionBasis:
+        own = meta | {"seconds": time.perf_counter() - begin}
+        if len(found) < total:
+            own["cancelled"] = {"done": len(found), "total": total}
+        return _result(chain, whitenings, found, own)
+
+    try:
+        with chain.lent():
+            whitenings |= _whitenings(chain, center, threshold, lambda: report("activations", 0, total))
+            end = chain.cuts[-1]
+            found[end.layer] = output_directions(end, whitenings[end.layer], settings)
+            for place in range(total - 2, -1, -1):
+                source = chain.cuts[place]
+                target = end if kind == "gradient-flow" else chain.cuts[place + 1]
+                report(source.layer, len(found), total)
+                found[source.layer] = layer_directions(
+                    chain,
+                    source,
+                    target,
+                    whitenings[source.layer],
+                    found[target.layer],
+                    settings,
+                    told=lambda _: report(chain.cuts[total - 1 - len(found)].layer, len(found), total),
+                )
+            report("", total, total)
+    except Cancelled as stop:
+        stop.partial = built() if whitenings else None
+        raise
+    return built()
+
+
+def chain_meta(function: str, chain: Chain, parameters: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    """What `Result.meta` says of a module over data."""
+    dtypes = {str(t.dtype).removeprefix("torch.") for t in chain.module.parameters() if t.is_floating_point()}
+    own = ", ".join(sorted(dtypes)) or "float64"
+    return {
+        "function": function,
+        "source": name_of(chain.module),
+        "parameters": dict(parameters),
+        "cuts": {cut.layer: {"path": cut.path, "axis": cut.axis, "width": cut.width} for cut in chain.cuts},
+        "skipped": dict(chain.skipped),
+        "seed": seed,
+        "dtype": own if chain.dtype is None else str(chain.dtype).removeprefix("torch."),
+        "device": str(chain.device),
+        "versions": versions(),
+    }
+
+
+def _check(kind: str, estimator: str, probes: object, positions: str, threshold: float | None) -> None:
+    if kind not in KINDS:
+        raise ArgumentError(f"kind={kind!r}: expected {', '.join(map(repr, KINDS))}.{nearest(kind, KINDS)}")
+    if estimator not in ESTIMATORS:
+        raise ArgumentError(f"estimator={estimator!r}: expected {', '.join(map(repr, ESTIMATORS))}.")
+    if not isinstance(probes, int) or isinstance(probes, bool) or probes < 2:
+        raise ArgumentError(f"probes={probes!r}: expected a number of at least 2, so that there is an error to tell.")
+    if positions not in ("all", "last"):
+        raise ArgumentError(f"positions={positions!r}: expected 'all' or 'last'.")
+    if threshold is not None and not 0 <= threshold < 1:
+        raise ArgumentError(f"threshold={threshold!r}: expected a share of the largest eigenvalue, in [0, 1), or None.")
+
+
+def _whitenings(chain: Chain, center: bool, threshold: float | None, told: Callable[[], None]) -> dict[str, Whitening]:
+    """The first rotation of every layer, from one pass."""
+    moments = {cut.layer: Moments(cut.width, chain.device) for cut in chain.cuts}
+    for batch in chain.batches():
+        told()
+        for cut, output in zip(chain.cuts, chain.outputs(batch, chain.cuts), strict=True):
+            moments[cut.layer].update(cut.rows(output, batch.keep))
+    found = {}
+    for cut in chain.cuts:
+        if not bool(moments[cut.layer].covariance.isfinite().all()):
+            raise ArgumentError(
+                f"the outputs of {cut.layer!r} are NaN or infinite for some of the data, so there is no basis of them: "
+                "leave those samples out, or choose layers before it."
+            )
+        share = relative_floor(cut.width, chain.activation_dtype) if threshold is None else threshold
+        found[cut.layer] = whitening(moments[cut.layer], center=center, threshold=share)
+    return found
+
+
+def _predicted(weights: Tensor, threshold: float) -> int:
+    return 1 + int((weights > threshold * weights.max()).sum()) if len(weights) else 1
+
+
+def _result(
+    chain: Chain, whitenings: Mapping[str, Whitening], found: Mapping[str, Directions], meta: dict[str, Any]
+) -> InteractionBasis:
+    done: list[tuple[int, Cut]] = [(depth, cut) for depth, cut in enumerate(chain.cuts) if cut.layer in found]
+    rows, layers = [], []
+    for depth, cut in done:
+        own, white = found[cut.layer], whitenings[cut.layer]
+        rows += [
+            {"layer": cut.layer, "direction": number, "weight": weight}
+            for number, weight in enumerate([float("nan"), *own.weights.tolist()])
+        ]
+        layers.append(
+            {
+                "layer": cut.layer,
+                "depth": depth,
+                "verdict": own.verdict,
+                "reason": own.reason,
+                "width": cut.width,
+                "positions": cut.positions,
+                "samples": white.samples,
+                "rank": len(white.eigenvalues),
+                "nodes": 1 + len(own.weights),
+                "predicted_nodes": _predicted(own.weights, PREDICTING),
+                "noise_floor": white.floor,
+                "estimator": own.estimator,
+                "error": own.error,
+            }
+        )
+    return InteractionBasis(
+        tables={
+            "directions": InteractionBasis.columns("directions", rows),
+            "layers": InteractionBasis.columns("layers", layers),
+        },
+        meta=meta,
+        means={cut.layer: whitenings[cut.layer].mean for _, cut in done},
+        bases={cut.layer: found[cut.layer].basis for _, cut in done},
+        inverses={cut.layer: found[cut.layer].inverse for _, cut in done},
+    )

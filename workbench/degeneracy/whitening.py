@@ -1,0 +1,73 @@
+"""The first rotation of every basis: centre, rotate to the eigenvectors of the covariance, drop what is rounding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.linalg import Moments
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Whitening:
+    """G = U·D·Uᵀ of a layer's activations, without the directions that are rounding.
+
+    Attributes:
+        mean: μ; zero where activations are not centred.
+        vectors: U, (width, rank), orthonormal, by falling eigenvalue.
+        eigenvalues: D, (rank,), each above the noise floor.
+        floor: the noise floor, an eigenvalue.
+        samples: number of datapoints.
+    """
+
+    mean: Float[Tensor, " width"]
+    vectors: Float[Tensor, "width rank"]
+    eigenvalues: Float[Tensor, " rank"]
+    floor: float
+    samples: int
+
+    @property
+    def rotation(self) -> Float[Tensor, "width rank"]:
+        """R = U·D^−½: coordinates f·R have unit variance."""
+        return self.vectors / self.eigenvalues.sqrt()
+
+    @property
+    def inverse(self) -> Float[Tensor, "rank width"]:
+        """R⁺ = D^½·Uᵀ."""
+        return (self.vectors * self.eigenvalues.sqrt()).T
+
+
+def whitening(moments: Moments, *, center: bool, threshold: float) -> Whitening:
+    """The eigenvectors of the covariance (of the Gram matrix without `center`) above threshold·λmax."""
+    gram = (moments.covariance if center else moments.gram).cpu()
+    mean = moments.mean.cpu() if center else torch.zeros(len(gram), dtype=torch.float64)
+    values, vectors = falling(gram)
+    floor = threshold * float(values[0].clamp_min(0))
+    kept = values > floor
+    return Whitening(mean=mean, vectors=vectors[:, kept], eigenvalues=values[kept], floor=floor, samples=moments.count)
+
+
+def falling(symmetric: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
+    """Eigenvalues by size and their vectors as columns, each with its largest component positive."""
+    values, vectors = torch.linalg.eigh((symmetric + symmetric.T) / 2)
+    values, vectors = values.flip(0), vectors.flip(1)
+    return values, vectors * signs(vectors)
+
+
+def signs(vectors: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+    """±1 of each column's largest component: a direction is the same whatever library found it."""
+    if not vectors.numel():
+        return torch.ones(vectors.shape[1], dtype=vectors.dtype)
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))[0]
+    return torch.where(largest < 0, -1.0, 1.0).to(vectors.dtype)
+
+
+def relative_floor(width: int, dtype: torch.dtype | None) -> float:
+    """Eigenvalues below this share of the largest are rounding: d·ε of the sums, d·ε² of activations' own dtype."""
+    own = 0.0 if dtype is None else torch.finfo(dtype).eps ** 2
+    return width * max(EPS, own)
