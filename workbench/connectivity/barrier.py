@@ -13,26 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.connectivity.mixing import (
-    MEASURED,
-    METRIC,
-    Buffer,
-    Policy,
-    bisected,
-    check_policy,
-    held,
-    measured_cells,
-    measurement,
-    metric_rows,
-    opened,
-    provenance,
-    walked,
-)
+from workbench.connectivity.mixing import Buffer, Policy, bisected, check_policy, opened, provenance
 from workbench.errors import ArgumentError
 from workbench.progress import ProgressCallback, check_progress
 from workbench.results import Column, Result
 from workbench.runtime import Evaluator
 from workbench.runtime.evaluator import check_evaluator
+from workbench.runtime.measuring import MEASURED, METRIC, held, measured_cells, measurement, metric_rows, walked
 from workbench.weights import ModelLike
 
 

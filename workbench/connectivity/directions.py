@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from workbench.connectivity.mixing import Tensors
 from workbench.errors import ArgumentError
+from workbench.runtime.measuring import Tensors
 from workbench.seeds import generator
 
 ROUNDING = 8.0  # below so many of it three checkpoints on one line are no plane but the rounding of their numbers

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from workbench.errors import ArgumentError, Cancelled
-from workbench.progress import ProgressCallback, reporter
-from workbench.results import Column, versions
-from workbench.runtime import EvaluationError, Evaluator, reset_statistics
+from workbench.errors import ArgumentError
+from workbench.results import versions
+from workbench.runtime import Evaluator, reset_statistics
 from workbench.runtime.batch_norm import normalised
-from workbench.runtime.borrowing import lent, name_of
-from workbench.weights import ModelLike, Weights, content_fingerprint, load
+from workbench.runtime.borrowing import name_of
+from workbench.runtime.measuring import Tensors, dtypes_of, evaluator_meta, fingerprint_of
+from workbench.weights import ModelLike, Weights, load
 
 Policy: TypeAlias = Literal["reset", "interpolate"]
-Tensors: TypeAlias = Mapping[str, Tensor]
-P = TypeVar("P")
-R = TypeVar("R")
 
-MEASURED: Mapping[str, Column] = {
-    "loss": Column("mean loss over the evaluator's data, in the loss's own unit; NaN where it is none", float, "loss"),
-    "accuracy": Column("the metric of this name, where the evaluator has it; NaN where not", float, "1"),
-    "reason": Column("why the loss is no finite number; empty where it is one", str, ""),
-}
-METRIC: Mapping[str, Column] = {
-    "metric": Column("name of a metric of the evaluator", str, ""),
-    "value": Column("its mean over the evaluator's data", float, "1"),
-}
 POLICIES = (
     "'reset' (running statistics are estimated anew at each point on the evaluator's data, a second pass over them) or "
     "'interpolate' (running statistics are mixed like weights)"
@@ -64,27 +50,6 @@ def _instances(module: nn.Module) -> list[str]:
     """The instance-norm layers that keep running statistics, by path."""
     parts = module.named_modules()
     return [path for path, part in parts if isinstance(part, _InstanceNorm) and part.running_mean is not None]
-
-
-def held(evaluator: Evaluator, label: str, weights: Weights) -> dict[str, Tensor]:
-    """A checkpoint under the module's own names, on the evaluator's device and in the module's dtypes.
-
-    Names of one tied tensor hold one tensor.
-
-    Raises:
-        ArgumentError: it is of another architecture (`label` and the first difference are named), or complex.
-    """
-    try:
-        with lent(evaluator.module, weights, evaluator.device):
-            stored = evaluator.module.state_dict(keep_vars=True)
-    except ArgumentError as error:
-        raise ArgumentError(f"{label} does not fit the evaluator's module: {error}") from error
-    tensors = {name: tensor for name, tensor in stored.items() if isinstance(tensor, Tensor)}
-    if name := next((name for name, tensor in tensors.items() if tensor.is_complex()), None):
-        raise ArgumentError(
-            f"{name!r} is {tensors[name].dtype}: expected real numbers; store both parts as two of them."
-        )
-    return tensors
 
 
 def opened(models: Mapping[str, ModelLike]) -> dict[str, Weights]:
@@ -150,59 +115,6 @@ def bisected(count: int) -> list[int]:
     return levels
 
 
-def measurement(measure: Callable[[], Mapping[str, float]], *, strict: bool) -> dict[str, Any]:
-    """What is found at one point: `values` by name and a `reason` where the loss is no finite number.
-
-    Raises:
-        EvaluationError: the evaluation failed, and `strict` asks for it.
-    """
-    try:
-        values = dict(measure())
-    except EvaluationError as error:
-        if strict:
-            raise
-        return {"values": {"loss": math.nan}, "reason": str(error)}
-    finite = math.isfinite(values["loss"])
-    return {"values": values, "reason": "" if finite else f"the loss is {values['loss']}"}
-
-
-def measured_cells(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The cells of MEASURED for one point, as `measurement` gives it."""
-    numbers = {name: found["values"].get(name, math.nan) for name in ("loss", "accuracy")}
-    return {**numbers, "reason": found["reason"]}
-
-
-def metric_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The metrics of one point, a row each."""
-    return [{"metric": name, "value": value} for name, value in found["values"].items() if name != "loss"]
-
-
-def walked(
-    points: Sequence[P],
-    measure: Callable[[P], Any],
-    built: Callable[[Mapping[P, Any]], R],
-    *,
-    name: Callable[[P], str],
-    progress: ProgressCallback | None,
-) -> R:
-    """Measures the points in order and builds a result of what was done, also of what was done before a cancel.
-
-    Raises:
-        Cancelled: passed on, with the result so far as its `partial`.
-    """
-    done: dict[P, Any] = {}
-    report = reporter(progress, partial=lambda: built(dict(done)))
-    try:
-        for point in points:
-            report(name(point), len(done), len(points))
-            done[point] = measure(point)
-        report("", len(done), len(points))
-    except Cancelled as stop:
-        stop.partial = built(done)
-        raise
-    return built(done)
-
-
 def provenance(
     function: str,
     models: Mapping[str, Weights],
@@ -222,28 +134,9 @@ def provenance(
         "elements": first.elements,
         "source_notes": {label: list(weights.notes) for label, weights in models.items()},
         "parameters": parameters,
-        "evaluator": {
-            "module": name_of(evaluator.module),
-            "loss": _name(evaluator.loss),
-            "metrics": {name: _name(metric) for name, metric in evaluator.metrics.items()},
-        },
+        "evaluator": evaluator_meta(evaluator),
         "seed": None,
-        "dtype": ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in floating(tensors["a"]).values()})),
+        "dtype": dtypes_of(tensors["a"]),
         "device": str(evaluator.device),
         "versions": versions(),
     }
-
-
-def fingerprint_of(tensors: Tensors) -> str:
-    """One fingerprint of names, shapes, dtypes and contents."""
-    rows = "\n".join(f"{name} {content_fingerprint(tensors[name])}" for name in sorted(tensors))
-    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
-
-
-def floating(tensors: Tensors) -> dict[str, Tensor]:
-    """The tensors of real numbers."""
-    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-
-
-def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))

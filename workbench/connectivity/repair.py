@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.connectivity.mixing import Buffer, Tensors, held, opened
+from workbench.connectivity.mixing import Buffer, opened
 from workbench.errors import ArgumentError
 from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.runtime import Evaluator, activation_moments, reset_statistics
@@ -23,6 +23,7 @@ from workbench.runtime.batches import arguments, check_data, iter_batches, namin
 from workbench.runtime.borrowing import lent, name_of
 from workbench.runtime.evaluator import check_evaluator
 from workbench.runtime.hooks import hooked, submodules
+from workbench.runtime.measuring import Tensors, held
 from workbench.weights import ModelLike, TensorInfo, Weights, load
 
 Spread = tuple[Tensor, Tensor]  # mean and standard deviation of every unit

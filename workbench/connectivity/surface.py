@@ -16,27 +16,22 @@ from torch import Tensor
 
 from workbench.cache import Cache, Entry
 from workbench.connectivity.directions import Plane, random_direction
-from workbench.connectivity.mixing import (
-    MEASURED,
-    METRIC,
-    Buffer,
-    Policy,
-    Tensors,
-    bisected,
-    check_policy,
-    held,
-    measured_cells,
-    measurement,
-    metric_rows,
-    opened,
-    provenance,
-    walked,
-)
+from workbench.connectivity.mixing import Buffer, Policy, bisected, check_policy, opened, provenance
 from workbench.errors import ArgumentError, nearest
 from workbench.progress import ProgressCallback, check_progress
 from workbench.results import Column, Result
 from workbench.runtime import Evaluator
 from workbench.runtime.evaluator import check_evaluator
+from workbench.runtime.measuring import (
+    MEASURED,
+    METRIC,
+    Tensors,
+    held,
+    measured_cells,
+    measurement,
+    metric_rows,
+    walked,
+)
 from workbench.weights import ModelLike
 
 NOT_DONE = "not evaluated yet: the run was cancelled before it"

@@ -12,6 +12,7 @@ from workbench.errors import ArgumentError, nearest
 from workbench.linalg import resolved_device
 from workbench.runtime.batches import arguments, check_data, first_tensor, iter_batches, naming, size_of, targets_of
 from workbench.runtime.borrowing import check_module, lent, name_of
+from workbench.runtime.passing import Call
 
 BatchMean: TypeAlias = Callable[[Tensor, Tensor], Tensor | float]
 
@@ -88,14 +89,27 @@ class Evaluator:
         Cost: a forward pass over the data, and a copy of each batch and of the buffers. A state dict's parameters are
         copied only where dtype or device differ; Weights hand out one copy, held for this call.
         """
+        return self.through(lambda call: self.module(*call[0], **call[1]), weights)
+
+    def through(self, passing: Callable[[Call], Any], weights: Mapping[str, Tensor] | None = None) -> dict[str, float]:
+        """Loss and metrics of what `passing` makes of each batch, in place of the module's own pass.
+
+        Args:
+            passing: (positional, named) arguments → outputs as the module gives them; the module is lent meanwhile.
+            weights: as in a call.
+
+        Raises:
+            ArgumentError: as in a call.
+            EvaluationError: as in a call; what `passing` raises is its cause.
+        """
         parts = {"loss": self.loss, **self.metrics}
         totals, samples = dict.fromkeys(parts, 0.0), 0
         with lent(self.module, weights, self.device):
             for number, batch in iter_batches(self.data):
                 with naming(number, batch):
-                    positional, named = arguments(batch, self.device)
+                    call = arguments(batch, self.device)
                     targets, size = targets_of(batch, self.device), size_of(batch)
-                    outputs = first_tensor(self.module(*positional, **named))
+                    outputs = first_tensor(passing(call))
                     for name, part in parts.items():
                         totals[name] += size * _scalar(name, part(outputs, targets))
                     samples += size
