@@ -1,43 +1,29 @@
-"""Trains the checkpoints in data/checkpoints from scikit-learn's digits and writes a card beside each.
+"""Trains the checkpoints in data/checkpoints and writes a card beside each.
 
 `python data/build.py [--only NAME] [--out DIR]`. A further checkpoint is one more entry in ALL; the networks are in
-architectures.py beside this file.
+architectures.py beside this file, the samples in splits.py.
 """
 
 import argparse
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import modular_addition
 import torch
 import torch.nn.functional as F
-from architectures import CNN, ResNet, Transformer, mlp
-from jaxtyping import Float, Int
+from architectures import CNN, ModularAddition, ResNet, Transformer, mlp
+from jaxtyping import Int
 from safetensors.torch import save
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
+from splits import DIGITS, PAIRS, Split, digits, pairs
 from torch import Tensor, nn
 
-DATA = {
-    "name": "scikit-learn digits (1797 images of 8 x 8, grey levels 0 to 16, divided by 16)",
-    "split": "train_test_split(test_size=360, random_state=0, stratify=y)",
-    "citation": "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, doi:10.24432/C50P49",
-    "licence": "CC BY 4.0",
-}
-
-
-class Split(NamedTuple):
-    """Inputs and labels of the two parts of a split."""
-
-    train_x: Float[Tensor, "train ..."]
-    train_y: Int[Tensor, " train"]
-    test_x: Float[Tensor, "test ..."]
-    test_y: Int[Tensor, " test"]
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 
 class Score(NamedTuple):
@@ -55,11 +41,15 @@ class Recipe:
         name: stem of the files, before `-seed0`.
         architecture: the module in words.
         module: builds the untrained module; may draw from torch's global generator.
-        input_shape: one image as the module takes it: (64,) or (1, 8, 8), say.
-        epochs: passes over the training images, and the length of the cosine.
-        batch: images in a step.
+        input_shape: one sample as the module takes it: (64,) or (1, 8, 8), say.
+        epochs: passes over the training samples, and the length of the cosine where there is one.
+        batch: samples in a step.
         learning_rate, weight_decay: Adam's; the rate is that of the first epoch.
         seeds: a checkpoint each.
+        split: gives the samples, from the shape of one.
+        data: where they come from, as the card says it.
+        training: trains in a way of its own, from the seed; None for `train`.
+        method: what that way is, in words.
     """
 
     name: str
@@ -71,30 +61,27 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     seeds: tuple[int, ...] = (0, 1)
+    split: Callable[[Sequence[int]], Split] = digits
+    data: Mapping[str, str] = field(default_factory=lambda: DIGITS)
+    training: Callable[[int], nn.Module] | None = None
+    method: str = ""
 
     def card(self) -> dict[str, Any]:
         """The recipe in words and numbers: every attribute that JSON can hold, but for the seeds."""
-        words = (
-            f"{self.architecture}; cross-entropy on digits / 16; {self.epochs} epochs, batch {self.batch}, shuffled; "
+        method = self.method or (
+            f"cross-entropy on digits / 16; {self.epochs} epochs, batch {self.batch}, shuffled; "
             f"Adam {self.learning_rate:g}, weight decay {self.weight_decay:g}, CosineAnnealingLR stepped by epoch; "
-            "the seed decides initialisation and shuffling; float32, on the CPU"
+            "the seed decides initialisation and shuffling"
         )
-        names = [field.name for field in fields(self) if field.name not in ("module", "seeds")]
+        words = f"{self.architecture}; {method}; float32, on the CPU"
+        apart = ("module", "seeds", "split", "data", "training", "method")
+        names = [field.name for field in fields(self) if field.name not in apart]
         return {"words": words} | {name: getattr(self, name) for name in names}
-
-
-def digits(shape: Sequence[int] = (64,)) -> Split:
-    """The digits in [0, 1] as float32, 1437 to train and 360 to test; `shape` is that of one image."""
-    images, labels = load_digits(return_X_y=True)
-    x = torch.tensor(images / 16, dtype=torch.float32).reshape(-1, *shape)
-    y = torch.tensor(labels, dtype=torch.int64)
-    train, test = train_test_split(range(len(y)), test_size=360, random_state=0, stratify=labels)
-    return Split(x[train], y[train], x[test], y[test])
 
 
 def train(recipe: Recipe, seed: int) -> nn.Module:
     """The trained module in eval mode; torch's global generator is as before."""
-    data = digits(recipe.input_shape)
+    data = recipe.split(recipe.input_shape)
     order = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -110,10 +97,10 @@ def train(recipe: Recipe, seed: int) -> nn.Module:
     return module.eval()
 
 
-def evaluate(module: nn.Module, inputs: Float[Tensor, "samples ..."], targets: Int[Tensor, " samples"]) -> Score:
+def evaluate(module: nn.Module, inputs: Tensor, targets: Int[Tensor, " samples"]) -> Score:
     """The score of a copy in float64 and eval mode: a card's numbers then depend on the file, not on the machine."""
     with torch.no_grad():
-        outputs = copy.deepcopy(module).eval().double()(inputs.double())
+        outputs = copy.deepcopy(module).eval().double()(inputs.double() if inputs.is_floating_point() else inputs)
         right = int((outputs.argmax(-1) == targets).sum())
     return Score(right / len(targets), F.cross_entropy(outputs, targets).item())
 
@@ -132,7 +119,8 @@ def stored(module: nn.Module, metadata: dict[str, str]) -> bytes:
 
 def write(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
     """Trains, writes `NAME-seedN.safetensors` and its card into `out`; returns the card."""
-    module, data = train(recipe, seed), digits(recipe.input_shape)
+    module = train(recipe, seed) if recipe.training is None else recipe.training(seed)
+    data = recipe.split(recipe.input_shape)
     file = stored(module, {"recipe": recipe.name, "seed": str(seed), "architecture": recipe.architecture})
     path = out / f"{recipe.name}-seed{seed}.safetensors"
     card = {
@@ -143,7 +131,7 @@ def write(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
         "seed": seed,
         "train": {"samples": len(data.train_y)} | evaluate(module, data.train_x, data.train_y)._asdict(),
         "test": {"samples": len(data.test_y)} | evaluate(module, data.test_x, data.test_y)._asdict(),
-        "data": DATA,
+        "data": dict(recipe.data),
         "versions": {name: version(name) for name in ("torch", "numpy", "scikit-learn", "safetensors")},
         "threads": torch.get_num_threads(),
         "command": f"python data/build.py --only {recipe.name}",
@@ -177,6 +165,20 @@ ALL = [
         module=Transformer,
         input_shape=(8, 8),
     ),
+    Recipe(
+        name="modular-addition",
+        architecture="Transformer: tokens a, b, =; one block of width 128, 4 heads, MLP 512, ReLU, no norms",
+        module=lambda: ModularAddition(modular_addition.MODULUS),
+        input_shape=(3,),
+        epochs=modular_addition.STEPS,
+        batch=3830,
+        weight_decay=1.0,
+        seeds=(0,),
+        split=pairs,
+        data=PAIRS,
+        training=modular_addition.train,
+        method=modular_addition.METHOD,
+    ),
 ]
 RECIPES = {recipe.name: recipe for recipe in ALL}
 
@@ -184,7 +186,7 @@ RECIPES = {recipe.name: recipe for recipe in ALL}
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the checkpoints and writes their cards.")
     parser.add_argument("--only", choices=RECIPES, metavar="NAME", help=f"one of {', '.join(RECIPES)}; all by default")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=Path(__file__).parent / "checkpoints")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=CHECKPOINTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # sums are split by thread, so the bits would depend on the number of cores
     for recipe in [RECIPES[arguments.only]] if arguments.only else RECIPES.values():

@@ -1,6 +1,6 @@
 """Addition modulo 113 and the one-block transformer that learns it: the setting of the interaction-basis papers.
 
-`build.py` beside this file trains and writes it, as all checkpoints.
+`build.py` beside this file writes it, as all checkpoints.
 """
 
 from collections.abc import Callable
@@ -8,29 +8,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from architectures import ModularAddition
-from build import Split
 from jaxtyping import Float, Int
+from splits import MODULUS, pairs
 from torch import Tensor
 
-MODULUS = 113
-TRAIN_SHARE = 0.3
-STEPS = 60_000  # one batch of all training pairs each, as the published networks had
-DATA = {
-    "name": f"all {MODULUS**2} pairs (a, b) as the tokens a, b, {MODULUS}, with the answer (a + b) mod {MODULUS}",
-    "split": f"torch.randperm({MODULUS**2}), generator seed 0; the first {int(TRAIN_SHARE * MODULUS**2)} to train",
-    "citation": "Nanda et al. 2023, Progress measures for grokking via mechanistic interpretability, arXiv:2301.05217",
-    "licence": "none needed: arithmetic",
-}
-
-
-def pairs() -> Split:
-    """Tokens (a, b, =) and answers, 3830 to train and 8939 to test; the split is the same for every seed."""
-    grid = torch.cartesian_prod(torch.arange(MODULUS), torch.arange(MODULUS))
-    tokens = torch.cat([grid, torch.full((len(grid), 1), MODULUS)], 1)
-    answers = grid.sum(1) % MODULUS
-    order = torch.randperm(len(grid), generator=torch.Generator().manual_seed(0))
-    train, test = order.tensor_split([int(TRAIN_SHARE * len(grid))])
-    return Split(tokens[train], answers[train], tokens[test], answers[test])
+STEPS = 30_000  # one batch of all training pairs each; it generalises after 9 000. The published networks had 60 000
+METHOD = (
+    f"cross-entropy at the last token; {STEPS} steps on all training pairs at once; AdamW 0.001, weight decay 1, betas "
+    "0.9 and 0.98, ten steps of linear warm-up; the seed decides initialisation"
+)
 
 
 def logits(module: ModularAddition, tokens: Int[Tensor, "samples 3"]) -> Float[Tensor, "samples tokens"]:

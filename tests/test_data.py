@@ -91,7 +91,7 @@ def test_the_card_names_its_file_by_hash_size_and_seed(path: Path) -> None:
 def test_the_scores_on_the_card_are_those_of_the_file(path: Path) -> None:
     card = _card(path)
     recipe = build.RECIPES[card["recipe"]["name"]]
-    data = build.digits(recipe.input_shape)
+    data = recipe.split(recipe.input_shape)
     weights = wb.load(path.with_suffix(".safetensors"))
     assert {weights[name].dtype for name in weights if not name.endswith(COUNTER)} == {torch.float32}
     module = recipe.module()
@@ -114,7 +114,7 @@ def test_no_two_seeds_share_a_tensor(recipe: Any) -> None:
 @pytest.mark.parametrize("seed", (0, 1))
 def test_batch_norm_keeps_the_statistics_of_its_training(seed: int) -> None:
     recipe = build.RECIPES["digits-resnet48"]
-    data = build.digits(recipe.input_shape)
+    data = recipe.split(recipe.input_shape)
     module = recipe.module().eval()
     module.load_state_dict(dict(wb.load(CHECKPOINTS / f"{recipe.name}-seed{seed}.safetensors")))
     norms = [layer for layer in module.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
@@ -133,11 +133,39 @@ def test_batch_norm_keeps_the_statistics_of_its_training(seed: int) -> None:
 
 @pytest.mark.parametrize("recipe", build.RECIPES.values(), ids=lambda recipe: recipe.name)
 def test_a_network_reads_each_image_by_itself(recipe: Any) -> None:
-    module, images = recipe.module().eval().double(), build.digits(recipe.input_shape).test_x[:3].double()
+    module, split = recipe.module().eval().double(), recipe.split(recipe.input_shape)
+    samples = split.test_x[:3].double() if split.test_x.is_floating_point() else split.test_x[:3]
     with torch.no_grad():
-        together, alone = module(images), torch.cat([module(image[None]) for image in images])
-    assert together.shape == (3, 10)
+        together, alone = module(samples), torch.cat([module(sample[None]) for sample in samples])
+    assert len(together) == 3 and together.shape[1] >= int(split.test_y.max()) + 1
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+
+
+def test_sums_are_split_as_the_recipe_says() -> None:
+    split = build.pairs()
+    pairs = torch.cat([split.train_x, split.test_x])
+    assert [len(split.train_y), len(split.test_y)] == [3830, 8939]
+    assert len(pairs.unique(dim=0)) == 113**2 and (pairs[:, 2] == 113).all()
+    assert torch.equal(pairs[:, :2].sum(1) % 113, torch.cat([split.train_y, split.test_y]))
+
+
+def test_sums_are_trained_on_what_the_module_gives_and_learned_by_heart_first() -> None:
+    """The training script computes keys and values once a token; thirty steps teach the pairs and no addition."""
+    training, split = build.modular_addition, build.pairs()
+    first, last = training.train(0, steps=1), training.train(0, steps=30)
+    exact = last.double()
+    torch.testing.assert_close(training.logits(exact, split.test_x), exact(split.test_x), rtol=0, atol=1e-12)
+    losses = [build.evaluate(module, split.train_x, split.train_y).loss for module in (first, last)]
+    assert losses[1] < losses[0] and build.evaluate(last, split.test_x, split.test_y).accuracy < 0.1
+    attention = torch.nn.MultiheadAttention(128, 4, batch_first=True, dtype=torch.float64)
+    state = {"out_proj.weight": exact.o.weight, "out_proj.bias": exact.o.bias}
+    for kind in ("weight", "bias"):
+        state[f"in_proj_{kind}"] = torch.cat([getattr(getattr(exact, part), kind) for part in "qkv"])
+    attention.load_state_dict(state)
+    stream = exact.embedding(split.test_x[:50]) + exact.positions
+    middle = stream[:, -1] + attention(stream[:, -1:], stream, stream)[0][:, 0]
+    expected = exact.unembed(middle + exact.down(torch.relu(exact.up(middle))))
+    torch.testing.assert_close(exact(split.test_x[:50]), expected, rtol=0, atol=1e-12)
 
 
 def test_a_transformer_block_is_torch_s_pre_norm_encoder_layer() -> None:
