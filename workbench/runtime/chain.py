@@ -19,6 +19,11 @@ from workbench.runtime.passing import Call, passed
 OUTPUT = "output"  # the id of the module's own output, where no layer's is the same
 
 
+def output_id(module: nn.Module) -> str:
+    """The id of the module's own output: `output`, in brackets where a submodule is called that."""
+    return OUTPUT if OUTPUT not in dict(module.named_children()) else f"({OUTPUT})"
+
+
 class Batch(NamedTuple):
     """One batch on the device: what the module is called with, and which positions are no padding."""
 
@@ -48,9 +53,19 @@ class Cut:
     positions: int
 
     def last(self, output: Tensor) -> Tensor:
-        """The output with features last: (samples, …, width); differentiable, whatever the mode."""
+        """The output with features last: (samples, …, width); differentiable, whatever the mode.
+
+        Raises:
+            ArgumentError: it has another number of features.
+        """
         with torch.enable_grad():
-            return output.movedim(self.axis, -1)
+            features = output.movedim(self.axis, -1)
+        if features.shape[-1] != self.width:
+            raise ArgumentError(
+                f"layer {self.layer!r} gives {list(output.shape)}: expected {self.width} features on axis {self.axis}, "
+                "as in the first batch; where the axis is wrong, name it in `features`."
+            )
+        return features
 
     def rows(self, output: Tensor, keep: Tensor | None) -> Tensor:
         """The output as (samples·positions, width), without padding."""
@@ -141,6 +156,8 @@ class Chain:
                 [cut.path for cut in cuts],
                 {paths[layer]: change for layer, change in (changes or {}).items()},
             )
+            if missing := next((cut.layer for cut in cuts if cut.path not in found), None):
+                raise ArgumentError(f"layer {missing!r} did not run, as it did in the first batch: leave it out.")
         return [found[cut.path] for cut in cuts]
 
     def segment(
@@ -160,7 +177,8 @@ class Chain:
             torch.set_grad_enabled(True)
             return new.requires_grad_()
 
-        first, second = self.outputs(batch, [source, target], {source.layer: leaf})
+        with torch.enable_grad():  # so that a no_grad() around the source alone ends in a pass with gradients
+            first, second = self.outputs(batch, [source, target], {source.layer: leaf})
         return first, second
 
     def check_same(self, other: Sequence[str]) -> None:

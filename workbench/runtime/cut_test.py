@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,16 +12,18 @@ from torch import Tensor, nn
 from torch.nn.modules import activation, dropout
 from torch.nn.modules.batchnorm import _NormBase
 
-from workbench.errors import ArgumentError, LayerNotFoundError
+from workbench.errors import ArgumentError, LayerNotFoundError, WorkbenchError
 from workbench.linalg import resolved_device
-from workbench.runtime.activations import MASK, WIDEST, feature_axis
+from workbench.runtime.activations import WIDEST, feature_axis
 from workbench.runtime.batches import arguments, first_tensor, iter_batches, naming, size_of
 from workbench.runtime.borrowing import lent, name_of
-from workbench.runtime.chain import OUTPUT, Chain, Cut, check_chain_arguments
+from workbench.runtime.chain import Chain, Cut, check_chain_arguments, output_id
+from workbench.runtime.graph_paths import bypassed
 from workbench.runtime.hooks import hooked, submodules
-from workbench.runtime.passing import Call, passed
+from workbench.runtime.marks import Mark, few, mark_of, other_input, sample_count
+from workbench.runtime.passing import Call, fresh, passed
 
-SAMPLES = 8  # enough to see whether anything gets around a layer
+TOLERANCE = 1e-9  # of how much an output differs between the two inputs: what gets around a layer is more
 MIXING = ("MultiheadAttention", "Softmax", "Softmin", "LogSoftmax", "Softmax2d", "GLU")
 ELEMENTWISE = (
     *(getattr(activation, name) for name in activation.__all__ if name not in MIXING),
@@ -62,17 +65,30 @@ def layer_chain(
         EvaluationError: the first batch failed.
     """
     check_chain_arguments(module, data)
+    module = getattr(module, "_orig_mod", module)  # what torch.compile wraps: the same module, under its own paths
     where = resolved_device(device)
     asked = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
-    named = None if asked is None else [name for name in asked if name != OUTPUT]
-    chosen = submodules(module, named) if named else None if asked is None else {}
+    chosen = None if asked is None else _chosen(module, [name for name in asked if name != output_id(module)])
     with lent(module, None, where, dtype):
         number, batch = next(iter(iter_batches(data)))
         with naming(number, batch):
-            call = _few(arguments(batch, where, dtype), size_of(batch))
+            call = few(arguments(batch, where, dtype), size_of(batch))
+        try:
             test = _CutTest(module, call, features or {})
             cuts, skipped = test.found() if chosen is None else test.checked(chosen)
+        except WorkbenchError:
+            raise  # about an argument, whatever the batch
+        except Exception:
+            with naming(number, batch):
+                raise
     return Chain(module=module, data=data, device=where, dtype=dtype, cuts=cuts, skipped=skipped)
+
+
+def _chosen(module: nn.Module, names: Sequence[str]) -> list[str]:
+    """The paths that are asked for, without the module's own; a module under several is known by its first."""
+    first = {id(part): path for path, part in module.named_modules()}
+    chosen = dict.fromkeys(first[id(part)] for part in submodules(module, names).values()) if names else {}
+    return [path for path in chosen if path]
 
 
 class _CutTest:
@@ -83,67 +99,98 @@ class _CutTest:
         self.parts = {path: part for path, part in module.named_modules() if "parametrizations" not in path.split(".")}
         if unknown := next((path for path in features if path not in self.parts), None):
             raise LayerNotFoundError(f"features names {unknown!r}, which is no layer of {name_of(module)}.")
-        self.order: list[str] = []
+        self.samples = sample_count(call)
+        self.other, single, self.sample = other_input(call)
         self.calls: dict[str, int] = {}
-        self.outputs: dict[str, Tensor] = {}
-        self.inputs: dict[str, Tensor] = {}  # of those whose input says whether they are taken
-        self.samples = _samples(call)
-        with hooked(self.parts, self._heard), self._inputs_heard():
-            module(*call[0], **call[1])
+        self.inputs: dict[str, Mark] = {}  # of those whose input says whether they are taken
+        with self._inputs_heard():
+            self.outputs = self._marks(call, self.calls)
         if "" not in self.outputs:
             raise ArgumentError(f"{name_of(module)} gives no tensor of real numbers: {self._reason('')}")
         self._check_repeatable()
-        self.other = _other(call)
-        if _same(self._pass(self.other, {})[""], self.outputs[""]):
+        self.others = self._marks(self.other)
+        if self._constant(""):
             raise ArgumentError(
                 f"{name_of(module)} gives the same output for two different inputs, so that no layer can be tested: "
-                "give samples on which it differs."
+                "give samples on which it differs, and weights with which it gives numbers (NaN is like NaN)."
             )
+        alone = self._marks(single) if self.samples > 1 else {}
+        self.meeting = {
+            path for path, mark in alone.items() if path in self.outputs and not self._rest_same(path, mark)
+        }
 
     @contextmanager
     def _inputs_heard(self) -> Iterator[None]:
-        """Keeps the inputs of functions of elements and of layer norms."""
+        """Marks the inputs of functions of elements and of layer norms."""
 
         def keep(path: str) -> Any:
-            def hear(_: nn.Module, given: tuple[Any, ...]) -> None:
-                if given and isinstance(given[0], Tensor):
-                    self.inputs[path] = given[0].clone()
+            def hear(_: nn.Module, given: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+                first = next((value for value in (*given, *named.values()) if isinstance(value, Tensor)), None)
+                if first is not None and _numbers(first):
+                    self.inputs[path] = mark_of(first, self.sample)
 
             return hear
 
         parts = [
             (path, part) for path, part in self.parts.items() if isinstance(part, ELEMENTWISE) or _layer_norm(part)
         ]
-        handles = [part.register_forward_pre_hook(keep(path)) for path, part in parts]
+        handles = [part.register_forward_pre_hook(keep(path), with_kwargs=True) for path, part in parts]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _heard(self, path: str, output: object) -> None:
-        self.calls[path] = self.calls.get(path, 0) + 1
-        try:
-            tensor = first_tensor(output)
-        except ArgumentError:
-            return
-        if self.calls[path] == 1 and tensor.is_floating_point():
-            self.order.append(path)
-            self.outputs[path] = tensor.clone()
+    def _marks(self, call: Call, calls: dict[str, int] | None = None) -> dict[str, Mark]:
+        """Path → mark of its first output, in the order in which they come; `calls` counts them."""
+        marks: dict[str, Mark] = {}
+        counts = {} if calls is None else calls
 
-    def _pass(self, call: Call, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """All outputs of a pass with some of them held."""
-        changes = {path: lambda _, value=value: value for path, value in held.items()}
-        return passed(self.module, call, [*self.order], changes)
+        def heard(path: str, output: object) -> None:
+            counts[path] = counts.get(path, 0) + 1
+            try:
+                tensor = first_tensor(output)
+            except ArgumentError:
+                return
+            if counts[path] == 1 and _numbers(tensor):
+                marks[path] = mark_of(tensor, self.sample)
+
+        with hooked(self.parts, heard):
+            positional, named = fresh(call)
+            self.module(*positional, **named)
+        return marks
 
     def _check_repeatable(self) -> None:
-        again = self._pass(self.call, {})
-        for path in self.order:
-            if not _same(again[path], self.outputs[path]):
+        again = self._marks(self.call)
+        for path, mark in self.outputs.items():
+            if path not in again or not again[path].same(mark):
                 raise ArgumentError(
                     f"{name_of(self.module)} is not deterministic: {path or 'it'!r} gives another output for the same "
                     "input in evaluation mode; take out what draws random numbers (dropout with training=True, noise)."
                 )
+
+    def _constant(self, path: str) -> bool:
+        """Whether a layer's output is the same for both inputs."""
+        return path in self.others and self.others[path].same(self.outputs[path])
+
+    def _rest_same(self, path: str, alone: Mark) -> bool:
+        """Whether one sample changes no other's output."""
+        here = self.outputs[path]
+        return alone.shape == here.shape and (alone.shape[:1] != (self.samples,) or alone.same_rest(here))
+
+    def _kept(self, paths: Sequence[str]) -> dict[str, Tensor]:
+        """Outputs for the first input."""
+        return passed(self.module, self.call, paths)
+
+    def _determined(self, held: Mapping[str, Tensor], target: str) -> bool:
+        """Whether the target gives its first output for the other input, with some outputs held at their first."""
+        changes = {path: lambda _, value=value: value for path, value in held.items()}
+        found = passed(self.module, self.other, [target], changes)
+        if target not in found or target not in self.others:
+            return False
+        first, other = self.outputs[target], self.others[target]
+        mark = mark_of(found[target], self.sample)
+        return mark.shape == first.shape and mark.close(first, TOLERANCE * abs(other.whole - first.whole))
 
     def _reason(self, path: str) -> str:
         """Why a layer can be no cut whatever passes around it; empty where it can."""
@@ -153,33 +200,35 @@ class _CutTest:
             return f"it runs {self.calls[path]} times in a pass"
         if path not in self.outputs:
             return "its output is no tensor of real floating numbers"
-        shape = tuple(self.outputs[path].shape)
+        shape = self.outputs[path].shape
         if not shape or shape[0] != self.samples:
             return f"the first axis of its output {list(shape)} is not the {self.samples} samples"
         if len(shape) < 2:
             return f"its output {list(shape)} has no features beside the samples"
         if not -len(shape) <= self._axis(path) < len(shape) or self._axis(path) % len(shape) == 0:
             return f"its output {list(shape)} has no features on axis {self._axis(path)}"
-        return "" if all(shape) else f"its output {list(shape)} is empty"
+        if not all(shape):
+            return f"its output {list(shape)} is empty"
+        return "the samples of a batch change each other's outputs" if path in self.meeting else ""
 
     def _axis(self, path: str) -> int:
         if path in self.features:
             return self.features[path]
-        return feature_axis(self.parts[path], self.outputs[path].ndim)
+        return feature_axis(self.parts[path], len(self.outputs[path].shape))
 
     def cut(self, path: str) -> Cut:
-        output = self.outputs[path]
-        width = output.shape[self._axis(path)]
-        positions = output.numel() // (width * self.samples)
+        shape = self.outputs[path].shape
+        width = shape[self._axis(path)]
+        positions = math.prod(shape) // (width * self.samples)
         return Cut(layer=path or self._output_id(), path=path, axis=self._axis(path), width=width, positions=positions)
 
     def _output_id(self) -> str:
-        return OUTPUT if OUTPUT not in self.parts else f"({OUTPUT})"
+        return output_id(self.module)
 
     def _end(self) -> str:
         """The innermost layer whose output is the module's."""
         whole = self.outputs[""]
-        ends = (path for path in self.order if not self._reason(path) and _same(self.outputs[path], whole))
+        ends = (path for path, mark in self.outputs.items() if not self._reason(path) and mark.same(whole))
         end = next(ends, "")
         if reason := self._reason(end):
             raise ArgumentError(f"{name_of(self.module)}'s output cannot be taken apart: {reason}.")
@@ -189,19 +238,24 @@ class _CutTest:
         """All cuts, and why others are none."""
         end = self._end()
         skipped = {path: reason for path in self.parts if path and (reason := self._reason(path))}
-        other = self._pass(self.other, {})
+        varying = {path for path in self.others if path in self.outputs and not self._constant(path)}
+        around = bypassed(self.module, self.parts, self.call, self.other, varying)
+        order = list(self.outputs)
         kept: list[str] = []
-        for path in (path for path in self.order[: self.order.index(end)] if path not in skipped):
-            if twin := next((one for one in kept if _same(self.outputs[one], self.outputs[path])), None):
+        for path in (path for path in order[: order.index(end)] if path not in skipped):
+            mark = self.outputs[path]
+            if path in around:
+                skipped[path] = "the gradient's graph has a way around it"
+            elif twin := next((one for one in kept if mark.same(self.outputs[one])), None):
                 skipped[path] = f"its output is that of {twin!r}"
-            elif _same(other[path], self.outputs[path]):
+            elif path not in varying:
                 skipped[path] = "its output does not depend on the input"
             else:
                 kept.append(path)
+        held = self._kept(kept)
         chain = [end]
         for path in reversed(kept):
-            held = self._pass(self.other, {path: self.outputs[path]})
-            if _same(held[""], self.outputs[""]) and _same(held[chain[-1]], self.outputs[chain[-1]]):
+            if self._determined({path: held.pop(path)}, chain[-1]):
                 chain.append(path)
             else:
                 skipped[path] = f"something gets around it to {chain[-1] or self._output_id()!r}"
@@ -212,41 +266,41 @@ class _CutTest:
         """Why a cut is not taken unless it is asked for."""
         output = self.outputs[path]
         for after in (one for one in chain if one != path and isinstance(self.parts[one], ELEMENTWISE)):
-            if after in self.inputs and _same(self.inputs[after], output):
+            if after in self.inputs and self.inputs[after].same(output):
                 return f"{after!r} is a function of each of its elements or channels: that one is taken"
         if _layer_norm(self.parts[path]):
             given = self.inputs.get(path)
-            if before := next((one for one in chain if given is not None and _same(self.outputs[one], given)), None):
+            if before := next((one for one in chain if given is not None and self.outputs[one].same(given)), None):
                 return f"a layer norm of {before!r}, one segment with what follows it"
         width = output.shape[self._axis(path)]
         return f"it has {width} features, more than {WIDEST}: name it to have it all the same" if width > WIDEST else ""
 
-    def checked(self, chosen: Mapping[str, nn.Module]) -> tuple[tuple[Cut, ...], dict[str, str]]:
+    def checked(self, chosen: Iterable[str]) -> tuple[tuple[Cut, ...], dict[str, str]]:
         """The chosen layers, each of which must determine the next one, and the output."""
         end = self._end()
         for path in chosen:
             if reason := self._reason(path):
                 raise ArgumentError(f"layer {path!r} of {name_of(self.module)} cannot be taken: {reason}.")
-        ordered = [path for path in self.order if path in chosen]
-        if not ordered or not _same(self.outputs[ordered[-1]], self.outputs[""]):
+        ordered = [path for path in self.outputs if path in chosen]
+        if not ordered or not self.outputs[ordered[-1]].same(self.outputs[""]):
             ordered.append(end)
+        held = self._kept(ordered)
         for path, following in zip(ordered, ordered[1:], strict=False):
-            held = self._pass(self.other, {path: self.outputs[path]})
-            if not _same(held[following], self.outputs[following]):
+            if not self._determined({path: held[path]}, following):
                 raise ArgumentError(
-                    f"layer {path!r} does not determine {following or OUTPUT!r}: {self._bypass(path, following)} gets "
-                    "around it (a residual connection, as a rule); choose layers through which everything passes, or "
-                    "None for all that there are."
+                    f"layer {path!r} does not determine {following or self._output_id()!r}: "
+                    f"{self._bypass(path, following)} gets around it (a residual connection, as a rule); choose layers "
+                    "through which everything passes, or None for all that there are."
                 )
         return tuple(self.cut(path) for path in ordered), {}
 
     def _bypass(self, path: str, following: str) -> str:
         """What to hold besides `path` so that nothing gets around it: the last layer that does, or the input."""
-        for candidate in reversed(self.order[: self.order.index(path)]):
-            if self._reason(candidate):
-                continue
-            held = self._pass(self.other, {path: self.outputs[path], candidate: self.outputs[candidate]})
-            if _same(held[following], self.outputs[following]):
+        order = list(self.outputs)
+        candidates = [one for one in order[: order.index(path)] if not self._reason(one)]
+        held = self._kept([*candidates, path])
+        for candidate in reversed(candidates):
+            if self._determined({path: held[path], candidate: held[candidate]}, following):
                 return f"the output of {candidate!r}"
         return "the module's input"
 
@@ -255,56 +309,5 @@ def _layer_norm(part: nn.Module) -> bool:
     return isinstance(part, nn.LayerNorm | nn.RMSNorm) or type(part).__name__.endswith(("LayerNorm", "RMSNorm"))
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape:
-        return False
-    if torch.equal(a, b):
-        return True
-    scale = float(b.abs().nan_to_num(0, 0, 0).max()) if b.numel() else 0.0
-    return bool(torch.allclose(a, b, rtol=0, atol=1e-12 * scale, equal_nan=True))
-
-
-def _samples(call: Call) -> int:
-    return len(next(part for part in (*call[0], *call[1].values()) if isinstance(part, Tensor)))
-
-
-def _few(call: Call, size: int) -> Call:
-    """The first samples of a batch."""
-
-    def part(value: Any) -> Any:
-        alike = isinstance(value, Tensor) and value.ndim > 0 and len(value) == size
-        return value[:SAMPLES] if alike else value
-
-    return tuple(part(value) for value in call[0]), {name: part(value) for name, value in call[1].items()}
-
-
-def _other(call: Call) -> Call:
-    """Another input of the same form: samples change places; a mask stays, as it is no input but says what is one."""
-    size = _samples(call)
-
-    def changes(how: Any) -> Call:
-        def part(value: Any) -> Any:
-            return how(value) if isinstance(value, Tensor) and value.ndim > 0 and len(value) == size else value
-
-        named = {name: value if name == MASK else part(value) for name, value in call[1].items()}
-        return tuple(part(value) for value in call[0]), named
-
-    def noisy(value: Tensor) -> Tensor:
-        if not value.is_floating_point():
-            return value.flip(-1)
-        noise = torch.randn(value.shape, generator=torch.Generator().manual_seed(0))
-        return value + noise.to(value.device, value.dtype)
-
-    for how in (lambda value: value.roll(1, 0), noisy):
-        other = changes(how)
-        if not all(_alike(a, b) for a, b in zip(_tensors(call), _tensors(other), strict=True)):
-            return other
-    raise ArgumentError("the samples of the first batch are all alike, so that no layer can be tested: give others.")
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a, b)
-
-
-def _tensors(call: Call) -> Sequence[Tensor]:
-    return [part for part in (*call[0], *call[1].values()) if isinstance(part, Tensor)]
+def _numbers(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not tensor.is_nested and tensor.layout == torch.strided

@@ -18,6 +18,15 @@ class _Arrived(BaseException):  # noqa: N818 - no error; `except Exception` in a
     """Ends a pass whose remaining outputs nobody asked for."""
 
 
+def fresh(call: Call) -> Call:
+    """Copies of the tensors of a call, which a module may change in place: the next pass gets them as they were."""
+
+    def part(value: Any) -> Any:
+        return value.clone() if isinstance(value, Tensor) else value
+
+    return tuple(part(value) for value in call[0]), {name: part(value) for name, value in call[1].items()}
+
+
 @contextmanager
 def replaced(module: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
     """Every call of the named submodules gives what `changes` makes of its output; the hooks go afterwards.
@@ -52,7 +61,7 @@ def passed(
 
     Args:
         module: the network, as a rule lent.
-        call: what it is called with.
+        call: what it is called with, a copy of it.
         wanted: paths as in `module.named_modules()`; the empty path is the module itself.
         changes: path → what makes another output of its output.
 
@@ -77,7 +86,8 @@ def passed(
     mode = torch.is_grad_enabled()
     try:
         with replaced(module, {path: catch(path, given.get(path)) for path in paths}):
-            module(*call[0], **call[1])
+            positional, named = fresh(call)
+            module(*positional, **named)
     except _Arrived:
         pass
     finally:
