@@ -343,10 +343,9 @@ def test_verdicts() -> None:
     drawn_few = degeneracy(net, [points[:3]], probes=1, layers="output")
     assert drawn_few.row("2")["verdict"] == "full rank"
     zero = degeneracy(net, [torch.zeros(9, 3, dtype=torch.float64)])
-    assert (
-        zero.row("1")["verdict"] == "constant"
-        and zero.row("1")["reason"] == "its output is the same on all 9 datapoints"
-    )
+    first = zero.tables["layers"]["layer"][0]
+    assert zero.row(first)["verdict"] == "constant"
+    assert zero.row(first)["reason"] == "its output is the same on all 9 datapoints"
     assert (block(zero, "0")["input_rank"], block(zero, "0")["verdict"]) == (1, "degenerate")
     with torch.no_grad():
         net[0].bias[:3] = -100.0  # type: ignore[index]
