@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 import workbench as wb
@@ -16,7 +17,7 @@ from workbench.connectivity.layout import parsed
 from workbench.connectivity.nested_assignment import Gains, Orders, solved
 from workbench.connectivity.structure import Structure
 from workbench.connectivity.weight_matching import Descent, WeightMatching
-from workbench.linalg.assignment import assignment, raised_prices
+from workbench.linalg.assignment import assignment, entropic_prices
 
 CPU = torch.device("cpu")
 
@@ -287,17 +288,61 @@ def test_two_units_that_were_exchanged_on_both_axes_are_put_back(seed: int) -> N
     assert torch.equal(b["w"][state.orders["h"]][:, state.orders["h"]], a["w"])
 
 
-@pytest.mark.parametrize("size", [1, 2, 17, 60])
-def test_prices_change_no_solution_and_make_it_dual_feasible_in_the_end(size: int) -> None:
-    """Every permutation pays each price once; Bellman and Ford end where no place would rather have another unit."""
-    draw = np.random.default_rng(size)
-    gain = draw.normal(size=(size, size))
-    order = assignment(gain)
-    prices = None
-    for _ in range(size):
-        prices = raised_prices(gain, order, prices)
-    kept = gain[np.arange(size), order] - prices[order]
-    assert (gain - prices <= kept[:, None] + 1e-9).all()
-    near = gain + 0.01 * draw.normal(size=(size, size))
-    np.testing.assert_array_equal(assignment(near, prices), assignment(near))
-    np.testing.assert_array_equal(assignment(near, draw.normal(size=size)), assignment(near))
+KINDS = ["normal", "ties", "constant", "zero", "dead", "duplicates", "planted", "offset", "large", "tiny"]
+
+
+def gains_of(kind: str, size: int, seed: int) -> np.ndarray:
+    """Gains as two networks give them, and as badly as they come."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, size, 20))
+    if kind == "dead":  # units without weights in both, as many or not
+        a[rng.permutation(size)[: size // 3]], b[rng.permutation(size)[: size // 2]] = 0, 0
+    if kind == "duplicates":
+        a, b = a[rng.integers(0, size // 4 + 1, size)], b[rng.integers(0, size // 4 + 1, size)]
+    if kind == "planted":
+        b = a[rng.permutation(size)] + 0.1 * b
+    gain = {"ties": lambda: rng.integers(0, 3, (size, size)).astype(float), "constant": lambda: np.ones((size, size))}
+    made = gain.get(kind, lambda: a @ b.T)()
+    return made * {"zero": 0.0, "large": 1e150, "tiny": 1e-200}.get(kind, 1.0) + (1e3 if kind == "offset" else 0.0)
+
+
+def total(gain: np.ndarray, order: np.ndarray) -> float:
+    assert sorted(order) == list(range(len(gain)))
+    return float(gain[np.arange(len(gain)), order].sum())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [1, 2, 60, 127, 128, 200])
+def test_prices_change_no_solution(size: int, kind: str) -> None:
+    """Every permutation pays each price once; scipy's solver without prices is the oracle."""
+    for seed in range(3):
+        gain = gains_of(kind, size, seed)
+        best = total(gain, linear_sum_assignment(gain, maximize=True)[1])
+        spread = float(np.std(gain))
+        near = entropic_prices(gain)
+        again = entropic_prices(gain + 0.01 * spread * np.random.default_rng(seed).normal(size=gain.shape), near)
+        drawn_prices = spread * np.random.default_rng(seed + 9).normal(size=size)
+        for prices in (None, near, again, drawn_prices):
+            assert prices is None or np.isfinite(prices).all()
+            assert total(gain, assignment(gain, prices)) == pytest.approx(best, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["normal", "dead", "duplicates", "planted", "offset"])
+def test_entropic_prices_are_near_the_dual_solution_and_nearer_from_prices(kind: str) -> None:
+    """Σ price + Σ max (gain − price) is no less than the best total, whatever the prices, and equals it at the end."""
+    gain = gains_of(kind, 200, 0)
+    best = total(gain, linear_sum_assignment(gain, maximize=True)[1])
+
+    def gap(prices: np.ndarray) -> float:
+        return float(prices.sum() + (gain - prices).max(1).sum()) - best
+
+    near = entropic_prices(gain)
+    nearer = entropic_prices(gain, near)
+    assert gap(np.zeros(200)) > 0
+    assert -1e-9 <= gap(near) < 0.1 * gap(np.zeros(200))
+    assert -1e-9 <= gap(nearer) < 0.8 * gap(near) + 1e-9
+
+
+@pytest.mark.parametrize("kind", ["constant", "zero", "large"])
+def test_gains_that_no_kernel_holds_have_no_prices(kind: str) -> None:
+    np.testing.assert_array_equal(entropic_prices(gains_of(kind, 200, 0)), np.zeros(200))

@@ -33,44 +33,51 @@ class KeptGains:
         self, structure: Structure, a: Callable[[str], Tensor], b: Callable[[str], Tensor], device: torch.device
     ) -> None:
         self.structure, self.a, self.b, self.device = structure, a, b, device
-        self._kept: dict[str, tuple[Gains, Orders]] = {}
+        self._kept: dict[str, tuple[Gains, Orders, Sequence[str]]] = {}
         self._room = MOST_KEPT
 
     def __call__(self, root: str, inner: Sequence[str], orders: Orders, names: Sequence[str]) -> Gains:
         """The gains of a group from these tensors, computed anew."""
         gains = Gains(root, inner, self.structure.sizes)
-        others = {group: order for group, order in orders.items() if group not in (root, *inner)}
+        self._add(gains, orders, names)
+        return gains
+
+    def current(self, root: str, orders: Orders, names: Sequence[str]) -> Gains:
+        """The same for a group with none within it, from what was kept of the last time if that is less work."""
+        gains, before, known = self._kept.pop(root, (None, {}, ()))
+        groups = {group for name in known for group in groups_of(self.structure.layouts[name])}
+        nested = any(
+            group in self.structure.within for name in names for group in groups_of(self.structure.layouts[name])
+        )
+        moved = {
+            group: torch.nonzero(orders[group] != before[group]).flatten()
+            for group in groups - {root}
+            if group in orders and group not in self.structure.within
+        }
+        few = all(len(units) <= FEW * self.structure.sizes[group] for group, units in moved.items())
+        if gains is None or nested or not few or not set(known) <= set(names):
+            gains = self(root, (), orders, names)
+            if before or self.structure.sizes[root] ** 2 <= self._room:
+                self._room -= 0 if before else self.structure.sizes[root] ** 2
+                before = dict(orders)
+        else:
+            for name in known:
+                self._update(gains, name, before, orders, {g: units for g, units in moved.items() if len(units)})
+            self._add(gains, orders, [name for name in names if name not in known])
+            before = dict(orders)
+        if before:
+            self._kept[root] = gains, before, names
+        return gains
+
+    def _add(self, gains: Gains, orders: Orders, names: Sequence[str]) -> None:
+        """Adds these tensors, all other groups in their orders."""
+        others = {group: order for group, order in orders.items() if group not in (gains.root, *gains.inner)}
         for name in names:
             layout = self.structure.layouts[name]
             own = self.a(name).to(self.device)
             other = permuted(self.b(name).to(self.device), layout, others, self.structure.within)
             for mine, yours in zip(iter_blocks(own, layout), iter_blocks(other, layout), strict=True):
                 gains.add(mine.tensor, yours.tensor, mine.groups, orders)
-        return gains
-
-    def current(self, root: str, orders: Orders, names: Sequence[str]) -> Gains:
-        """The same for a group with none within it, from what was kept of the last time if that is less work."""
-        gains, before = self._kept.pop(root, (None, {}))
-        groups = {group for name in names for group in groups_of(self.structure.layouts[name])}
-        nested = not groups.isdisjoint(self.structure.within)
-        moved = {
-            group: torch.nonzero(orders[group] != before[group]).flatten()
-            for group in groups - {root}
-            if gains is not None and group in orders and group not in self.structure.within
-        }
-        few = all(len(units) <= FEW * self.structure.sizes[group] for group, units in moved.items())
-        if gains is None or nested or not few:
-            gains = self(root, (), orders, names)
-            if before or self.structure.sizes[root] ** 2 <= self._room:
-                self._room -= 0 if before else self.structure.sizes[root] ** 2
-                before = dict(orders)
-        else:
-            for name in names:
-                self._update(gains, name, before, orders, {g: units for g, units in moved.items() if len(units)})
-            before = dict(orders)
-        if before:
-            self._kept[root] = gains, before
-        return gains
 
     def _update(
         self, gains: Gains, name: str, before: Orders, orders: Orders, moved: Mapping[str, Int[Tensor, " units"]]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.connectivity.structure import Structure
-from workbench.linalg.assignment import assignment, raised_prices
+from workbench.linalg.assignment import assignment, entropic_prices
 from workbench.linalg.pieces import MOST_UPCAST
 
 Orders: TypeAlias = dict[str, Tensor]
@@ -184,10 +184,10 @@ def solved(gains: Gains, orders: Mapping[str, Tensor], structure: Structure, pri
     if frozen:
         order = outer
     else:
-        known = None if prices is None else prices.get(gains.root)
-        order = assignment(worth, known)
+        near = entropic_prices(worth, None if prices is None else prices.get(gains.root))
+        order = assignment(worth, near)
         if prices is not None:
-            prices[gains.root] = raised_prices(worth, order, known)
+            prices[gains.root] = near
     gain = float(worth[np.arange(size), order].sum() - current)
     found: Orders = {} if frozen else {gains.root: torch.from_numpy(order.copy())}
     for group in gains.inner:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.connectivity.kept_gains import KeptGains
 from workbench.connectivity.layout import groups_of, iter_blocks, permuted
-from workbench.connectivity.nested_assignment import NO_GAIN, Orders, Prices, solved
+from workbench.connectivity.nested_assignment import NO_GAIN, Gains, Orders, Prices, solved
 from workbench.connectivity.structure import Structure
 from workbench.errors import ArgumentError
 from workbench.linalg.pieces import flat_pieces
@@ -192,12 +192,16 @@ class WeightMatching:
         for done, (root, names) in enumerate(self.settled_order()):
             report(root, done, 0)
             if names:
-                gains = self.gains(root, self.inner[root], orders, names)
-                orders.update(solved(gains, orders, self.structure).orders)
+                orders.update(solved(self._gains(root, orders, names), orders, self.structure).orders)
         objective = self.objective(orders)
         if objective > state.objective:
             state.orders.update(orders)
             state.objective = objective
+
+    def _gains(self, root: str, orders: Orders, names: Sequence[str]) -> Gains:
+        if self.inner[root] or root in self.quadratic:
+            return self.gains(root, self.inner[root], orders, names)
+        return self.gains.current(root, orders, names)
 
     def _improve(self, root: str, orders: Orders, least: float) -> float:
         """Improves one group in place; the gain in the objective, 0 where none above `least` was found.
@@ -205,11 +209,7 @@ class WeightMatching:
         Orders that are as good but for rounding are left as they are, else equal units would change places for ever.
         """
         names = self.tensors[root]
-        if self.inner[root] or root in self.quadratic:
-            gains = self.gains(root, self.inner[root], orders, names)
-        else:
-            gains = self.gains.current(root, orders, names)
-        found = solved(gains, orders, self.structure, self.prices)
+        found = solved(self._gains(root, orders, names), orders, self.structure, self.prices)
         gain = found.gain
         if gain > least and root in self.quadratic:
             gain = self.objective({**orders, **found.orders}, names) - self.objective(orders, names)

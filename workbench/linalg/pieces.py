@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 MOST_UPCAST = 1 << 22  # elements at a time, 34 MB
+IN_CACHE = 1 << 16  # elements at a time where nothing is gained by more: fresh memory costs more than the arithmetic
 
 
 def flat_pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -15,5 +16,6 @@ def flat_pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         >>> [[piece.tolist() for piece in pieces] for pieces in flat_pieces(torch.eye(2), torch.ones(4))]
         [[[1.0, 0.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0]]]
     """
-    for pieces in zip(*(torch.split(tensor.reshape(-1), MOST_UPCAST) for tensor in tensors), strict=True):
+    most = IN_CACHE if all(tensor.device.type == "cpu" for tensor in tensors) else MOST_UPCAST
+    for pieces in zip(*(torch.split(tensor.reshape(-1), most) for tensor in tensors), strict=True):
         yield tuple(piece.double() for piece in pieces)
