@@ -1,5 +1,6 @@
 """Modules of interaction graphs against hand calculations, two other libraries' modularity, and laws."""
 
+import functools
 import math
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from sknetwork.clustering import get_modularity
-from torch import Tensor
+from torch import Tensor, nn
 
 import workbench as wb
-from workbench.degeneracy.interaction_graph import InteractionGraph
+from workbench.degeneracy.interaction_basis import interaction_basis
+from workbench.degeneracy.interaction_graph import InteractionGraph, interaction_graph
 from workbench.degeneracy.leiden import communities, modularity
 from workbench.degeneracy.modules import InteractionModules, interaction_modules
 from workbench.progress import Progress
@@ -219,6 +221,30 @@ def test_the_scale_of_edges_makes_no_difference(norm: Any) -> None:
     found, other = (interaction_modules(one, norm=norm, nulls=2) for one in (graph, scaled))
     assert sets(found) == sets(other)
     assert found.modularity == pytest.approx(other.modularity, abs=1e-9)
+
+
+def test_two_networks_side_by_side_are_two_modules() -> None:
+    """On all pairs of their inputs, so that nothing of one correlates with the other, in a scrambled hidden layer."""
+    draws = drawn(0)
+    normal = functools.partial(torch.randn, generator=draws, dtype=torch.float64)
+    scramble = normal(12, 12)
+    layers = [nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 12), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 6)]
+    net = nn.Sequential(*layers).double()
+    for linear in (net[0], net[2], net[3], net[5]):
+        rows, cols = linear.weight.shape
+        linear.weight.data = torch.block_diag(*(normal(rows // 2, cols // 2) / 2 for _ in range(2)))
+        linear.bias.data = normal(rows) / 2
+    net[2].weight.data, net[2].bias.data = scramble @ net[2].weight.data, scramble @ net[2].bias.data
+    net[3].weight.data = net[3].weight.data @ scramble.inverse()
+    one, two = normal(24, 4), normal(24, 4)
+    data = [torch.cat([one.repeat_interleave(24, 0), two.repeat(24, 1)], 1)]
+    graph = interaction_graph(net, data, interaction_basis(net, data))
+    halves = interaction_modules(graph, nulls=0, resolution=0.1)  # so small that only what has no edge between is apart
+    assert halves.tables["modules"]["internal"] == (1.0, 1.0)
+    assert halves.tables["modules"]["layers"] == (len(set(halves.tables["nodes"]["layer"])),) * 2
+    found = interaction_modules(graph, nulls=5)
+    assert found.z > 3 and found.modularity >= 0.49
+    assert all(any(own <= half for half in sets(halves)) for own in sets(found))
 
 
 def test_norms_by_hand() -> None:

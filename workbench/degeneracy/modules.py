@@ -137,7 +137,7 @@ def interaction_modules(
         Cancelled: the callback asked for it; `.partial` has the graphs that are done.
 
     Cost: for the graph and every null graph five runs of Leiden, in nodes² numbers of memory: 20 null graphs of 70
-        nodes take 2 s, of 300 nodes 10 s.
+        nodes take 2 s, of 300 nodes 6 s.
 
     Source: Newman's modularity; Leiden by Traag et al. 2019 (arXiv 1810.08473) from scikit-network, with the refinement
         of leidenalg, since the library's is not seeded, and with single moves in float64 after it; norms and use of

@@ -147,17 +147,17 @@ def _floors(
 
 
 def _weights(sizes: Float[np.ndarray, "target source"], norm: str, floor: float) -> Float[np.ndarray, "target source"]:
+    weights: Float[np.ndarray, "target source"] = sizes  # "id", and a segment without edges
     if not sizes.any():
-        return sizes
+        return weights
     match norm:
         case "log":
             with np.errstate(divide="ignore"):  # of no edge: -inf, which becomes 0
-                return np.maximum(np.log10(sizes) - math.log10(floor), 0.0)
+                weights = np.maximum(np.log10(sizes) - math.log10(floor), 0.0)
         case "sqrt":
-            return np.sqrt(sizes)
+            weights = np.sqrt(sizes)
         case "sum":
-            return sizes / np.sort(sizes, axis=None).sum()
+            weights = sizes / np.sort(sizes, axis=None).sum()
         case "max":
-            return sizes / sizes.max()
-        case _:  # "id"
-            return sizes
+            weights = sizes / sizes.max()
+    return weights
