@@ -20,7 +20,7 @@ from torch import nn
 
 import workbench as wb
 from workbench_widgets.call import Call, Given, Memory
-from workbench_widgets.connectivity import FIRST, SECOND
+from workbench_widgets.view_explorer import FIRST, SECOND
 from workbench_widgets.surface_view import GIVEN, RANDOM
 
 Explorer = wb.ui.ConnectivityExplorer

@@ -6,12 +6,13 @@ import ipywidgets as ipw
 
 import workbench as wb
 from workbench_widgets.call import Call
-from workbench_widgets.connectivity_view import Drawing, View
+from workbench_widgets.connectivity_view import ConnectivityView
+from workbench_widgets.view import Drawing
 
 LABELS = {"before": "before matching", "after": "after matching"}
 
 
-class BarrierView(View):
+class BarrierView(ConnectivityView):
     """Both barriers in one figure."""
 
     NAME: ClassVar[str] = "barrier"

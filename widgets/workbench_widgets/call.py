@@ -75,8 +75,9 @@ class Call:
         """The calls that it needs, and itself, in the order in which they are made; each once."""
         found: list[Call] = []
         for one in _walked([*self.beside, *self.positional, *self.keywords.values()]):
-            if isinstance(one, Call):
-                found += [part for part in one.parts if part not in found]
+            call = one.call if isinstance(one, Part) else one
+            if isinstance(call, Call):
+                found += [part for part in call.parts if part not in found]
         return [*found, self]
 
     def run(self, progress: Callable[[wb.Progress], None] | None = None, memory: "Memory | None" = None) -> Any:
@@ -115,13 +116,10 @@ class Call:
 
     def code(self) -> str:
         """The call, after those that it needs, as Python that assigns what each returns to its variable."""
-        given: list[Given] = []
-        for part in self.parts:
-            for one in _walked([*part.positional, *part.keywords.values()]):
-                given += [one] if isinstance(one, Given) and one not in given else []
-        return "\n".join([one.code() for one in given] + [line for part in self.parts for line in part._lines()])
+        return "\n".join([*given_code([self]), *calls_code([self])])
 
-    def _lines(self) -> list[str]:
+    def lines(self) -> list[str]:
+        """The call alone."""
         positional, remarks, head = list(self.positional), list[str](), f"wb.{self.function.__name__}"
         if "." in self.function.__qualname__:  # a method
             head = f"{_told(positional.pop(0), 'model')[0]}.{self.function.__name__}"
@@ -135,6 +133,21 @@ class Call:
             inner = textwrap.indent(",\n".join(parts) + ",", "    ")
             line = f"{self.variable} = {head}(\n{inner}\n)"
         return [*remarks, line]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is taken of what a call returns, as an argument of another.
+
+    Attributes:
+        call: the call.
+        path: how it is taken, as Python: `.layers[0]`.
+        take: the same as a function.
+    """
+
+    call: Call
+    path: str
+    take: Callable[[Any], Any] = field(compare=False)
 
 
 class Memory:
@@ -156,10 +169,40 @@ class Memory:
         self._kept = []
 
 
-def script(call: Call, remark: str, figures: Iterable[str]) -> str:
-    """Python that makes a call, its frame and figures; a remark stands before it."""
+def script(call: Call, remark: str, figures: Iterable[str], also: Iterable[Call] = ()) -> str:
+    """Python that makes a call, its frame and figures, and others that go with it; a remark stands before it."""
+    every = [call, *also]
+    head = [f"# {remark}"] if remark else []
     frame = f"frame = {call.variable}.frame()"
-    return "\n".join([*([f"# {remark}"] if remark else []), "import workbench as wb", "", call.code(), frame, *figures])
+    own = calls_code([call])
+    more = [line for part in _parts(every)[len(call.parts) :] for line in part.lines()]
+    return "\n".join([*head, "import workbench as wb", "", *given_code(every), *own, frame, *more, *figures])
+
+
+def given_code(calls: Iterable[Call]) -> list[str]:
+    """The lines that make what calls were given, or say what it is; each once."""
+    given: list[Given] = []
+    for part in _parts(calls):
+        for one in _walked([*part.positional, *part.keywords.values()]):
+            given += [one] if isinstance(one, Given) and one not in given else []
+    return [one.code() for one in given]
+
+
+def calls_code(calls: Iterable[Call]) -> list[str]:
+    """The lines that make calls, after those that they need; each once."""
+    return [line for part in _parts(calls) for line in part.lines()]
+
+
+def _parts(calls: Iterable[Call]) -> list[Call]:
+    found: list[Call] = []
+    for call in calls:
+        found += [part for part in call.parts if part not in found]
+    return found
+
+
+def named(value: Any) -> str:
+    """How an argument is written that needs no remark."""
+    return _told(value, "")[0]
 
 
 def _walked(values: Iterable[Any]) -> Iterator[Any]:
@@ -174,6 +217,8 @@ def _value(argument: Any, memory: Memory) -> Any:
         return [_value(one, memory) for one in argument]
     if isinstance(argument, Call):
         return memory.find(argument)
+    if isinstance(argument, Part):
+        return argument.take(memory.find(argument.call))
     return argument.value if isinstance(argument, Given) else argument
 
 
@@ -181,7 +226,9 @@ def _told(value: Any, name: str) -> tuple[str, list[str]]:
     """How an argument is written, and what must be said of it; an object that is not at hand is called `name`."""
     if isinstance(value, Call | Given):
         return value.variable, []
-    if value is None or isinstance(value, str | int | float):
+    if isinstance(value, Part):
+        return f"{value.call.variable}{value.path}", []
+    if value is None or isinstance(value, str | int | float | dict):
         return pprint.pformat(value, width=WIDEST), []
     if isinstance(value, list | tuple) and not all(isinstance(one, str | int | float) for one in value):
         parts = [_told(one, f"{name}_{place}") for place, one in enumerate(value)]

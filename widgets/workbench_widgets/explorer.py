@@ -38,6 +38,7 @@ class Explorer(ipw.VBox):
     RESULTS: ClassVar[tuple[type[wb.Result], ...]] = (wb.Result,)  # kinds of results that it shows
     FLOW: ClassVar[str] = "row"  # the plots: side by side, or "column"
     SOURCE: ClassVar[str] = "Checkpoint"  # the label of its field
+    NOTHING: ClassVar[str] = "type the path of a checkpoint"  # what is said where there is none
 
     result = traitlets.Instance(wb.Result, allow_none=True)
     selection = traitlets.Tuple()
@@ -57,7 +58,7 @@ class Explorer(ipw.VBox):
         self._later = threading.Timer(PAINTED, self._guarded(self._prepare))
         self._later.daemon = True
         wide = {"description_width": "96px"}
-        self.source = CheckpointField(source, self.SOURCE, wide)
+        self.source = self.make_source(source, wide)
         self.controls = RunBar()
         self.rows = LayerRows(self.TITLE)
         self.plots = self.make_plots()
@@ -68,7 +69,12 @@ class Explorer(ipw.VBox):
         more = ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if own else None)
         inputs = [self.source, *controls, self.controls]
         super().__init__(
-            [PageStyle(), beside(inputs, list(self.plots.values()), self.LEFT, self.FLOW), self.rows, more]
+            [
+                PageStyle(),
+                beside(inputs, [*self.plots.values(), *self.make_beside()], self.LEFT, self.FLOW),
+                self.rows,
+                more,
+            ]
         )
         self.add_class("wb-explorer")
         self.add_class(f"wb-{theme}")
@@ -80,10 +86,14 @@ class Explorer(ipw.VBox):
         self.rows.observe(self._guarded(lambda: setattr(self, "selection", self.rows.selection)), "selection")
         self.observe(self._guarded(self._on_selection), "selection")
         self.observe(self._guarded(self._on_result), "result")
-        self.open_checkpoint() if self.source.filled else self._say("type the path of a checkpoint")
+        self.open_checkpoint() if self.source.filled else self._say(self.NOTHING)
         self._on_controls()
 
     # what a subclass says
+
+    def make_source(self, source: Any, style: Mapping[str, str]) -> CheckpointField:
+        """The field that says what is looked at."""
+        return CheckpointField(source, self.SOURCE, style)
 
     def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
         """The controls, top to bottom: widgets with a trait `value`."""
@@ -96,6 +106,10 @@ class Explorer(ipw.VBox):
     def make_plots(self) -> dict[str, Plot]:
         """The plots by name, left to right; made before the inputs."""
         raise NotImplementedError
+
+    def make_beside(self) -> list[ipw.DOMWidget]:
+        """What stands after the plots; made after the inputs."""
+        return []
 
     def call(self) -> Call:
         """The call that the controls stand for."""
@@ -115,6 +129,10 @@ class Explorer(ipw.VBox):
 
     def figure_code(self) -> list[str]:
         """Lines of Python that draw the plots of the result shown."""
+        return []
+
+    def also(self) -> list[Call]:
+        """Calls beside that of the result shown, whose values are shown or drawn too."""
         return []
 
     def shows(self, shown: Call, call: Call) -> bool:
@@ -154,15 +172,15 @@ class Explorer(ipw.VBox):
 
     def code(self) -> str:
         """The exact call, as Python that runs in a fresh kernel."""
-        call, remark, figures = self.call(), "", list[str]()
+        call, remark, figures, also = self.call(), "", list[str](), list[Call]()
         if self.result is not None and (self._shown is None or self._shown[1] is not self.result):
             remark = f"the result shown was given to the explorer: {self.result.title}"
         elif self.result is not None and self._shown is not None:
             if self.shows(self._shown[0], call):
-                call, figures = self._shown[0], self.figure_code()
+                call, figures, also = self._shown[0], self.figure_code(), self.also()
             else:
                 remark = "the settings have changed since the result shown: press Run"
-        return script(call, remark, figures)
+        return script(call, remark, figures, also)
 
     def open_checkpoint(self) -> None:
         """Opens the checkpoint and lists its layers; a checkpoint that does not open is an inline error.

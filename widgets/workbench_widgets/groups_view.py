@@ -4,10 +4,10 @@ from typing import ClassVar
 
 import workbench as wb
 from workbench_widgets.call import Call
-from workbench_widgets.connectivity_view import View
+from workbench_widgets.connectivity_view import ConnectivityView
 
 
-class GroupsView(View):
+class GroupsView(ConnectivityView):
     """Permutation groups."""
 
     NAME: ClassVar[str] = "groups"

@@ -4,10 +4,11 @@ from typing import Any, ClassVar
 
 import workbench as wb
 from workbench_widgets.call import Call
-from workbench_widgets.connectivity_view import Drawing, View
+from workbench_widgets.connectivity_view import ConnectivityView
+from workbench_widgets.view import Drawing
 
 
-class MatchingView(View):
+class MatchingView(ConnectivityView):
     """The objective per sweep and the L2 reduction per layer."""
 
     NAME: ClassVar[str] = "matching"

@@ -9,7 +9,7 @@ import ipywidgets as ipw
 import workbench as wb
 from workbench_widgets.barrier_view import LABELS, BarrierView
 from workbench_widgets.call import Call
-from workbench_widgets.connectivity_view import Drawing
+from workbench_widgets.view import Drawing
 
 HERE = "here"
 

@@ -10,12 +10,12 @@ import ipywidgets as ipw
 import workbench as wb
 from workbench_widgets.arguments import whole
 from workbench_widgets.call import Call
-from workbench_widgets.connectivity_view import View
+from workbench_widgets.connectivity_view import ConnectivityView
 
 RANDOM, MATCHED, GIVEN = "random directions at A", "A, B and matched B", "A, B and C"
 
 
-class SurfaceView(View):
+class SurfaceView(ConnectivityView):
     """A plane, how finely it is looked at, and where finished points are kept."""
 
     NAME: ClassVar[str] = "surface"
