@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float
@@ -60,8 +60,16 @@ def gradient_gram(
         seed: of the probes.
         told: called before each batch.
 
+    Raises:
+        ArgumentError: `positions` or `probes` is none of these, or nothing differentiable leads from source to target.
+        EvaluationError: a batch failed.
+
     Cost: nodes·positions backward passes of the segment a batch, or `probes`; memory of one batch.
     """
+    if positions not in get_args(Positions):
+        raise ArgumentError(f"positions={positions!r}: expected one of {list(get_args(Positions))}.")
+    if probes is not None and probes < 1:
+        raise ArgumentError(f"probes={probes!r}: expected at least 1 draw, or None for exact products.")
     total: Tensor | None = None
     single: list[Tensor] = []
     count = 0
@@ -71,6 +79,8 @@ def gradient_gram(
             told(batch)
         leaf, output = chain.segment(batch, source, target)
         features = target.last(output)
+        if not output.requires_grad:
+            raise ArgumentError(f"{target.layer!r} does not depend on {source.layer!r} by anything differentiable.")
         cotangents = (
             exact_cotangents(features, directions, batch.keep, positions)
             if probes is None
@@ -90,6 +100,7 @@ def gradient_gram(
         count += len(source.rows(leaf, batch.keep))
     if total is None:
         total = torch.zeros(source.width, source.width, dtype=torch.float64, device=chain.device)
+    total = (total + total.T) / 2  # a product of a matrix with itself is symmetric but for the last bit
     if probes is None:
         return GradientGram(matrix=total / count, samples=count, estimator="exact", error=0.0)
     matrix = total / (count * probes)
@@ -113,12 +124,12 @@ def exact_cotangents(
     basis = torch.eye(width, dtype=features.dtype, device=features.device) if directions is None else directions
     basis = basis.to(features.device, features.dtype)
     flat = counted(features, keep, positions)
-    for place in range(flat.shape[1]):
-        if not bool(flat[:, place].any()):
+    for places in range(flat.shape[1]) if positions == "all" else [slice(None)]:  # of the last, a sample has one
+        if not bool(flat[:, places].any()):
             continue
         for direction in basis.T:
             cotangent = torch.zeros(samples, flat.shape[1], width, dtype=features.dtype, device=features.device)
-            cotangent[:, place] = flat[:, place, None] * direction
+            cotangent[:, places] = flat[:, places, None] * direction
             yield cotangent.reshape(features.shape)
 
 
@@ -146,6 +157,7 @@ def counted(features: Tensor, keep: Tensor | None, positions: Positions) -> Tens
     if keep is not None and features.ndim == 3 and features.shape[:2] == keep.shape:
         mask = keep.to(features.device, features.dtype)
     if positions == "last":
-        places = torch.arange(1, mask.shape[1] + 1, device=mask.device, dtype=mask.dtype) * mask
-        mask = torch.nn.functional.one_hot(places.argmax(1), mask.shape[1]).to(mask.dtype)
+        places = torch.arange(1, mask.shape[1] + 1, device=mask.device) * (mask != 0)
+        last = torch.nn.functional.one_hot(places.argmax(1), mask.shape[1]).to(mask.dtype)
+        mask = last * mask  # a sample that is all padding has none
     return mask
