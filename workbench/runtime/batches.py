@@ -173,6 +173,8 @@ def with_first_tensor(outputs: Any, tensor: Tensor) -> Any:
         changed[key] = tensor
         return changed
     if isinstance(getattr(outputs, "logits", None), Tensor):
+        if hasattr(outputs, "_replace"):  # a namedtuple with a field of that name
+            return outputs._replace(logits=tensor)
         other = copy.copy(outputs)
         other.logits = tensor
         return other
