@@ -82,7 +82,7 @@ class Cut:
             new[keep] = rows.to(new.dtype)
         else:
             new = rows.to(features.dtype).reshape(features.shape)
-        return new.movedim(-1, self.axis)
+        return new.movedim(-1, self.axis).contiguous()  # as a layer gives it: what follows may view it
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

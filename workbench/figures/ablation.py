@@ -1,0 +1,96 @@
+"""The figure of an Ablation: loss and accuracy by the number of nodes or edges that are kept."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from workbench.degeneracy.ablation import Ablation
+from workbench.errors import FigureError
+from workbench.figures.provenance import no_layer, story
+from workbench.figures.spec import Axis, FigureSpec, Line, Mark, Panel, Points, Rule, Scale, limits
+
+CURVES = ("first", "second", "third", "fourth", "fifth")  # one for each of several ablations
+WIDE = 200  # from this many nodes or edges on the axis is logarithmic: what is needed is few of many
+
+
+def curve(ablation: Ablation | Mapping[str, Ablation], layer: str | None) -> FigureSpec:
+    """Loss and accuracy by what is kept, beside the network's own; what is needed is ringed, what Λ predicts a rule.
+
+    Several by label, as of two bases of one layer.
+    """
+    no_layer("ablation", layer)
+    named = {"": ablation} if isinstance(ablation, Ablation) else dict(ablation)
+    if len(named) > len(CURVES):
+        raise FigureError(
+            f"{len(named)} ablations in one figure: it shows {len(CURVES)} at most; draw several figures."
+        )
+    first, *others = named.values()
+    if any(one.meta["unit"] != first.meta["unit"] for one in others):
+        raise FigureError("nodes and edges in one figure: they are not counted alike; draw two figures.")
+    panels = []
+    scale: Scale = "log" if max(one.total for one in named.values()) > WIDE else "linear"
+    for column in ("loss", "accuracy"):
+        if marks := _marks(named, column, scale):
+            panels.append(_panel(list(named.values()), column, marks, scale))
+    if not panels:
+        raise FigureError("no loss of this ablation is a finite number; see .frame().reason.")
+    parts = [story(one) for one in named.values()]
+    provenance = {key: "; ".join(dict.fromkeys(part[key] for part in parts)) for key in parts[0]}
+    return FigureSpec(kind="ablation", title=_headline(named), panels=tuple(panels), provenance=provenance)
+
+
+def _headline(named: Mapping[str, Ablation]) -> str:
+    one = next(iter(named.values()))
+    unit, layers = one.meta["unit"], dict.fromkeys(each.meta["layer"] for each in named.values())
+    of = f"{unit} of {' and '.join(layers)}"
+    return f"{one.needed} of {one.total} {of} needed" if len(named) == 1 else f"{of.capitalize()} that are kept"
+
+
+def _marks(named: Mapping[str, Ablation], column: str, scale: Scale) -> list[Mark]:
+    """The curves of one panel; none where no number is finite."""
+    marks: list[Mark] = []
+    rules: dict[float, Mark] = {}
+    for role, (label, one) in zip(CURVES, named.items(), strict=False):
+        table = one.tables["points"]
+        shown = [
+            (float(kept), value)
+            for kept, value in zip(table["kept"], table[column], strict=True)
+            if math.isfinite(value) and (kept > 0 or scale == "linear")
+        ]
+        if not shown:
+            continue
+        x, y = (tuple(place) for place in zip(*shown, strict=True))
+        name = f"{label}: {one.needed} needed" if label else column
+        marks.append(Line(x=x, y=y, role=role, label=name))
+        marks.append(Points(x=x, y=y, role=role, ids=tuple(f"{kept:.0f} {one.meta['unit']}" for kept in x)))
+        if column == one.meta["parameters"]["metric"] and float(one.needed) in x:
+            at = (float(one.needed),), (y[x.index(one.needed)],)
+            marks.append(Points(x=at[0], y=at[1], role="accent", label="" if label else f"{one.needed} needed"))
+        own = one.unablated.get(column, math.nan)
+        if math.isfinite(own):
+            rules.setdefault(own, Rule(axis="y", value=own, label="" if rules else "unablated"))
+        predicted = one.meta["predicted"]
+        if predicted is not None and not label:
+            marks.append(Rule(axis="x", value=float(predicted), role="fit", label=f"{predicted} predicted by Λ"))
+    return [*rules.values(), *marks] if marks else []
+
+
+def _panel(shown: Sequence[Ablation], column: str, marks: Sequence[Mark], scale: Scale) -> Panel:
+    points = [mark for mark in marks if isinstance(mark, Points)]
+    level = [mark.value for mark in marks if isinstance(mark, Rule) and mark.axis == "y"]
+    across = [mark.value for mark in marks if isinstance(mark, Rule) and mark.axis == "x"]
+    none = [
+        f"{value:.3g}"
+        for one in shown
+        for kept, value in zip(one.tables["points"]["kept"], one.tables["points"][column], strict=True)
+        if kept == 0
+    ]
+    return Panel(
+        x=Axis(
+            label=f"{shown[0].meta['unit']} kept",
+            scale=scale,
+            limits=limits([*across, *(x for mark in points for x in mark.x)], scale),
+        ),
+        y=Axis(label=column, limits=limits([*level, *(y for mark in points for y in mark.y)])),
+        marks=tuple(marks),
+        title=f"{column} {' and '.join(none)} with none" if scale == "log" and none else "",
+    )
