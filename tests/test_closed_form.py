@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from workbench.degeneracy.closed_form import ClosedForm, closed_form
 from workbench.degeneracy.gradients import GradientGram, gradient_gram
+from workbench.degeneracy.segments import segment_of
 from workbench.errors import ArgumentError, Cancelled, LayerError
 from workbench.runtime.chain import Batch, Chain
 from workbench.runtime.cut_test import layer_chain
@@ -313,6 +314,16 @@ def test_weights_that_the_batch_size_decides() -> None:
     check(function, [normal(2, 4), normal(3, 4, seed=1), normal(2, 4, seed=2)], 5)
 
 
+def test_more_samples_than_are_looked_at() -> None:
+    check(lambda x: F.gelu(F.linear(x, W)), [normal(45, 4)], 5)
+    batches = masked((40, 3))
+    _, ours = gram(Net(lambda x: F.linear(x.tanh(), W)), batches, None)
+    expected = oracle(
+        jacobians(lambda x: F.linear(x.tanh(), W), [batches[0]["x"]], (-1, -1), [batches[0]["attention_mask"]]), None
+    )
+    torch.testing.assert_close(ours.matrix, expected, rtol=1e-12, atol=1e-13)
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_multilayer_perceptrons_of_random_shapes(seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
@@ -401,6 +412,29 @@ NONE: dict[str, Function] = {
 @pytest.mark.parametrize("name", NONE)
 def test_no_closed_form(name: str) -> None:
     assert found(Net(NONE[name]), [normal(3, 4)]) is None
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (
+            lambda x: F.linear(x, W).softmax(-1),
+            "_softmax.default is neither linear with constant weights nor a function",
+        ),
+        (lambda x: F.linear(F.linear(x, W).tanh(), W.T), "a second linear map, with something between"),
+        (lambda x: F.relu(F.linear(F.relu(x), W)), "functions of elements both before and after the linear map"),
+        (lambda x: F.linear(x * x, W), "mul.Tensor joins several tensors"),
+        (lambda x: F.linear(x[:, :3], W[:, :3]), "leaves elements out or repeats them"),
+        (lambda x: F.linear(x.view(-1, 2, 2).mT.flatten(1), W).view(-1, 5), ""),
+        (lambda x: F.linear(x.view(-1, 2, 2), W[:, :2]).flatten(1), "mixes positions with features"),
+        (alias_changed, "relu_.default changes it in place"),
+    ],
+)
+def test_why_there_is_none(function: Function, reason: str) -> None:
+    chain = chain_of(Net(function), [normal(3, 4)], (-1, -1))
+    with chain.lent():
+        told = segment_of(chain, *chain.cuts, next(chain.batches()))
+    assert reason in told if reason else not isinstance(told, str)
 
 
 @pytest.mark.parametrize(

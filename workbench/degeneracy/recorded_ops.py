@@ -214,7 +214,9 @@ def _continued(
         return reason
     inputs, axis, taps = found
     linear = _merged(trace, inputs, taps)
-    return reason if linear is None else Trace(base=out.clone(), axis=axis, ids=counted(out, axis), linear=linear)
+    if linear is None:
+        return f"{func} is a second linear map, with something between"
+    return Trace(base=out.clone(), axis=axis, ids=counted(out, axis), linear=linear)
 
 
 def _merged(trace: Trace, inputs: Tensor, taps: tuple[Tap, ...]) -> Linear | None:

@@ -64,8 +64,8 @@ class Segment:
         along = cotangents if self.after is None else cotangents * self.after
         found = along.new_zeros(self.sources, self.taps[0].weight.shape[1])
         for tap in self.taps:
-            read, written = self.pairs(tap)
-            found.index_add_(0, read, along[written] @ tap.weight)
+            back = (along if tap.written is None else along[tap.written]) @ tap.weight
+            found = found + back if tap.read is None else found.index_add_(0, tap.read, back)
         return found if self.before is None else found * self.before
 
 
