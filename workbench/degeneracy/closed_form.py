@@ -112,7 +112,9 @@ def closed_form(
 
     Cost: a forward pass of 32 samples with a dispatch in Python for each operator, and a vector-Jacobian product.
 
-    Source: rib's special case of a linear layer before an elementwise function, here for both orders and convolutions.
+    Source: the chain rule for M′ of Bushnaq et al., The Local Interaction Basis (arXiv 2405.10928).
+
+    Misreads: None says only that nothing here recognises the segment, not that it has no such form.
     """
     if positions != "all":
         return None
