@@ -25,7 +25,7 @@ def speed(segment: str, what: str) -> Callable[[], Measurement]:
     def measure() -> Measurement:
         found = grams(segment)
         ours = tuple(turn["cpu_seconds"] for turn in found["closed"])
-        note = f"{what}, {found['closed'][0]['pattern']}, float64, one thread; with recognising and verifying on 32 samples"
+        note = f"{what}, {found['closed'][0]['pattern']}, float64, one thread; recognising and verifying included"
         return Measurement(ours=ours, baseline=(found["exact"]["cpu_seconds"],) * len(ours), unit="CPU s", note=note)
 
     return measure
