@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from workbench.runtime.chain import Cut
+from workbench.runtime.passing import Listening
 
 COPIES = {"clone", "detach", "alias", "lift_fresh", "_to_copy"}  # every element stays where it is
 RESHAPES = {"view", "_unsafe_view", "_reshape_alias"}
@@ -100,7 +100,7 @@ class Trace:
         return slopes.movedim(self.axis, -1).reshape(-1, self.width)
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(Listening):
     """While it is on, follows what becomes of the tensor that `begin` is given.
 
     A tensor made of the source's output by anything else than one linear map and functions of elements is kept with
@@ -113,11 +113,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: dict[int, Trace | str] = {}
         self._alive: list[Tensor] = []  # so that neither an id nor an address is given to another tensor
         self._addresses: set[int] = set()
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """False: to keep its compiler out, torch would import it, which takes seconds; nothing compiled runs here."""
-        return False
 
     def begin(self, output: Tensor) -> Tensor:
         """A copy of the source's output, followed from here on."""

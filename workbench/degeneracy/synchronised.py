@@ -10,13 +10,12 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.linalg.gram import add_gram, row_blocks
 from workbench.runtime.batches import first_tensor, naming
 from workbench.runtime.chain import Batch, Chain
 from workbench.runtime.hooks import hooked
-from workbench.runtime.passing import fresh, replaced
+from workbench.runtime.passing import Listening, fresh, replaced
 
 ATEN = torch.ops.aten
 COPIES = {ATEN.clone, ATEN._to_copy, ATEN.alias}  # the same numbers in another storage; views share theirs
@@ -73,7 +72,7 @@ class _Seen:
     version: int  # of its storage: an operation in place raises it, and then the numbers are others
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Watch(Listening):
     """Listens to every operation of a pass."""
 
     def __init__(self, gates: dict[str, Gate]) -> None:

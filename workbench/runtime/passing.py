@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.runtime.batches import first_tensor, with_first_tensor
 from workbench.runtime.borrowing import uncompiled
@@ -93,3 +94,12 @@ def passed(
     finally:
         torch.set_grad_enabled(mode)
     return found
+
+
+class Listening(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A mode that hears every operation of a pass; a subclass has `__torch_dispatch__`."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: to keep its compiler out, torch would import it, which takes seconds; nothing compiled runs here."""
+        return False
