@@ -23,7 +23,7 @@ from workbench.runtime.chain import Cut
 from workbench.runtime.evaluator import check_evaluator
 from workbench.runtime.passing import Call, passed, replaced
 
-AT_A_TIME = 1 << 23  # numbers of the source's output that are run at a time: memory, and a cache's size
+AT_A_TIME = 1 << 22  # numbers of the source's output that are run at a time: memory, and a cache's size
 Nodes = slice | Int[Tensor, " nodes"]
 
 
