@@ -10,13 +10,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.degeneracy.whitening import relative_floor
+from workbench.degeneracy.whitening import noise_floor
 from workbench.errors import Cancelled, LayerError
 from workbench.linalg.gram import symmetric_eigenvalues
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, versions
 from workbench.runtime import ActivationMoments, LayerMoments, activation_moments
+from workbench.runtime.activations import batch_count
 from workbench.runtime.borrowing import name_of
+from workbench.runtime.chain import output_id
+from workbench.runtime.measuring import fingerprint_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -84,7 +87,8 @@ def activations(
 
     Returns:
         Activations. A submodule without moments is a row with its reason. `rank` counts eigenvalues above
-        width·max(ε, ε_own²)·λmax, ε of float64 sums and ε_own of the module's dtype.
+        width·max(ε, ε_own²)·λmax, ε of float64 sums and ε_own of the module's dtype, and above width·ε_own²·E[f_j²] of
+        the largest feature: what varies less than values are rounded is constant.
 
     Raises:
         ArgumentError: data that can be walked only once or give no batch; a layer that was named did not run.
@@ -115,7 +119,13 @@ def activations(
         meta = {
             "function": "wb.activations",
             "source": name_of(module),
-            "parameters": {"layers": asked, "features": None if features is None else dict(features)},
+            "parameters": {
+                "layers": asked,
+                "features": None if features is None else dict(features),
+                "batch_first": batch_first,
+                "device": device,
+            },
+            "fingerprint": fingerprint_of(dict([*module.named_parameters(), *module.named_buffers()])),
             "batches": found.batches,
             "seed": None,
             "dtype": "float64",
@@ -124,8 +134,7 @@ def activations(
             "seconds": time.perf_counter() - begin,
         }
         if stop is not None:
-            total = len(data) if hasattr(data, "__len__") else found.batches + 1
-            meta["cancelled"] = {"done": found.batches, "total": total}
+            meta["cancelled"] = {"done": found.batches, "total": max(batch_count(data), found.batches + 1)}
         return _result(module, found, meta)
 
     try:
@@ -142,10 +151,14 @@ def activations(
 def _result(module: nn.Module, found: ActivationMoments, meta: dict[str, Any]) -> Activations:
     kinds = {t.dtype for t in module.parameters() if t.is_floating_point()}
     coarsest = max(kinds, key=lambda kind: torch.finfo(kind).eps, default=None)
-    rows, means, covariances, eigenvalues = [], {}, {}, {}
+    rows: list[dict[str, Any]] = []
+    means: dict[str, Tensor] = {}
+    covariances: dict[str, Tensor] = {}
+    eigenvalues: dict[str, Tensor] = {}
     paths = [path for path, _ in module.named_modules(remove_duplicate=False)]
     for depth, layer in enumerate(sorted([*found.layers, *found.skipped], key=lambda path: _order(path, found, paths))):
-        row = {"layer": layer or "output", "depth": depth}
+        name = layer or output_id(module)
+        row = {"layer": name, "depth": depth}
         if layer in found.skipped:
             rows.append(row | _empty("not measured", found.skipped[layer]))
             continue
@@ -156,8 +169,7 @@ def _result(module: nn.Module, found: ActivationMoments, meta: dict[str, Any]) -
             continue
         rows.append(row | cells)
         moments = found.layers[layer].moments
-        means[row["layer"]], covariances[row["layer"]] = moments.mean.cpu(), moments.covariance.cpu()
-        eigenvalues[row["layer"]] = spectrum
+        means[name], covariances[name], eigenvalues[name] = moments.mean.cpu(), moments.covariance.cpu(), spectrum
     return Activations(
         tables={"layers": Activations.columns("layers", rows)},
         meta=meta,
@@ -179,7 +191,7 @@ def _cells(layer: LayerMoments, dtype: torch.dtype | None) -> tuple[dict[str, An
         raise LayerError("some activations are NaN or infinite")
     values = symmetric_eigenvalues([covariance])[0].flip(0).clamp_min(0).cpu()
     largest, total = float(values[0]), float(values.sum())
-    floor = relative_floor(len(values), dtype) * largest
+    floor = noise_floor(layer.moments, largest, dtype)
     shares = values[values > 0] / total if total else values[:0]
     rank = int((values > floor).sum())
     return {

@@ -13,23 +13,51 @@ from workbench.degeneracy.closed_form import closed_form
 from workbench.degeneracy.gradients import GradientGram, Positions, gradient_gram
 from workbench.degeneracy.integrated import integrated_gram
 from workbench.degeneracy.whitening import Whitening, falling, relative_floor, signs
-from workbench.errors import ArgumentError
+from workbench.errors import ArgumentError, nearest
 from workbench.runtime.chain import Batch, Chain, Cut
 
+KINDS = ("local", "integrated", "pca", "gradient-flow", "neuron")
+ESTIMATORS = ("auto", "closed form", "exact", "Hutchinson")
 PASSES = 1024  # backward passes of a batch up to which "auto" is exact
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How directions are found: the arguments of `interaction_basis` that each layer needs."""
+    """How directions are found: the arguments of `interaction_basis` that each layer needs.
+
+    Raises:
+        ArgumentError: one is out of its range.
+    """
 
     kind: str
+    center: bool
     estimator: str
     probes: int
     positions: Positions
     rule: Sequence[tuple[float, float]]
     threshold: float | None
     seed: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            known = ", ".join(map(repr, KINDS))
+            raise ArgumentError(f"kind={self.kind!r}: expected {known}.{nearest(self.kind, KINDS)}")
+        if self.estimator not in ESTIMATORS:
+            raise ArgumentError(f"estimator={self.estimator!r}: expected {', '.join(map(repr, ESTIMATORS))}.")
+        if not isinstance(self.probes, int) or isinstance(self.probes, bool) or self.probes < 2:
+            raise ArgumentError(
+                f"probes={self.probes!r}: expected a number of at least 2, so that there is an error to tell."
+            )
+        if self.positions not in ("all", "last"):
+            raise ArgumentError(f"positions={self.positions!r}: expected 'all' or 'last'.")
+        if not isinstance(self.center, bool):
+            raise ArgumentError(f"center={self.center!r}: expected True or False.")
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool):
+            raise ArgumentError(f"seed={self.seed!r}: expected an integer.")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            raise ArgumentError(
+                f"threshold={self.threshold!r}: expected a share of the largest eigenvalue, in [0, 1), or None."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,9 +83,9 @@ class Directions:
     error: float = 0.0
 
 
-def output_directions(cut: Cut, white: Whitening, settings: Settings) -> Directions:
-    """The last layer's: principal components for `pca`, else its own axes, so that every output counts alike."""
-    return principal(cut, white) if settings.kind == "pca" else neurons(cut, white)
+def output_directions(cut: Cut, white: Whitening) -> Directions:
+    """The last layer's: its own axes in every kind, so that every output counts alike and bases can be compared."""
+    return neurons(cut, white)
 
 
 def principal(cut: Cut, white: Whitening) -> Directions:
@@ -76,7 +104,8 @@ def neurons(cut: Cut, white: Whitening) -> Directions:
     """C = 1, Λ = the variances."""
     own = torch.eye(cut.width, dtype=torch.float64)
     variances = (white.vectors.square() * white.eigenvalues).sum(1)
-    return Directions(basis=own, inverse=own, weights=variances, verdict="complete", reason="")
+    verdict, reason = ("complete", "") if len(white.eigenvalues) else _verdict(cut, white, cut.width, "")
+    return Directions(basis=own, inverse=own, weights=variances, verdict=verdict, reason=reason)
 
 
 def layer_directions(
@@ -85,10 +114,11 @@ def layer_directions(
     target: Cut,
     white: Whitening,
     following: Directions,
+    origin: Float[Tensor, " out"],
     settings: Settings,
     told: Callable[[Batch], None],
 ) -> Directions:
-    """The directions of one layer, given those of the layer that its gradients come from.
+    """The directions of one layer, given those of the layer that its gradients come from and its mean `origin`.
 
     Raises:
         ArgumentError: gradients are NaN or infinite, or no closed form applies where one was asked for.
@@ -105,7 +135,10 @@ def layer_directions(
         return Directions(basis=empty, inverse=empty.T, weights=empty[0], verdict=verdict, reason=reason)
     cross: Tensor | None = None
     if settings.kind == "integrated":
-        gram, cross = integrated_gram(chain, source, target, following.basis, settings.rule, told)
+        means = white.mean, origin
+        gram, cross = integrated_gram(
+            chain, source, target, following.basis, settings.rule, means, settings.positions, told
+        )
     else:
         gram = chosen_gram(chain, source, target, following.basis, settings, told)
     if not bool(gram.matrix.isfinite().all()):

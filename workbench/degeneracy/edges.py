@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.degeneracy.gradients import counted, exact_cotangents
+from workbench.degeneracy.integrated import pulled_back
 from workbench.runtime.chain import Batch, Chain, Cut
 from workbench.seeds import generator
 
@@ -29,7 +30,7 @@ class Coordinates:
     def of(self, features: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch nodes"]:
         """f̂ of activations, features last."""
         inner = (features - self.mean.to(features)) @ self.basis.to(features)
-        return torch.cat([torch.ones_like(inner[..., :1]), inner], -1)
+        return torch.cat([inner.new_ones(*inner.shape[:-1], 1), inner], -1)
 
     def gradient(self, gradient: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch nodes"]:
         """∂/∂f̂ from ∂/∂f."""
@@ -47,7 +48,7 @@ class Coordinates:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Edges:
-    """E of one segment, and the relative standard error of its sum where signs were drawn."""
+    """E of one segment, and the relative standard error of its sum without the constant where signs were drawn."""
 
     matrix: Float[Tensor, "target source"]
     error: float
@@ -115,9 +116,11 @@ def segment_edges(
                 )
                 part[1 + node] += torch.as_tensor(moved).square().sum(0)
             total += part / draws
-            single[probe] += float(part.sum())
-    error = float(single.std() / (probes**0.5 * single.mean())) if formula == "stochastic" and probes > 1 else 0.0
-    return Edges(matrix=total.cpu() / count, error=error if formula != "stochastic" or probes > 1 else float("nan"))
+            single[probe] += float(part[:, 1:].sum())  # without the constant's, as in the sum that the error is of
+    error = 0.0
+    if formula == "stochastic" and bool(single.any()):
+        error = float(single.std() / (probes**0.5 * single.mean())) if probes > 1 else float("nan")
+    return Edges(matrix=total.cpu() / count, error=error)
 
 
 def _at(source: Cut, nodes: Tensor, alpha: float, keep: Tensor | None) -> Callable[[Tensor], Tensor]:
@@ -143,8 +146,7 @@ def _moved(
     source: Cut, target: Cut, leaf: Tensor, output: Tensor, cotangent: Tensor, inner: Coordinates, hat: Tensor
 ) -> Tensor:
     """Σ_s ∂/∂f̂_j(s)·f̂_j(s) of each sample, for one direction of the target."""
-    (gradient,) = torch.autograd.grad(target.last(output), leaf, cotangent, retain_graph=True)
-    rows = source.last(gradient)
+    rows = source.last(pulled_back(source, target, leaf, output, cotangent))
     slopes = inner.gradient(rows.reshape(len(rows), -1, rows.shape[-1]))
     return (slopes * hat).sum(1)
 

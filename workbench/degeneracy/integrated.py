@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.degeneracy.gradients import GradientGram
+from workbench.degeneracy.gradients import GradientGram, Positions, counted
+from workbench.errors import ArgumentError
 from workbench.runtime.chain import Batch, Chain, Cut
 
 
@@ -18,32 +19,51 @@ def integrated_gram(
     target: Cut,
     directions: Float[Tensor, "out nodes"],
     rule: Sequence[tuple[float, float]],
+    means: tuple[Float[Tensor, " width"], Float[Tensor, " out"]],
+    positions: Positions,
     told: Callable[[Batch], None],
 ) -> tuple[GradientGram, Float[Tensor, "width width"]]:
-    """M′ = E[g·gᵀ] and Λ′ = E[g·fᵀ] with g = ∫dα ∇_{αf}[f̂(αf)·f̂(f)], over source datapoints.
+    """M′ = E[g·gᵀ] and Λ′ = E[g·(f−μ)ᵀ] with g = ∫dα ∇_{αf}[f̂(αf)·f̂(f)], over source datapoints.
 
-    f̂ are the target's outputs times its directions, summed over its positions.
+    f̂ are the target's coordinates (f−μ)·C, multiplied at each of its positions and summed over them, or at the last
+    alone; `means` are μ of source and target. Padding stays as it is.
+
+    Raises:
+        ArgumentError: nothing differentiable leads from source to target.
     """
     gram = torch.zeros(source.width, source.width, dtype=torch.float64, device=chain.device)
     cross, count = torch.zeros_like(gram), 0
     for batch in chain.batches():
         told(batch)
         own, after = chain.outputs(batch, [source, target])
-        basis = directions.to(after.device, target.last(after).dtype)
-        cotangent = target.last(after) @ basis @ basis.T
-        if batch.keep is not None and cotangent.ndim == 3 and cotangent.shape[:2] == batch.keep.shape:
-            cotangent = cotangent * batch.keep[..., None]
+        features = target.last(after)
+        basis = directions.to(features)
+        mask = counted(features, batch.keep, positions).reshape(features.shape[:-1])
+        cotangent = (features - means[1].to(features)) @ basis @ basis.T * mask[..., None]
         total = torch.zeros_like(own)
         for alpha, weight in rule:
-            leaf, output = chain.segment(batch, source, target, _scaled(alpha))
-            (gradient,) = torch.autograd.grad(target.last(output), leaf, cotangent)
-            total += weight * gradient
+            leaf, output = chain.segment(batch, source, target, _scaled(source, alpha, batch.keep))
+            total += weight * pulled_back(source, target, leaf, output, cotangent)
         rows = source.rows(total, batch.keep).double()
         gram += rows.T @ rows
-        cross += rows.T @ source.rows(own, batch.keep).double()
+        cross += rows.T @ (source.rows(own, batch.keep).double() - means[0].to(chain.device))
         count += len(rows)
     return GradientGram(matrix=gram / count, samples=count, estimator="exact", error=0.0), cross / count
 
 
-def _scaled(alpha: float) -> Callable[[Tensor], Tensor]:
-    return lambda value: alpha * value
+def pulled_back(source: Cut, target: Cut, leaf: Tensor, output: Tensor, cotangent: Tensor) -> Tensor:
+    """Σ cotangent·∂output/∂leaf of a segment, whose graph stays.
+
+    Raises:
+        ArgumentError: nothing differentiable leads from source to target.
+    """
+    gradient = None
+    if output.requires_grad:
+        (gradient,) = torch.autograd.grad(target.last(output), leaf, cotangent, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        raise ArgumentError(f"{target.layer!r} does not depend on {source.layer!r} by anything differentiable.")
+    return gradient
+
+
+def _scaled(source: Cut, alpha: float, keep: Tensor | None) -> Callable[[Tensor], Tensor]:
+    return lambda output: source.unfolded(source.rows(alpha * output, keep), output, keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
@@ -14,21 +14,19 @@ from torch import Tensor, nn
 from workbench.degeneracy.datapoints import datapoints
 from workbench.degeneracy.directions import Directions, Settings, layer_directions, output_directions
 from workbench.degeneracy.quadrature import Quadrature, quadrature_points
-from workbench.degeneracy.whitening import Whitening, relative_floor, whitening
+from workbench.degeneracy.whitening import Whitening, chain_whitenings
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
-from workbench.linalg import Moments
 from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.results import LAYER_COLUMNS, Column, Result, versions
 from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import Chain, Cut, resolved_dtype
 from workbench.runtime.cut_test import layer_chain
+from workbench.runtime.measuring import fingerprint_of
 
 if TYPE_CHECKING:
     import pandas
 
 Kind: TypeAlias = Literal["local", "integrated", "pca", "gradient-flow", "neuron"]
-KINDS = ("local", "integrated", "pca", "gradient-flow", "neuron")
-ESTIMATORS = ("auto", "closed form", "exact", "Hutchinson")
 PREDICTING = 1e-3  # share of the largest Λ above which a direction is predicted to be needed
 
 
@@ -104,8 +102,8 @@ class InteractionBasis(Result):
 
     def restored(self, layer: str, coordinates: Float[Tensor, "samples nodes"]) -> Float[Tensor, "samples width"]:
         """Activations μ·f̂₀ + Σ_j f̂_j·C⁺_j of coordinates."""
-        inverse = torch.cat([self.means[layer][None], self._of(self.inverses, layer)])
-        return coordinates @ inverse
+        own = self._of(self.inverses, layer)
+        return coordinates.to(own) @ torch.cat([self.means[layer][None], own])
 
     def datapoints(
         self, module: nn.Module, data: Iterable[Any], layer: str, direction: int, *, count: int = 10
@@ -121,13 +119,17 @@ class InteractionBasis(Result):
 
         Raises:
             LayerNotFoundError: no such layer.
-            ArgumentError: no such direction, or a module whose layers are others.
+            ArgumentError: no such direction, a count below 1, a module whose layers are others, or activations that are
+                NaN or infinite.
         """
         import pandas
 
         nodes = self.nodes(layer)
-        if not isinstance(direction, int) or not 1 <= direction < nodes:
-            raise ArgumentError(f"direction={direction!r}: expected 1 to {nodes - 1}; {layer!r} has no other.")
+        if not isinstance(direction, int) or isinstance(direction, bool) or not 1 <= direction < nodes:
+            known = f"expected 1 to {nodes - 1}; {layer!r} has no other" if nodes > 1 else f"{layer!r} has none"
+            raise ArgumentError(f"direction={direction!r}: {known}, and 0 is the constant.")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ArgumentError(f"count={count!r}: expected how many datapoints of each end, at least 1.")
         column = self.bases[layer][:, direction - 1]
         return pandas.DataFrame(datapoints(self.chain(module, data), layer, self.means[layer], column, count))
 
@@ -201,8 +203,9 @@ def interaction_basis(
         layers: paths or globs; None for every layer through which all that matters passes (see Returns). Each must
             determine the next; the module's output is always the last.
         kind: "local" takes M′ = E[Σ ∂f̂_i/∂f ∂f̂_i/∂fᵀ] to the next layer (the Local Interaction Basis); "integrated"
-            M′ = E[g·gᵀ] of g = ∫dα ∇[f̂(αf)·f̂(f)] and Λ from E[g·fᵀ]; "gradient-flow" as local, straight to the
+            M′ = E[g·gᵀ] of g = ∫dα ∇[f̂(αf)·f̂(f)] and Λ from E[g·(f−μ)ᵀ]; "gradient-flow" as local, straight to the
             module's output; "pca" stops at C = U with Λ = D; "neuron" is C = 1 with the variances as Λ.
+            The module's output keeps its own axes in every kind.
         center: subtract the mean first. False leaves μ = 0; the constant direction then carries nothing.
         estimator: "closed form" (exact, without a backward pass) where a segment is linear maps and functions of
             elements in the right order; "exact" by a backward pass per direction and position; "Hutchinson" by `probes`
@@ -211,7 +214,8 @@ def interaction_basis(
         positions: gradients from all positions of the target, or from each sample's last that is no padding.
         quadrature: rule for the integral of "integrated".
         points: its number of points.
-        threshold: eigenvalues of G and Λ at or below threshold·largest are rounding and dropped; None for width·ε.
+        threshold: eigenvalues of G and Λ at or below threshold·largest are dropped; None for what is rounding: width·ε,
+            and in G also width·ε² of the largest E[f_j²].
         features: path → axis of the features, where channels-first or last is guessed wrong.
         device: "auto" takes CUDA when there is one.
         dtype: "float64", "float32" or "own": what the module is cast to. Sums are float64 always.
@@ -244,19 +248,24 @@ def interaction_basis(
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
-        >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
         >>> net = nn.Sequential(nn.Identity(), *net)
         >>> interaction_basis(net, [x], "0").weights("0").tolist()
-        [2.0, 0.5]
+        [4.0, 1.0]
     """
     begin = time.perf_counter()
     check_progress(progress)
-    _check(kind, estimator, probes, positions, threshold)
-    rule = quadrature_points(quadrature, points)
-    chain = layer_chain(module, data, layers, features=features, device=device, dtype=resolved_dtype(dtype))
     settings = Settings(
-        kind=kind, estimator=estimator, probes=probes, positions=positions, rule=rule, threshold=threshold, seed=seed
+        kind=kind,
+        center=center,
+        estimator=estimator,
+        probes=probes,
+        positions=positions,
+        rule=quadrature_points(quadrature, points),
+        threshold=threshold,
+        seed=seed,
     )
+    chain = layer_chain(module, data, layers, features=features, device=device, dtype=resolved_dtype(dtype))
     parameters = {
         "layers": None if layers is None else [layers] if isinstance(layers, str) else list(layers),
         "kind": kind,
@@ -285,9 +294,9 @@ def interaction_basis(
 
     try:
         with chain.lent():
-            whitenings |= _whitenings(chain, center, threshold, lambda: report("activations", 0, total))
+            whitenings |= chain_whitenings(chain, center, threshold, lambda: report("activations", 0, total))
             end = chain.cuts[-1]
-            found[end.layer] = output_directions(end, whitenings[end.layer], settings)
+            found[end.layer] = output_directions(end, whitenings[end.layer])
             for place in range(total - 2, -1, -1):
                 source = chain.cuts[place]
                 target = end if kind == "gradient-flow" else chain.cuts[place + 1]
@@ -298,12 +307,13 @@ def interaction_basis(
                     target,
                     whitenings[source.layer],
                     found[target.layer],
+                    whitenings[target.layer].mean,
                     settings,
                     told=lambda _: report(chain.cuts[total - 1 - len(found)].layer, len(found), total),
                 )
             report("", total, total)
     except Cancelled as stop:
-        stop.partial = built() if whitenings else None
+        stop.partial = built()
         raise
     return built()
 
@@ -315,6 +325,7 @@ def chain_meta(function: str, chain: Chain, parameters: Mapping[str, Any], seed:
     return {
         "function": function,
         "source": name_of(chain.module),
+        "fingerprint": fingerprint_of(dict([*chain.module.named_parameters(), *chain.module.named_buffers()])),
         "parameters": dict(parameters),
         "cuts": {cut.layer: {"path": cut.path, "axis": cut.axis, "width": cut.width} for cut in chain.cuts},
         "skipped": dict(chain.skipped),
@@ -323,38 +334,6 @@ def chain_meta(function: str, chain: Chain, parameters: Mapping[str, Any], seed:
         "device": str(chain.device),
         "versions": versions(),
     }
-
-
-def _check(kind: str, estimator: str, probes: object, positions: str, threshold: float | None) -> None:
-    if kind not in KINDS:
-        raise ArgumentError(f"kind={kind!r}: expected {', '.join(map(repr, KINDS))}.{nearest(kind, KINDS)}")
-    if estimator not in ESTIMATORS:
-        raise ArgumentError(f"estimator={estimator!r}: expected {', '.join(map(repr, ESTIMATORS))}.")
-    if not isinstance(probes, int) or isinstance(probes, bool) or probes < 2:
-        raise ArgumentError(f"probes={probes!r}: expected a number of at least 2, so that there is an error to tell.")
-    if positions not in ("all", "last"):
-        raise ArgumentError(f"positions={positions!r}: expected 'all' or 'last'.")
-    if threshold is not None and not 0 <= threshold < 1:
-        raise ArgumentError(f"threshold={threshold!r}: expected a share of the largest eigenvalue, in [0, 1), or None.")
-
-
-def _whitenings(chain: Chain, center: bool, threshold: float | None, told: Callable[[], None]) -> dict[str, Whitening]:
-    """The first rotation of every layer, from one pass."""
-    moments = {cut.layer: Moments(cut.width, chain.device) for cut in chain.cuts}
-    for batch in chain.batches():
-        told()
-        for cut, output in zip(chain.cuts, chain.outputs(batch, chain.cuts), strict=True):
-            moments[cut.layer].update(cut.rows(output, batch.keep))
-    found = {}
-    for cut in chain.cuts:
-        if not bool(moments[cut.layer].covariance.isfinite().all()):
-            raise ArgumentError(
-                f"the outputs of {cut.layer!r} are NaN or infinite for some of the data, so there is no basis of them: "
-                "leave those samples out, or choose layers before it."
-            )
-        share = relative_floor(cut.width, chain.activation_dtype) if threshold is None else threshold
-        found[cut.layer] = whitening(moments[cut.layer], center=center, threshold=share)
-    return found
 
 
 def _predicted(weights: Tensor, threshold: float) -> int:

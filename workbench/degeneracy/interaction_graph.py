@@ -65,12 +65,15 @@ class InteractionGraph(Result):
 
         Raises:
             LayerNotFoundError: nothing starts from this layer.
+            ArgumentError: a count below 1.
         """
         import pandas
 
         if layer not in self.edges:
             raise LayerNotFoundError(f"no edges start from {layer!r}.{nearest(layer, self.edges)}")
         inner = self.edges[layer][1:, 1:]
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ArgumentError(f"count={count!r}: expected how many edges, at least 1.")
         order = inner.abs().flatten().argsort(descending=True, stable=True)[:count]
         width = inner.shape[1]
         return pandas.DataFrame(
@@ -142,10 +145,10 @@ def interaction_graph(
         >>> import torch
         >>> net = nn.Sequential(nn.Identity(), nn.Linear(2, 2, bias=False))
         >>> _ = net[1].weight.data.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
-        >>> x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
         >>> basis = interaction_basis(net, [x], "0")
         >>> interaction_graph(net, [x], basis).edges["0"].tolist()
-        [[0.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 0.5]]
+        [[0.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 1.0]]
     """
     begin = time.perf_counter()
     check_progress(progress)
@@ -155,14 +158,18 @@ def interaction_graph(
         raise ArgumentError(f"edges={edges!r}: expected {', '.join(map(repr, FORMULAS))}.{nearest(edges, FORMULAS)}")
     if not isinstance(probes, int) or isinstance(probes, bool) or probes < 2:
         raise ArgumentError(f"probes={probes!r}: expected a number of at least 2, so that there is an error to tell.")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ArgumentError(f"seed={seed!r}: expected an integer.")
     if len(basis.layers) < 2 or "cancelled" in basis.meta:
         raise ArgumentError("the basis has no two consecutive layers, or was cancelled: there are no segments.")
     integrated = edges == "functional" or basis.meta["parameters"]["kind"] == "integrated"
-    chosen = quadrature or ("gauss-legendre" if integrated else "gradient")
+    chosen = quadrature if quadrature is not None else "gauss-legendre" if integrated else "gradient"
     rule = quadrature_points(chosen, points)
     chain = basis.chain(module, data)
     parameters = {"edges": edges, "quadrature": chosen, "points": points, "probes": probes}
     meta = chain_meta("wb.interaction_graph", chain, parameters, seed) | {"basis": dict(basis.meta["parameters"])}
+    if basis.meta.get("fingerprint", meta["fingerprint"]) != meta["fingerprint"]:
+        meta["notes"] = ["the module's weights are not those that the basis is of"]
     coordinates = {
         layer: Coordinates(mean=basis.means[layer], basis=basis.bases[layer], inverse=basis.inverses[layer])
         for layer in basis.layers

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.errors import ArgumentError
 from workbench.linalg import Moments
+from workbench.runtime.chain import Chain
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -42,14 +45,43 @@ class Whitening:
         return (self.vectors * self.eigenvalues.sqrt()).T
 
 
-def whitening(moments: Moments, *, center: bool, threshold: float) -> Whitening:
-    """The eigenvectors of the covariance (of the Gram matrix without `center`) above threshold·λmax."""
+def whitening(
+    moments: Moments, *, center: bool, threshold: float | None = None, dtype: torch.dtype | None = None
+) -> Whitening:
+    """The eigenvectors of the covariance (of the Gram matrix without `center`) above threshold·λmax.
+
+    Without a threshold: above the noise floor of activations that were computed in `dtype`.
+    """
     gram = (moments.covariance if center else moments.gram).cpu()
     mean = moments.mean.cpu() if center else torch.zeros(len(gram), dtype=torch.float64)
     values, vectors = falling(gram)
-    floor = threshold * float(values[0].clamp_min(0))
+    largest = float(values[0].clamp_min(0))
+    floor = noise_floor(moments, largest, dtype) if threshold is None else threshold * largest
     kept = values > floor
     return Whitening(mean=mean, vectors=vectors[:, kept], eigenvalues=values[kept], floor=floor, samples=moments.count)
+
+
+def chain_whitenings(
+    chain: Chain, center: bool, threshold: float | None, told: Callable[[], None]
+) -> dict[str, Whitening]:
+    """Layer → its first rotation, of all layers from one pass; `told` is called before each batch.
+
+    Raises:
+        ArgumentError: activations are NaN or infinite.
+    """
+    moments = {cut.layer: Moments(cut.width, chain.device) for cut in chain.cuts}
+    for batch in chain.batches():
+        told()
+        for cut, output in zip(chain.cuts, chain.outputs(batch, chain.cuts), strict=True):
+            moments[cut.layer].update(cut.rows(output, batch.keep))
+    for layer, own in moments.items():
+        if not bool(own.covariance.isfinite().all()):
+            raise ArgumentError(
+                f"the outputs of {layer!r} are NaN or infinite for some of the data, so there is no basis of them: "
+                "leave those samples out, or choose layers before it."
+            )
+    dtype = chain.activation_dtype
+    return {layer: whitening(own, center=center, threshold=threshold, dtype=dtype) for layer, own in moments.items()}
 
 
 def falling(symmetric: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n n"]]:
@@ -71,3 +103,14 @@ def relative_floor(width: int, dtype: torch.dtype | None) -> float:
     """Eigenvalues below this share of the largest are rounding: d·ε of the sums, d·ε² of activations' own dtype."""
     own = 0.0 if dtype is None else torch.finfo(dtype).eps ** 2
     return width * max(EPS, own)
+
+
+def noise_floor(moments: Moments, largest: float, dtype: torch.dtype | None) -> float:
+    """The eigenvalue below which all is rounding, of the sums and of the activations themselves.
+
+    Activations are rounded relative to their size and not to their spread: what is the same for all data but for
+    d·ε²·max_j E[f_j²] is constant.
+    """
+    own = EPS if dtype is None else max(EPS, torch.finfo(dtype).eps)
+    size = float((moments.variance + moments.mean.square()).max())
+    return max(relative_floor(moments.width, dtype) * largest, moments.width * own**2 * size)
