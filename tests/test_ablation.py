@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import workbench as wb
 from workbench.degeneracy.ablated import Ablated, ablated, ablating
 from workbench.degeneracy.ablation import Ablation, ablation
-from workbench.degeneracy.interaction_basis import InteractionBasis, interaction_basis
+from workbench.degeneracy.basis import InteractionBasis
+from workbench.degeneracy.interaction_basis import interaction_basis
 from workbench.degeneracy.interaction_graph import InteractionGraph, interaction_graph
 from workbench.degeneracy.masks import edge_mask, edge_order, groups
 from workbench.degeneracy.schedules import exponential, linear, schedule_of

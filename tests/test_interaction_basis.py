@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 import workbench as wb
+from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.gradients import gradient_gram
-from workbench.degeneracy.interaction_basis import InteractionBasis, interaction_basis
+from workbench.degeneracy.interaction_basis import interaction_basis
 from workbench.degeneracy.interaction_graph import interaction_graph
 from workbench.linalg import Moments
 

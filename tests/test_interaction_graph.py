@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.func import jacrev
 
 import workbench as wb
-from workbench.degeneracy.interaction_basis import InteractionBasis, interaction_basis
+from workbench.degeneracy.basis import InteractionBasis
+from workbench.degeneracy.interaction_basis import interaction_basis
 from workbench.degeneracy.interaction_graph import InteractionGraph, interaction_graph
 
 DOUBLE = torch.float64

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.degeneracy.interaction_basis import InteractionBasis
+from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.interaction_graph import InteractionGraph
 from workbench.degeneracy.masks import Group, edge_mask, edge_order, groups
 from workbench.errors import ArgumentError, LayerNotFoundError, nearest

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from workbench.degeneracy.ablated import ablating
-from workbench.degeneracy.interaction_basis import InteractionBasis
+from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.interaction_graph import InteractionGraph
 from workbench.degeneracy.schedules import Kind, schedule_of
 from workbench.errors import ArgumentError, nearest

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.edges import FORMULAS, Coordinates, Edges, Formula, segment_edges
-from workbench.degeneracy.interaction_basis import InteractionBasis, chain_meta
+from workbench.degeneracy.interaction_basis import chain_meta
 from workbench.degeneracy.quadrature import Quadrature, quadrature_points
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
 from workbench.progress import ProgressCallback, check_progress, reporter

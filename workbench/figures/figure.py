@@ -1,16 +1,27 @@
 """`wb.figure`: from a result to what is drawn of it."""
 
+import inspect
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from workbench.connectivity.barrier import Barrier
 from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.matching import Matching
 from workbench.connectivity.surface import Surface
+from workbench.degeneracy.ablation import Ablation
+from workbench.degeneracy.activations import Activations
+from workbench.degeneracy.audit import Degeneracy
+from workbench.degeneracy.basis import InteractionBasis
+from workbench.degeneracy.interaction_graph import InteractionGraph
+from workbench.degeneracy.modules import InteractionModules
 from workbench.errors import FigureError, nearest
+from workbench.figures import ablation as ablations
 from workbench.figures.comparison import first_and_last, trajectory
 from workbench.figures.connectivity import path, plane
 from workbench.figures.contents import heat_map, histogram, magnitudes
+from workbench.figures.degeneracy import activation_spectrum, ranks, spectra, weights
 from workbench.figures.density import eigenvalue_density, window_density
+from workbench.figures.interaction_graph import layered_graph, module_graph, module_sizes
 from workbench.figures.layers import sizes
 from workbench.figures.matching import alignment, graph, objective, reduction
 from workbench.figures.spec import FigureSpec
@@ -34,8 +45,14 @@ KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Surface: {"surface": plane},
     PermutationGroups: {"graph": graph},
     Matching: {"objective": objective, "reduction": reduction, "alignment": alignment},
+    Activations: {"spectrum": activation_spectrum},
+    Degeneracy: {"ranks": ranks, "spectra": spectra},
+    InteractionBasis: {"weights": weights},
+    InteractionGraph: {"graph": layered_graph},
+    Ablation: {"ablation": getattr(ablations, "budget", None) or ablations.curve},
+    InteractionModules: {"graph": module_graph, "modularity": module_sizes},
 }
-SEVERAL = (Barrier,)  # kinds of results that one figure shows several of, by their labels
+SEVERAL = (Barrier, Ablation)  # kinds of results that one figure shows several of, by their labels
 
 
 def figure(
@@ -44,11 +61,12 @@ def figure(
     *,
     layer: str | None = None,
     xmin: float | None = None,
+    **options: Any,
 ) -> FigureSpec:
     """What a result looks like: a FigureSpec that plotly and matplotlib draw alike.
 
     Args:
-        result: what an analysis returned; of Barriers also several by their labels, as in
+        result: what an analysis returned; of Barriers or Ablations also several by their labels, as in
             `{"before": barrier, "after": matched}`.
         kind: which figure; None for the first. Spectrum: `alpha` (α over depth), `esd` (one layer's eigenvalue
             density and fit, with noise and shuffled elements if the result has those details). Farms: `alpha` (α of
@@ -62,12 +80,16 @@ def figure(
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
         xmin: where `esd` fits the tail anew; None for the result's own fit.
+        options: further arguments of one kind. `spectra`: threshold=, a share of the largest eigenvalue. `weights`:
+            direction=, which is ringed. `graph` of an InteractionGraph: modules= (InteractionModules for its colours),
+            and nodes= and edges=, how many are drawn.
 
     Returns:
         A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.
 
     Raises:
-        FigureError: the result has no such figure, or nothing to draw.
+        FigureError: the result has no such figure, or nothing to draw, or the figure has no such option.
+        ArgumentError: an option is out of its range.
         LayerNotFoundError: the layer is not in the result.
 
     Example:
@@ -79,7 +101,9 @@ def figure(
         first = next(iter(result.values()), None)
         if not isinstance(first, SEVERAL) or any(type(one) is not type(first) for one in result.values()):
             held = ", ".join(sorted({type(one).__name__ for one in result.values()})) or "nothing"
-            raise FigureError(f"a figure of several results by label takes Barriers; got a mapping of {held}.")
+            raise FigureError(
+                f"a figure of several results by label takes Barriers, or Ablations; got a mapping of {held}."
+            )
         kinds = KINDS.get(type(first))
     else:
         kinds = KINDS.get(type(result))
@@ -90,8 +114,12 @@ def figure(
     if kind not in kinds:
         message = f"a {type(result).__name__} has the figures {list(kinds)}, not {kind!r}."
         raise FigureError(message + nearest(kind, kinds))
+    taken = [name for name, one in inspect.signature(kinds[kind]).parameters.items() if one.kind is one.KEYWORD_ONLY]
+    if unknown := next((name for name in options if name not in taken), None):
+        known = f"it takes {', '.join(f'{name}=' for name in taken)}" if taken else "it takes no options"
+        raise FigureError(f"{unknown}= does not go with the figure {kind!r}: {known}.")
     if xmin is None:
-        return kinds[kind](result, layer)
+        return kinds[kind](result, layer, **options)
     if isinstance(xmin, bool) or not isinstance(xmin, int | float):
         raise FigureError(f"xmin={xmin!r}: expected a number, an eigenvalue at which the tail begins.")
     if kind != "esd":
