@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import workbench as wb
 from contract import connectivity_oracles as connectivity
+from contract import degeneracy_oracles as degeneracy
 from workbench.results import LAYER_COLUMNS, LayerResult
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -172,6 +173,10 @@ class Primitive:
     figures: tuple[str, ...] = ()
 
 
+def _overridden(original: type, **methods: Callable[..., Any]) -> type:
+    return type(original.__name__, (original,), methods)
+
+
 def _nothing_moves(_: Any) -> Callable[..., Any]:
     return lambda gain, *prices: np.arange(len(gain))
 
@@ -255,6 +260,47 @@ PRIMITIVES = {
         lambda original: lambda *arguments: 2 * original(*arguments),
         ("surface",),
     ),
+    "activations": Primitive(
+        degeneracy.activations_oracle,
+        "workbench.degeneracy.activations.symmetric_eigenvalues",
+        lambda original: lambda matrices: original(matrices).sqrt(),  # deviations for variances
+        ("spectrum",),
+    ),
+    "degeneracy": Primitive(
+        degeneracy.degeneracy_oracle,
+        "workbench.degeneracy.sweep.GradientSum",
+        lambda original: _overridden(original, add=lambda self, rows, probe: original.add(self, rows * 0 + 1, probe)),
+        ("ranks", "spectra"),
+    ),
+    "interaction_basis": Primitive(
+        degeneracy.interaction_basis_oracle,
+        "workbench.degeneracy.directions.falling",
+        lambda original: lambda matrix: (original(matrix)[0].sqrt(), original(matrix)[1]),  # √Λ for Λ
+        ("weights",),
+    ),
+    "interaction_graph": Primitive(
+        degeneracy.interaction_graph_oracle,
+        "workbench.degeneracy.edges._moved",
+        lambda original: lambda *arguments: original(*arguments).abs().sqrt(),
+        ("graph",),
+    ),
+    "interaction_modules": Primitive(
+        degeneracy.interaction_modules_oracle,
+        "workbench.degeneracy.modules.communities",
+        lambda original: lambda graph, *more, **options: np.zeros_like(original(graph, *more, **options)),
+        ("graph", "modularity"),
+    ),
+    "ablation": Primitive(
+        degeneracy.ablation_oracle,
+        "workbench.degeneracy.ablated.AblatedNodes",
+        lambda original: _overridden(original, _measured=lambda self, kept: original._measured(self, kept // 2)),
+        ("ablation",),
+    ),
+    "ablated": Primitive(
+        degeneracy.ablated_oracle,
+        "workbench.degeneracy.ablated.AblatedNodes",
+        lambda original: _overridden(original, _measured=lambda self, kept: original._measured(self, kept // 2)),
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
@@ -279,6 +325,7 @@ OTHERS = {
     *("ResultError SourceTypeError WorkbenchError").split(),
     *("Evaluator EvaluationError").split(),
     *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
+    *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
     *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }

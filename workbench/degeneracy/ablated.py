@@ -257,10 +257,20 @@ def ablated(
         graph: as in `ablation`.
         weights: as in `evaluator`.
 
+    Returns:
+        `{"loss": …, "accuracy": …}`, as the evaluator gives them; all nodes or all edges are the evaluator's own call.
+
     Raises:
         ArgumentError: as in `ablation`, or `kept` is out of its range.
         LayerNotFoundError: the layer is not in the basis.
         EvaluationError: a batch failed.
+
+    Cost: a forward pass over the evaluator's data for nodes; for edges the segment once more for each set of sources
+    that several targets see.
+
+    Source: as `ablation`.
+
+    Misreads: as `ablation`. One number says nothing of its neighbours: a loss may rise as nodes are added.
 
     Example:
         >>> from workbench import evaluator
