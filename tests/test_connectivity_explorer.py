@@ -20,8 +20,8 @@ from torch import nn
 
 import workbench as wb
 from workbench_widgets.call import Call, Given, Memory
-from workbench_widgets.view_explorer import FIRST, SECOND
 from workbench_widgets.surface_view import GIVEN, RANDOM
+from workbench_widgets.view_explorer import FIRST, SECOND
 
 Explorer = wb.ui.ConnectivityExplorer
 MODULE = """

@@ -146,6 +146,21 @@ def test_modules_colour_their_nodes_and_the_edges_between_them() -> None:
         assert figure.title.startswith("2 modules, Q = 0.")
 
 
+def test_modules_have_the_names_that_they_are_given() -> None:
+    called = {1: "odd"}
+    for figure in (
+        layered_graph(graph(), None, modules=modules(), names=called),
+        module_graph(modules(), None, names=called),
+    ):
+        labels = [mark.label for mark in figure.panels[0].marks if isinstance(mark, Points)]
+        assert labels[0].startswith("0 (") and labels[1].startswith("1 odd (")
+    assert module_sizes(modules(), None, names=called).panels[0].x.ticks == ((0.0, "0"), (1.0, "1 odd"))
+    with pytest.raises(wb.ArgumentError, match="names has 7: expected numbers of the 2 modules"):
+        module_graph(modules(), None, names={7: "none"})
+    with pytest.raises(wb.ArgumentError, match="names has 0: expected numbers of the 0 modules"):
+        layered_graph(graph(), None, names={0: "even"})
+
+
 def test_the_graph_of_modules_groups_directions_by_module() -> None:
     names = {name: y for (_, y), name in places(module_graph(modules(), None)).items()}
     rows = modules().frame()

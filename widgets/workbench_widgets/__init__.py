@@ -6,7 +6,8 @@ Reached as `wb.ui`. Every explorer has `.result`, `.selection`, `.error`, `.code
 from workbench_widgets.browser import CheckpointBrowser
 from workbench_widgets.call import Call
 from workbench_widgets.connectivity import ConnectivityExplorer
+from workbench_widgets.degeneracy import DegeneracyExplorer
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.spectrum import SpectrumExplorer
 
-__all__ = ["Call", "CheckpointBrowser", "ConnectivityExplorer", "Explorer", "SpectrumExplorer"]
+__all__ = ["Call", "CheckpointBrowser", "ConnectivityExplorer", "DegeneracyExplorer", "Explorer", "SpectrumExplorer"]

@@ -42,6 +42,20 @@ CSS = """
 .wb-explorer .wb-about th, .wb-explorer .wb-about td { text-align: left; padding: 0 14px 0 0; vertical-align: top;
   overflow-wrap: anywhere; }
 .wb-explorer .wb-about td:first-child { min-width: 9em; }
+.wb-explorer .wb-datapoints { padding: 0 8px; line-height: 1.3; }
+.wb-explorer .wb-datapoints h4 { margin: 8px 0 4px 0; font-size: 12px; color: var(--wb-ink); }
+.wb-explorer .wb-datapoints ul { display: flex; flex-flow: row wrap; gap: 12px; margin: 0; padding: 0;
+  list-style: none; }
+.wb-explorer .wb-datapoints li { display: flex; flex-flow: column; gap: 2px; max-width: 420px; color: var(--wb-ink); }
+.wb-explorer .wb-datapoints small { color: var(--wb-quiet); font-size: 11px; }
+.wb-explorer .wb-coordinate { font-size: 12px; font-variant-numeric: tabular-nums; }
+.wb-explorer .wb-image { position: relative; display: block; }
+.wb-explorer .wb-image img { width: 100%; height: 100%; image-rendering: pixelated; display: block; margin: 0;
+  max-width: none; }
+.wb-explorer .wb-image i { position: absolute; box-sizing: border-box; border: 2px solid #D55E00; }
+.wb-explorer .wb-tokens { font-family: var(--jp-code-font-family, monospace); font-size: 12px; }
+.wb-explorer .wb-tokens mark { background: #E69F00; color: #000000; padding: 0 2px; }
+.wb-explorer .wb-bars rect { fill: #0072B2; }
 .wb-explorer .wb-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 .wb-explorer .wb-code textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; opacity: 1; }
 """

@@ -15,7 +15,7 @@ from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.interaction_graph import InteractionGraph
 from workbench.degeneracy.modules import InteractionModules
 from workbench.errors import FigureError, nearest
-from workbench.figures import ablation as ablations
+from workbench.figures.ablation import curve
 from workbench.figures.comparison import first_and_last, trajectory
 from workbench.figures.connectivity import path, plane
 from workbench.figures.contents import heat_map, histogram, magnitudes
@@ -49,7 +49,7 @@ KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     Degeneracy: {"ranks": ranks, "spectra": spectra},
     InteractionBasis: {"weights": weights},
     InteractionGraph: {"graph": layered_graph},
-    Ablation: {"ablation": getattr(ablations, "budget", None) or ablations.curve},
+    Ablation: {"ablation": curve},
     InteractionModules: {"graph": module_graph, "modularity": module_sizes},
 }
 SEVERAL = (Barrier, Ablation)  # kinds of results that one figure shows several of, by their labels
@@ -82,7 +82,7 @@ def figure(
         xmin: where `esd` fits the tail anew; None for the result's own fit.
         options: further arguments of one kind. `spectra`: threshold=, a share of the largest eigenvalue. `weights`:
             direction=, which is ringed. `graph` of an InteractionGraph: modules= (InteractionModules for its colours),
-            and nodes= and edges=, how many are drawn.
+            names= for these, nodes= and edges=, how many are drawn.
 
     Returns:
         A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.

@@ -25,6 +25,7 @@ DOWN = (-0.06, CONSTANTS[0] + 0.06)
 
 Budget: TypeAlias = int | Mapping[str, int] | None
 Key: TypeAlias = tuple[str, int]  # layer and direction
+Names: TypeAlias = Mapping[int, str] | None
 Place: TypeAlias = tuple[float, float]
 
 
@@ -59,6 +60,7 @@ def layered_graph(
     modules: InteractionModules | None = None,
     nodes: Budget = None,
     edges: Budget = None,
+    names: Names = None,
 ) -> FigureSpec:
     """Layers as columns, directions as points in their order, the strongest edges of every segment as lines.
 
@@ -72,11 +74,12 @@ def layered_graph(
         nodes: directions drawn of each layer, its first ones; a mapping of layers to them; None for 40.
         edges: edges drawn in all, shared evenly by the segments; a mapping of source layers to them; None for 160, or
             fewer where these carry 95 % of a segment's Σ|E|.
+        names: what modules are called, by their numbers.
 
     Raises:
         FigureError: there is no edge.
         LayerNotFoundError: the layer is not in the graph.
-        ArgumentError: a budget is no whole number, or the modules are of another graph.
+        ArgumentError: a budget is no whole number, the modules are of another graph, or a name is of none of them.
     """
     if modules is not None and _shapes(modules.weights) != _shapes(graph.edges):
         raise ArgumentError("the modules are of another graph: expected wb.interaction_modules(graph) of this one.")
@@ -85,15 +88,20 @@ def layered_graph(
     lines, told = _lines(found, edges, labels)
     ends = (0.0, "first"), (1.0, "last" if found.whole else "last drawn")
     down = Axis(label="direction", limits=DOWN, descending=True, ticks=(*ends, CONSTANTS))
-    panel = _panel(found, [*lines, *_points(found, labels, modules)], down, told, modules)
+    called = _called(names, modules)
+    panel = _panel(found, [*lines, *_points(found, labels, modules, called)], down, told, modules)
     formula = graph.meta["parameters"].get("edges")
     title = f"Interactions of {len(graph.layers)} layers" + (f", {formula} edges" if formula else "")
     title = title if modules is None else _title(modules)
     return FigureSpec(kind="graph", title=title + _about(layer), panels=(panel,), provenance=story(graph))
 
 
-def module_graph(modules: InteractionModules, layer: str | None) -> FigureSpec:
-    """The graph after its norm with the directions of every layer grouped by module; `layer` as in `layered_graph`."""
+def module_graph(modules: InteractionModules, layer: str | None, *, names: Names = None) -> FigureSpec:
+    """The graph after its norm, directions of every layer grouped by module; `layer` and `names` as in `layered_graph`.
+
+    Raises:
+        ArgumentError: a name is of no module.
+    """
     labels = _labels(modules)
     found = _columns(list(dict.fromkeys(name for name, _ in labels)), modules.weights, layer, None)
     places = dict(found.places)
@@ -106,7 +114,8 @@ def module_graph(modules: InteractionModules, layer: str | None) -> FigureSpec:
     found = replace(found, places=places)
     lines, told = _lines(found, None, labels)
     down = Axis(label="directions by module", limits=DOWN, descending=True, ticks=(CONSTANTS,))
-    panel = _panel(found, [*lines, *_points(found, labels, modules)], down, told, modules)
+    called = _called(names, modules)
+    panel = _panel(found, [*lines, *_points(found, labels, modules, called)], down, told, modules)
     title = _title(modules) + _about(layer)
     return FigureSpec(kind="graph", title=title, panels=(panel,), provenance=story(modules))
 
@@ -214,14 +223,25 @@ def _role(ends: tuple[Key, Key], labels: Mapping[Key, int], *, negative: bool, s
     return LOOKS[source] if source == target and 0 <= source < len(LOOKS) else MUTED
 
 
-def _points(found: Columns, labels: Mapping[Key, int], modules: InteractionModules | None) -> list[Mark]:
+def _called(names: Names, modules: InteractionModules | None) -> dict[int, str]:
+    """Modules by number as they are called: the number stays, so that a name is of one module."""
+    numbers = () if modules is None else modules.tables["modules"]["module"]
+    for number in names or ():
+        if number not in numbers:
+            raise ArgumentError(f"names has {number!r}: expected numbers of the {len(numbers)} modules.")
+    return {number: f"{number} {names[number]}" if names and number in names else str(number) for number in numbers}
+
+
+def _points(
+    found: Columns, labels: Mapping[Key, int], modules: InteractionModules | None, called: Mapping[int, str]
+) -> list[Mark]:
     """Directions by module; constants, small modules and nodes of none are muted."""
     sizes = () if modules is None else modules.tables["modules"]["size"]
     groups: dict[tuple[int, str, str], list[Key]] = {}
     for key in found.places:
         module = labels.get(key, ISOLATED)
         if 0 <= module < len(LOOKS):
-            group = (module, LOOKS[module], f"{module} ({sizes[module]})")
+            group = (module, LOOKS[module], f"{called[module]} ({sizes[module]})")
         elif modules is None and key[1]:
             group = (0, LOOKS[0], "")
         else:
@@ -234,8 +254,13 @@ def _points(found: Columns, labels: Mapping[Key, int], modules: InteractionModul
     return marks
 
 
-def module_sizes(modules: InteractionModules, layer: str | None) -> FigureSpec:
-    """Nodes of every module, and Q of the graph beside Q of the null graphs."""
+def module_sizes(modules: InteractionModules, layer: str | None, *, names: Names = None) -> FigureSpec:
+    """Nodes of every module, and Q of the graph beside Q of the null graphs; `names` as in `layered_graph`.
+
+    Raises:
+        FigureError: there are no modules.
+        ArgumentError: a name is of none of them.
+    """
     no_layer("modularity", layer)
     table = modules.tables["modules"]
     if not table["size"]:
@@ -244,7 +269,7 @@ def module_sizes(modules: InteractionModules, layer: str | None) -> FigureSpec:
         Bars(edges=(number - 0.4, number + 0.4), heights=(float(size),), role=(*LOOKS, MUTED)[min(number, len(LOOKS))])
         for number, size in enumerate(table["size"])
     )
-    numbers = named_ticks(list(map(str, table["module"])))
+    numbers = named_ticks(list(_called(names, modules).values()))
     count = Panel(
         x=Axis(label="module", limits=(-0.7, len(bars) - 0.3), ticks=numbers),
         y=Axis(label="nodes", limits=(0.0, 1.08 * max(table["size"]))),
