@@ -186,7 +186,7 @@ def test_stochastic_edges_are_unbiased_and_know_their_error() -> None:
     data = [{"tokens": x, "attention_mask": MASK}]
     basis = interaction_basis(net, data, ["act", "mix", "down"])
     exact = interaction_graph(net, data, basis)
-    runs = [interaction_graph(net, data, basis, edges="stochastic", probes=4, seed=seed) for seed in range(24)]
+    runs = [interaction_graph(net, data, basis, edges="stochastic", probes=4, seed=seed) for seed in range(12)]
     for source in ("act", "mix"):
         found = torch.stack([run.edges[source] for run in runs])
         error = found.std(0) / len(runs) ** 0.5
@@ -404,7 +404,7 @@ def test_a_cancel_anywhere_keeps_the_segments_that_are_done(formula: Any) -> Non
     whole = interaction_graph(net, data, basis, edges=formula, points=2, progress=listener)
     calls = list(told)
     assert calls == [(layer, n, 3) for n, layer in enumerate(("0", "2", "4")) for _ in data] + [("", 3, 3)]
-    for place, (_, done, _) in enumerate(calls, start=1):
+    for place, (_, done, _) in list(enumerate(calls, start=1))[:: 1 if formula == "squared" else 3]:
         told.clear()
         with unchanged(net), pytest.raises(wb.Cancelled) as stop:
             interaction_graph(
