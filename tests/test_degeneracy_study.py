@@ -38,7 +38,7 @@ def test_every_network_has_every_basis(module: Any, study: wb.Result) -> None:
 
 
 def test_published_counts_are_the_spec_s(study: wb.Result) -> None:
-    """The means that the authors' files give: edges 86.6, 74.0 and 634 in the local basis, 117.4, 85.2 and 663 in PCA."""
+    """Means over the five networks, edges: 86.6, 74.0, 634 in the local basis and 117.4, 85.2, 663 in PCA."""
     means = study.frame("published").groupby(["kind", "layer"])["edges"].mean()
     assert means["local"].tolist() == pytest.approx([74.0, 634.2, 86.6])  # resid_mid, resid_post, resid_pre
     assert means["pca"].tolist() == pytest.approx([85.2, 662.6, 117.4])
