@@ -1,6 +1,7 @@
 """The base of explorers of several views: each is a call, and what one computed serves the others."""
 
 import functools
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +96,8 @@ class ViewExplorer(Explorer):
         own = dict.fromkeys([*self.shared(), *(control for view in self.views.values() for control in view.own)])
         controls = [*self.always(), self.view, *own, self.table]
         looks = [*self.looks(), *(control for view in self.views.values() for control in view.looks)]
+        for control in self.looks():
+            control.observe(self._guarded(self._list), "value")
         for control in own:
             heard = self._look_moved if control in looks else self._control_moved
             control.observe(self._guarded(heard), "value")
@@ -293,8 +296,12 @@ class ViewExplorer(Explorer):
         return [] if self.result is None else self._view.drawings(self._known, self.result, self.selection)
 
     def _draw_all(self) -> None:
-        for name, drawing in zip(self.plots, self._drawings(), strict=False):
-            self._draw(name, drawing)
+        drawings = self._drawings()
+        for name, drawing in itertools.zip_longest(self.plots, drawings):
+            if drawing is not None:
+                self._draw(name, drawing)
+            elif self.plots[name].spec is not None:  # another view's, which could still be exported
+                self.plots[name].clear("none in this view")
 
     def _draw(self, name: str, drawing: Drawing) -> None:
         try:
