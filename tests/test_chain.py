@@ -19,6 +19,7 @@ from torch.nn.utils import parametrizations
 import workbench as wb
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError
 from workbench.runtime import EvaluationError, cut_test, graph_paths
+from workbench.runtime.activations import WIDEST
 from workbench.runtime.batches import first_tensor
 from workbench.runtime.chain import Chain
 from workbench.runtime.marks import few, mark_of, other_input
@@ -847,3 +848,43 @@ def test_other_layers_are_refused() -> None:
     with pytest.raises(wb.ArgumentError, match=r"the layers \['1'\] are not those of this module and data"):
         chain.check_same(["1"])
     assert chain.batch_count == 1
+
+
+@pytest.mark.parametrize(
+    "analysis",
+    [cut_test.layer_chain, wb.activations, wb.degeneracy, wb.interaction_basis],
+    ids=lambda one: one.__name__,
+)
+def test_no_layers_are_told(analysis: Callable[..., Any]) -> None:
+    net, data = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1)), [gaussian(4, 2)]
+    with pytest.raises(LayerNotFoundError, match="an empty list of"):
+        analysis(net, data, [], device="cpu")
+
+
+def test_names_are_read_once() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+    found = wb.interaction_basis(net, [gaussian(4, 2)], iter(["1"]), device="cpu")
+    assert found.meta["parameters"]["layers"] == ["1"]
+
+
+def test_layers_that_are_no_names_are_told(unchecked: Callable[..., Any]) -> None:
+    script = """
+import json, torch, workbench as wb
+net, told = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU()), []
+for analysis in (wb.activations, wb.degeneracy, wb.interaction_basis):
+    try:
+        analysis(net, [torch.eye(2)], 1, device="cpu")
+    except wb.ArgumentError as error:
+        told.append(str(error)[:39])
+print(json.dumps(told))
+"""
+    assert unchecked(script) == ["layers=1: expected a path or a glob of "] * 3
+
+
+@pytest.mark.parametrize("layers", [None, ["0"]])
+def test_an_output_as_wide_as_a_vocabulary_is_refused_unless_it_is_named(layers: list[str] | None) -> None:
+    width = WIDEST + 1
+    net, data = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, width)), [gaussian(4, 2)]
+    with pytest.raises(ArgumentError, match=rf"output '1' has {width:,} features.*2.15 GB.*name '1' in `layers`"):
+        layer_chain(net, data, layers)
+    assert layer_chain(net, data, ["0", "1"]).layers == layer_chain(net, data, ["0", "output"]).layers == ["0", "1"]

@@ -19,6 +19,7 @@ from workbench.runtime import ActivationMoments, LayerMoments, activation_moment
 from workbench.runtime.activations import batch_count
 from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import output_id
+from workbench.runtime.hooks import listed
 from workbench.runtime.measuring import fingerprint_of
 
 
@@ -113,7 +114,7 @@ def activations(
         (2, [4.0, 2.0, 0.0])
     """
     begin = time.perf_counter()
-    asked = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    asked = None if layers is None else listed(layers)
 
     def built(found: ActivationMoments, stop: Cancelled | None = None) -> Activations:
         meta = {

@@ -18,6 +18,7 @@ from workbench.results import versions
 from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import Chain, Cut, resolved_dtype
 from workbench.runtime.cut_test import layer_chain
+from workbench.runtime.hooks import listed
 from workbench.runtime.measuring import fingerprint_of
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def interaction_basis(
     are of these data: a direction that they do not vary has no node. Samples must not meet in a pass.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
         >>> _ = net[0].weight.data.copy_(torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
         >>> x = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
@@ -120,9 +122,10 @@ def interaction_basis(
         threshold=threshold,
         seed=seed,
     )
-    chain = layer_chain(module, data, layers, features=features, device=device, dtype=resolved_dtype(dtype))
+    asked = None if layers is None else listed(layers)  # once: it may be an iterator
+    chain = layer_chain(module, data, asked, features=features, device=device, dtype=resolved_dtype(dtype))
     parameters = {
-        "layers": None if layers is None else [layers] if isinstance(layers, str) else list(layers),
+        "layers": None if asked is None else list(asked),
         "kind": kind,
         "center": center,
         "estimator": estimator,

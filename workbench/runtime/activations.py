@@ -15,7 +15,7 @@ from workbench.linalg import Moments, resolved_device
 from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.runtime.batches import arguments, check_data, first_tensor, iter_batches, naming
 from workbench.runtime.borrowing import check_module, lent, name_of
-from workbench.runtime.hooks import hooked, submodules
+from workbench.runtime.hooks import hooked, listed, submodules
 
 MASK = "attention_mask"  # the key of a batch's mask, 1 where there is a token, as in Hugging Face's models
 WIDEST = (
@@ -157,7 +157,7 @@ def activation_moments(
     if batch_first not in (True, False, None):
         raise ArgumentError(f"batch_first={batch_first!r}: expected True, False or None.")
     where, axes = resolved_device(device), features or {}
-    asked = [layers] if isinstance(layers, str) else None if layers is None else list(layers)
+    asked = None if layers is None else listed(layers)
     parts = _leaves(module) if asked is None else submodules(module, asked)
     required = {*axes, *(name for name in asked or () if name in parts)}
     for name in axes:

@@ -19,7 +19,7 @@ from workbench.runtime.batches import arguments, first_tensor, iter_batches, nam
 from workbench.runtime.borrowing import lent, name_of
 from workbench.runtime.chain import Chain, Cut, check_chain_arguments, output_id
 from workbench.runtime.graph_paths import bypassed
-from workbench.runtime.hooks import hooked, submodules
+from workbench.runtime.hooks import hooked, listed, submodules
 from workbench.runtime.marks import Mark, few, mark_of, other_input, sample_count
 from workbench.runtime.passing import Call, fresh, passed
 
@@ -67,7 +67,9 @@ def layer_chain(
     check_chain_arguments(module, data)
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps: the same module, under its own paths
     where = resolved_device(device)
-    asked = None if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    asked = None if layers is None else listed(layers)
+    if asked == []:
+        raise LayerNotFoundError("an empty list of layers: name some, or pass None for all that there are.")
     chosen = None if asked is None else _chosen(module, [name for name in asked if name != output_id(module)])
     with lent(module, None, where, dtype):
         number, batch = next(iter(iter_batches(data)))
@@ -81,6 +83,13 @@ def layer_chain(
         except Exception:
             with naming(number, batch):
                 raise
+    end = cuts[-1]
+    if end.width > WIDEST and not {end.path, output_id(module)} & {*(asked or ()), *(chosen or ())}:
+        raise ArgumentError(
+            f"{name_of(module)}'s output {end.layer!r} has {end.width:,} features, whose covariance alone would take "
+            f"{8e-9 * end.width**2:.3g} GB: wrap the module so that it returns what is to be looked into (the states "
+            f"before its head, some of its logits), or name {end.layer!r} in `layers` to have it all the same."
+        )
     return Chain(module=module, data=data, device=where, dtype=dtype, cuts=cuts, skipped=skipped)
 
 

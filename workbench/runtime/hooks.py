@@ -67,7 +67,7 @@ def submodules(module: nn.Module, names: str | Iterable[str]) -> dict[str, nn.Mo
     """
     known = dict(module.named_modules(remove_duplicate=False))
     chosen: set[str] = set()
-    for name in [names] if isinstance(names, str) else names:
+    for name in listed(names):
         if not isinstance(name, str):
             raise ArgumentError(f"a submodule is named {name!r}: expected a path or a glob, as text.")
         matching = [name] if name in known else [path for path in known if fnmatchcase(path, name)]
@@ -80,6 +80,19 @@ def submodules(module: nn.Module, names: str | Iterable[str]) -> dict[str, nn.Mo
     if not chosen:
         raise LayerNotFoundError("an empty list of names selects no submodule.")
     return {path: part for path, part in known.items() if path in chosen}
+
+
+def listed(names: str | Iterable[str]) -> list[str]:
+    """One name or several as a list.
+
+    Raises:
+        ArgumentError: neither.
+    """
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, Iterable):
+        raise ArgumentError(f"layers={names!r}: expected a path or a glob of submodules, as text, or a list of them.")
+    return list(names)
 
 
 @contextmanager
