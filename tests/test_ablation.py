@@ -635,3 +635,16 @@ def test_an_evaluator_of_any_pass(case: Case) -> None:
     case.net.eval()
     with pytest.raises(wb.EvaluationError, match="batch 0.*KeyError: 'gone'"):
         case.evaluator.through(lambda call: {}["gone"])
+
+
+def test_a_graph_of_other_directions_of_as_many_nodes_is_refused(case: Case, tmp_path: Path) -> None:
+    basis = interaction_basis(case.net, case.data[:1], case.layers, device="cpu")  # of other data
+    layer = case.layers[0]
+    assert basis.nodes(layer) == case.basis.nodes(layer)
+    with pytest.raises(wb.ArgumentError, match="the graph is of another basis"):
+        ablated(case.evaluator, basis, layer, 3, graph=case.graph)
+    case.basis.save(tmp_path / "basis")
+    case.graph.save(tmp_path / "graph")
+    opened = [wb.open_result(tmp_path / name) for name in ("basis", "graph")]
+    found = ablated(case.evaluator, opened[0], layer, 3, graph=opened[1])  # type: ignore[arg-type]
+    assert found == ablated(case.evaluator, case.basis, layer, 3, graph=case.graph)

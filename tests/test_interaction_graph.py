@@ -436,6 +436,13 @@ def test_bases_of_other_modules_are_refused_or_noted() -> None:
         interaction_graph(net, [x], stop.value.partial)
 
 
+def test_edges_that_are_no_numbers_are_told() -> None:
+    net, x = mlp(4, 5, 3), normal(30, 4)
+    basis = interaction_basis(net, [x], ["0", "2"])
+    x[0, 0] = float("nan")
+    assert "note: edges from 0, 2 are NaN or infinite" in repr(interaction_graph(net, [x], basis))
+
+
 def cancelled_at(call: int) -> Callable[[wb.Progress], None]:
     told: list[wb.Progress] = []
 

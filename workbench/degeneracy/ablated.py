@@ -364,6 +364,11 @@ def _edges(
             f"the graph is of a basis with {name}={other[name]!r}, and this one has {name}={own.get(name)!r}: pass the "
             "graph of this basis."
         )
+    if graph.meta.get("basis_fingerprint", basis.fingerprint) != basis.fingerprint:
+        raise ArgumentError(
+            "the graph is of another basis, with other directions (of other data or weights): pass the graph of this "
+            "basis, wb.interaction_graph(module, data, basis)."
+        )
     if bool(edges.isnan().any()):
         raise ArgumentError(f"the graph's edges from {layer!r} have NaN, which is neither large nor small.")
     return edges

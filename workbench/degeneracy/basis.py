@@ -16,6 +16,7 @@ from workbench.results import LAYER_COLUMNS, Column, Result
 from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import Chain, resolved_dtype
 from workbench.runtime.cut_test import layer_chain
+from workbench.runtime.measuring import fingerprint_of
 
 if TYPE_CHECKING:
     import pandas
@@ -125,6 +126,12 @@ class InteractionBasis(Result):
             raise ArgumentError(f"count={count!r}: expected how many datapoints of each end, at least 1.")
         column = self.bases[layer][:, direction - 1]
         return pandas.DataFrame(datapoints(self.chain(module, data), layer, self.means[layer], column, count))
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells these directions from all others."""
+        parts = {"mean": self.means, "basis": self.bases}
+        return fingerprint_of({f"{part} {layer}": of[layer] for part, of in parts.items() for layer in of})
 
     def chain(self, module: nn.Module, data: Iterable[Any]) -> Chain:
         """The module over data, seen at the layers of this basis.

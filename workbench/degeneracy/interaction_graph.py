@@ -169,6 +169,7 @@ def interaction_graph(
     chain = basis.chain(module, data)
     parameters = {"edges": edges, "quadrature": chosen, "points": points, "probes": probes}
     meta = chain_meta("wb.interaction_graph", chain, parameters, seed) | {"basis": dict(basis.meta["parameters"])}
+    meta["basis_fingerprint"] = basis.fingerprint
     if basis.meta.get("fingerprint", meta["fingerprint"]) != meta["fingerprint"]:
         meta["notes"] = ["the module's weights are not those that the basis is of"]
     coordinates = {
@@ -183,6 +184,9 @@ def interaction_graph(
         own = meta | {"seconds": time.perf_counter() - begin}
         if len(found) < len(pairs):
             own["cancelled"] = {"done": len(found), "total": len(pairs)}
+        if bad := [source for source, one in found.items() if not one.matrix.isfinite().all()]:
+            told = f"edges from {', '.join(bad)} are NaN or infinite: activations or gradients are, on some of the data"
+            own["notes"] = [*own.get("notes", ()), told]
         return _result(basis, found, own)
 
     try:
