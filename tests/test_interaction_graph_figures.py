@@ -247,5 +247,13 @@ def test_what_cannot_be_drawn_says_what_to_do() -> None:
         module_graph(found, None)
     with pytest.raises(wb.FigureError, match="there are no modules"):
         module_sizes(found, None)
+
+    def cancel(_: wb.Progress) -> None:
+        raise wb.Cancelled
+
+    with pytest.raises(wb.Cancelled) as stop:
+        interaction_modules(graph(), progress=cancel)
+    with pytest.raises(wb.FigureError, match="cancelled before the first"):
+        module_graph(stop.value.partial, None)
     with pytest.raises(wb.FigureError, match="leave it out"):
         module_sizes(modules(), "fc1")

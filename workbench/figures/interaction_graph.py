@@ -103,6 +103,10 @@ def module_graph(modules: InteractionModules, layer: str | None, *, names: Names
         ArgumentError: a name is of no module.
     """
     labels = _labels(modules)
+    if not labels:
+        raise FigureError(
+            "no node is in a module, so there is nothing to draw: the run was cancelled before the first."
+        )
     found = _columns(list(dict.fromkeys(name for name, _ in labels)), modules.weights, layer, None)
     places = dict(found.places)
     for x, name in enumerate(found.drawn):
