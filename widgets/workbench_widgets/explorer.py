@@ -13,7 +13,7 @@ from workbench_widgets.call import Call, script
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
 from workbench_widgets.job import Job
-from workbench_widgets.layout import beside, close_parts, code_field
+from workbench_widgets.layout import accordion, beside, close_parts, code_field, listen
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
 from workbench_widgets.style import PageStyle, Theme
@@ -50,11 +50,10 @@ class Explorer(ipw.VBox):
         one_of("theme", theme, ("auto", "light", "dark"))
         self._lock = threading.RLock()
         self._job = Job(self._on_progress, self._on_done)
-        self._item = ""
+        self._item, self._closed = "", False
         self._started: Call | None = None
         self._shown: tuple[Call, wb.Result] | None = None
         self._opened = self._started_for = 0  # counts checkpoints, so that no result is shown for another's
-        self._closed = False
         self._later = threading.Timer(PAINTED, self._guarded(self._prepare))
         self._later.daemon = True
         wide = {"description_width": "96px"}
@@ -66,23 +65,14 @@ class Explorer(ipw.VBox):
         self.export_panel = ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})
         controls, own = self.make_inputs(wide), self.make_panels()
         panels = {**own, "Code": self.code_box, "Export": self.export_panel}
-        more = ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if own else None)
-        inputs = [self.source, *controls, self.controls]
-        super().__init__(
-            [
-                PageStyle(),
-                beside(inputs, [*self.plots.values(), *self.make_beside()], self.LEFT, self.FLOW),
-                self.rows,
-                more,
-            ]
-        )
-        self.add_class("wb-explorer")
-        self.add_class(f"wb-{theme}")
+        inputs, right = [self.source, *controls, self.controls], [*self.plots.values(), *self.make_beside()]
+        page = beside(inputs, right, self.LEFT, self.FLOW)
+        super().__init__([PageStyle(), page, self.rows, accordion(panels, unfolded=bool(own))])
+        self.add_class("wb-explorer").add_class(f"wb-{theme}")
         self.controls.run.on_click(self._guarded(self.start))
         self.controls.cancel.on_click(self._guarded(self.cancel))
-        for controlled, heard in ((self.sources(), self._on_source), (controls, self._on_controls)):
-            for control in controlled:
-                control.observe(self._guarded(heard), "value")
+        listen(self.sources(), self._guarded(self._on_source))
+        listen(controls, self._guarded(self._on_controls))
         self.rows.observe(self._guarded(lambda: setattr(self, "selection", self.rows.selection)), "selection")
         self.observe(self._guarded(self._on_selection), "selection")
         self.observe(self._guarded(self._on_result), "result")
@@ -358,9 +348,7 @@ class Explorer(ipw.VBox):
         self._on_controls()
 
     def _set_running(self, running: bool) -> None:
-        self.controls.running(running)
-        for field in self.sources():
-            field.disabled = running
+        self.controls.running(running, self.sources())
         self.running = running
 
     def _fail(self, error: BaseException) -> None:

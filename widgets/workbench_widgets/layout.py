@@ -1,6 +1,6 @@
 """How the parts of an explorer stand on the page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ipywidgets as ipw
 
@@ -26,6 +26,17 @@ def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left
         flex="1 1 auto", min_width="0", display="flex", flex_flow=f"{flow} wrap" if flow == "row" else flow
     )
     return ipw.HBox([column, ipw.Box(list(plots), layout=room)])
+
+
+def accordion(panels: Mapping[str, ipw.DOMWidget], *, unfolded: bool) -> ipw.Accordion:
+    """Panels below each other by their titles, the first one unfolded or none."""
+    return ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if unfolded else None)
+
+
+def listen(controls: Sequence[ipw.DOMWidget], heard: Callable[..., None]) -> None:
+    """Calls `heard` whenever one of the controls has another value."""
+    for control in controls:
+        control.observe(heard, "value")
 
 
 def code_field() -> ipw.Textarea:

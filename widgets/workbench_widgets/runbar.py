@@ -1,5 +1,7 @@
 """Run and Cancel, a bar, and a line that says what is going on."""
 
+from collections.abc import Iterable
+
 import ipywidgets as ipw
 
 import workbench as wb
@@ -23,9 +25,11 @@ class RunBar(ipw.VBox):
         self.line = ipw.HTML()
         super().__init__([ipw.HBox([self.run, self.cancel]), self.bar, self.line])
 
-    def running(self, running: bool) -> None:
-        """Enables the button that makes sense; a run begins with an empty bar."""
+    def running(self, running: bool, fields: Iterable[ipw.DOMWidget] = ()) -> None:
+        """Enables the button that makes sense, and `fields` while nothing runs; a run begins with an empty bar."""
         self.run.disabled, self.cancel.disabled = running, not running
+        for field in fields:
+            field.disabled = running
         self.bar.value = 0 if running else self.bar.value
 
     def at(self, progress: wb.Progress) -> None:
