@@ -228,7 +228,8 @@ def _told(value: Any, name: str) -> tuple[str, list[str]]:
         return value.variable, []
     if isinstance(value, Part):
         return f"{value.call.variable}{value.path}", []
-    if value is None or isinstance(value, str | int | float | dict):
+    plain = value.values() if isinstance(value, dict) else [value]
+    if all(one is None or isinstance(one, str | int | float) for one in plain):
         return pprint.pformat(value, width=WIDEST), []
     if isinstance(value, list | tuple) and not all(isinstance(one, str | int | float) for one in value):
         parts = [_told(one, f"{name}_{place}") for place, one in enumerate(value)]
