@@ -164,15 +164,17 @@ def test_budgets_say_what_ablated_says(explorer: wb.ui.DegeneracyExplorer, given
     explorer.view.value = "graph"
     graph = explorer.run()
     basis, view = wb.interaction_basis(given.module, given.data), explorer.views["graph"]
-    assert view.nodes.value == basis.predicted_nodes("1") and view.nodes.max == basis.nodes("1")
+    assert view.nodes.value == basis.predicted_nodes("1") and view.nodes.options[-1] == basis.nodes("1")
     assert view.kept_edges.value == graph.edges["1"][1:, 1:].numel() == view.kept_edges.options[-1]
     whole = given.evaluator()
-    for kept in (view.nodes.value, 0, 1, 4, view.nodes.max):
+    for kept in (view.nodes.value, 0, 1, 4, view.nodes.options[-1]):
         view.nodes.value = kept
         assert explorer.wait(30)
         found = wb.ablated(given.evaluator, basis, "1", kept)
         told = text(view.nodes_told)
-        assert told.startswith(f"1, {kept} of {view.nodes.max} nodes") and f"loss {found['loss']:.5g} · " in told
+        assert (
+            told.startswith(f"1, {kept} of {view.nodes.options[-1]} nodes") and f"loss {found['loss']:.5g} · " in told
+        )
         assert f"accuracy {found['accuracy']:.5g}" in told
     assert found == whole  # at the full budget to the last bit
     assert f"loss {whole['loss']:.5g}" in text(view.edges_told)
@@ -205,11 +207,11 @@ def test_a_slider_that_moves_on_is_followed_to_where_it_rests(
     slow.__qualname__ = slow.__name__ = "ablated"
     monkeypatch.setattr(wb, "ablated", slow)
     begin = time.perf_counter()
-    for kept in range(view.nodes.max):
+    for kept in range(view.nodes.options[-1]):
         view.nodes.value = kept
     assert time.perf_counter() - begin < 5 and explorer.wait(60)
-    assert evaluated[-1] == view.nodes.max - 1 and len(evaluated) < view.nodes.max
-    assert text(view.nodes_told).startswith(f"1, {view.nodes.max - 1} of")
+    assert evaluated[-1] == view.nodes.options[-1] - 1 and len(evaluated) < view.nodes.options[-1]
+    assert text(view.nodes_told).startswith(f"1, {view.nodes.options[-1] - 1} of")
 
 
 def test_a_loss_that_cannot_be_told_says_why_under_the_slider(given: SimpleNamespace) -> None:

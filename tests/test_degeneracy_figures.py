@@ -93,7 +93,7 @@ def test_the_audits_spectra_are_its_eigenvalues_with_both_thresholds() -> None:
         assert rules(spec, panel)["noise floor"] == floor
         assert rules(spec, panel)["0.001 of the largest"] == pytest.approx(1e-3 * float(values.max()), rel=1e-12)
     above = wb.degeneracy(network(), data(), threshold=1e-3).row("1")
-    assert f"{above['activation_rank']:g} above the threshold" in spec.panels[0].title
+    assert f"{above['activation_rank']:g} above 0.001" in spec.panels[0].title
     assert f"rank {row['gradient_rank']:g} of 6" in spec.panels[1].title
 
 

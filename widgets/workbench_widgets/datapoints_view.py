@@ -26,7 +26,7 @@ class DatapointsView(DegeneracyView):
     SHOWS: ClassVar[type[wb.Result]] = wb.InteractionBasis
     FIGURES: ClassVar[tuple[str, ...]] = ("weights",)
     RINGED: ClassVar[frozenset[str]] = frozenset(FIGURES)
-    TABLE: ClassVar[str | None] = "directions"
+    TABLE: ClassVar[str | None] = "layers"
     HEIGHT: ClassVar[int] = 300
 
     def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
@@ -101,7 +101,8 @@ class DatapointsView(DegeneracyView):
             if (row.batch, row.sample) in found:
                 sample, label = found[row.batch, row.sample]
                 shown = sample_html(sample, row.position, positions, self.inputs.subject.tokens, ends)
-                place = f"batch {row.batch} · sample {row.sample}" + (f" · {row.position}" if positions > 1 else "")
+                place = f"batch {row.batch} · sample {row.sample}"
+                place += f"<br>position {row.position}" if positions > 1 else ""
                 of = f" · label {escape(label)}" if label else ""
                 cards.append(
                     f'<li>{shown}<span class="wb-coordinate">{row.coordinate:.4g}{of}</span><small>{place}</small></li>'

@@ -68,9 +68,9 @@ def show_numbers(line: ipw.HTML, what: str, found: object) -> None:
         line.value = status_html(f"{what}: {numbers_html(found)}")
 
 
-def counts(total: int) -> Sequence[int]:
-    """Places of a slider over 0 … total: each up to 20, then steps of a twentieth, and the total."""
-    found: list[int] = list(range(min(20, total) + 1))
-    while found[-1] + max(1, found[-1] // 20) < total:
-        found.append(found[-1] + max(1, found[-1] // 20))
-    return [*found, total] if found[-1] < total else found
+def counts(total: int, *more: int) -> Sequence[int]:
+    """Places of a slider over 0 … total: each up to 20, then steps of a twentieth, the total, and `more`."""
+    found = list(range(min(20, total) + 1))
+    while (following := found[-1] + max(1, found[-1] // 20)) < total:
+        found.append(following)
+    return sorted({*found, *more, total})

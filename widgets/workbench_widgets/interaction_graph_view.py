@@ -27,10 +27,8 @@ class InteractionGraphView(DegeneracyView):
     def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The budgets, and the loss that each gives."""
         self._at: tuple[Any, str] | None = None
-        self.nodes = ipw.IntSlider(
-            1,
-            min=0,
-            max=1,
+        self.nodes = ipw.SelectionSlider(
+            options=[0, 1],
             description="Nodes",
             tooltip="directions that the layer keeps, the constant first; it begins at what Λ predicts",
             style=style,
@@ -75,11 +73,15 @@ class InteractionGraphView(DegeneracyView):
             return
         table = result.tables["layers"]
         place = table["layer"].index(layer)
-        self.nodes.max, self.nodes.value = table["nodes"][place], table["predicted_nodes"][place]
+        nodes, predicted = table["nodes"][place], table["predicted_nodes"][place]
         targets, sources = result.edges[layer].shape
-        places = counts((targets - 1) * (sources - 1))
-        self.kept_edges.options = places
-        self.kept_edges.value = places[-1]
+        edges = (targets - 1) * (sources - 1)
+        for slider, places, start in (
+            (self.nodes, counts(nodes, predicted), predicted),
+            (self.kept_edges, counts(edges), edges),
+        ):
+            slider.options = places
+            slider.value = start
 
     def lives(self, call: Call | None, result: Any) -> Sequence[Call]:
         """The loss with so many nodes, and with so many edges."""
@@ -98,7 +100,7 @@ class InteractionGraphView(DegeneracyView):
         layer, kept = call.positional[2:]
         if call.name == OF_NODES:
             row = self._predicted(layer)
-            show_numbers(self.nodes_told, f"{layer}, {kept} of {self.nodes.max} nodes{row}", value)
+            show_numbers(self.nodes_told, f"{layer}, {kept} of {self.nodes.options[-1]:,} nodes{row}", value)
         else:
             total = self.kept_edges.options[-1]
             show_numbers(self.edges_told, f"{layer}, {kept:,} of {total:,} edges", value)

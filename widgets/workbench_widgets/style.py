@@ -46,7 +46,8 @@ CSS = """
 .wb-explorer .wb-datapoints h4 { margin: 8px 0 4px 0; font-size: 12px; color: var(--wb-ink); }
 .wb-explorer .wb-datapoints ul { display: flex; flex-flow: row wrap; gap: 12px; margin: 0; padding: 0;
   list-style: none; }
-.wb-explorer .wb-datapoints li { display: flex; flex-flow: column; gap: 2px; max-width: 420px; color: var(--wb-ink); }
+.wb-explorer .wb-datapoints li { display: flex; flex-flow: column; gap: 2px; min-width: 112px;
+  max-width: 420px; color: var(--wb-ink); }
 .wb-explorer .wb-datapoints small { color: var(--wb-quiet); font-size: 11px; }
 .wb-explorer .wb-coordinate { font-size: 12px; font-variant-numeric: tabular-nums; }
 .wb-explorer .wb-image { position: relative; display: block; }

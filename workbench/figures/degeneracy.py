@@ -25,6 +25,7 @@ from workbench.figures.spec import (
 from workbench.results import LayerResult, Result, table_rows
 
 LOOKS = ("first", "second", "third", "fourth", "fifth")  # one for each of several layers
+FAR = 1e-4  # of the noise floor: rounding below that is off the axis, else it would take most of it
 DECADES = 8  # of a heat map's colours: smaller weights have the last one
 
 
@@ -37,7 +38,7 @@ def activation_spectrum(activations: Activations, layer: str | None) -> FigureSp
     row = activations.row(name)
     if name not in activations.eigenvalues:
         raise FigureError(f"{name!r} has no spectrum: {row['reason']}")
-    panel = _spectrum("covariance Σ", activations.eigenvalues[name].tolist(), row["noise_floor"], None)
+    panel = _spectrum("Σ = E[(f−μ)(f−μ)ᵀ]", activations.eigenvalues[name].tolist(), row["noise_floor"], None)
     title = f"Eigenvalues of the covariance of activations, {name}"
     return FigureSpec(kind="spectrum", title=title, panels=(panel,), provenance=story(activations))
 
@@ -61,8 +62,8 @@ def spectra(degeneracy: Degeneracy, layer: str | None, *, threshold: float | Non
     ):
         raise ArgumentError(f"threshold={threshold!r}: expected a share of the largest eigenvalue, above 0, at most 1.")
     parts = (
-        ("activations, G = E[ffᵀ]", degeneracy.activation_eigenvalues, row["activation_floor"]),
-        ("gradients, M′ = E[JᵀJ]", degeneracy.gradient_eigenvalues, row["gradient_floor"]),
+        ("G = E[ffᵀ]", degeneracy.activation_eigenvalues, row["activation_floor"]),
+        ("M′ = E[JᵀJ]", degeneracy.gradient_eigenvalues, row["gradient_floor"]),
     )
     panels = tuple(
         _spectrum(what, values[name].tolist(), floor, threshold) for what, values, floor in parts if name in values
@@ -160,7 +161,7 @@ def _spectrum(what: str, values: Sequence[float], floor: float, threshold: float
     places = [(float(n), value) for n, value in enumerate(values, start=1) if value > 0]
     rank = sum(value > floor for value in values)
     largest = max(values, default=0.0)
-    told = [f"{what}: rank {rank} of {len(values)}"]
+    told = [f"rank {rank} of {len(values)}"]
     lines = [floor] if math.isfinite(floor) and floor > 0 else []
     marks: list[Mark] = [
         *_dots([place for place in places if place[1] > floor], "first", "above the noise floor"),
@@ -170,12 +171,13 @@ def _spectrum(what: str, values: Sequence[float], floor: float, threshold: float
     if threshold is not None and largest > 0:
         lines.append(threshold * largest)
         marks.append(Rule(axis="y", value=lines[-1], role="fit", label=f"{threshold:.3g} of the largest"))
-        told.append(f"{sum(value > lines[-1] for value in values)} above the threshold")
+        told.append(f"{sum(value > lines[-1] for value in values)} above {threshold:.3g}")
+    seen = [value for _, value in places if not lines or value > FAR * lines[0]]
     return Panel(
         x=Axis(label="number", limits=limits([1.0, float(len(values))])),
-        y=Axis(label="eigenvalue", scale="log", limits=limits([*(value for _, value in places), *lines], "log")),
+        y=Axis(label=f"eigenvalue of {what}", scale="log", limits=limits([*seen, *lines], "log")),
         marks=tuple(marks),
-        title=", ".join(told),
+        title="; ".join(told),
     )
 
 

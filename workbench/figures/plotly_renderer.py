@@ -9,6 +9,8 @@ from plotly.subplots import make_subplots
 from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule
 from workbench.figures.style import HEAT, ROLES, color
 
+DECADES = 15  # that are named on an axis: more lie on each other
+
 
 def drawn(spec: FigureSpec) -> go.Figure:
     """The figure, on transparent paper so that the page's theme shows through."""
@@ -59,7 +61,7 @@ def drawn(spec: FigureSpec) -> go.Figure:
 def _axis(axis: Axis) -> dict[str, Any]:
     span = [math.log10(value) for value in axis.ends] if axis.scale == "log" else list(axis.ends)
     powers = (
-        {"dtick": 1, "exponentformat": "power", "tickfont": {"size": 10}}
+        {"dtick": math.ceil(abs(span[1] - span[0]) / DECADES), "exponentformat": "power", "tickfont": {"size": 10}}
         if axis.scale == "log" and abs(span[1] - span[0]) > 2
         else {}
     )
