@@ -172,9 +172,8 @@ def test_budgets_say_what_ablated_says(explorer: wb.ui.DegeneracyExplorer, given
         assert explorer.wait(30)
         found = wb.ablated(given.evaluator, basis, "1", kept)
         told = text(view.nodes_told)
-        assert (
-            told.startswith(f"1, {kept} of {view.nodes.options[-1]} nodes") and f"loss {found['loss']:.5g} · " in told
-        )
+        assert told.startswith(f"layer 1, {kept} of {view.nodes.options[-1]} nodes")
+        assert f"loss {found['loss']:.5g} · " in told
         assert f"accuracy {found['accuracy']:.5g}" in told
     assert found == whole  # at the full budget to the last bit
     assert f"loss {whole['loss']:.5g}" in text(view.edges_told)
@@ -186,7 +185,7 @@ def test_budgets_say_what_ablated_says(explorer: wb.ui.DegeneracyExplorer, given
     assert f"with_edges = wb.ablated(evaluator, basis, '1', {kept}, graph=graph)" in explorer.code()
     explorer.inputs.layer.value = "3"
     assert explorer.wait(30) and explorer.selection == ("3",)
-    assert view.nodes.value == basis.predicted_nodes("3") and text(view.nodes_told).startswith("3, ")
+    assert view.nodes.value == basis.predicted_nodes("3") and text(view.nodes_told).startswith("layer 3, ")
     explorer.selection = ("4",)
     assert view.nodes.disabled and "the output itself" in text(view.nodes_told) and explorer.wait(30)
 
@@ -211,7 +210,7 @@ def test_a_slider_that_moves_on_is_followed_to_where_it_rests(
         view.nodes.value = kept
     assert time.perf_counter() - begin < 5 and explorer.wait(60)
     assert evaluated[-1] == view.nodes.options[-1] - 1 and len(evaluated) < view.nodes.options[-1]
-    assert text(view.nodes_told).startswith(f"1, {view.nodes.options[-1] - 1} of")
+    assert text(view.nodes_told).startswith(f"layer 1, {view.nodes.options[-1] - 1} of")
 
 
 def test_a_loss_that_cannot_be_told_says_why_under_the_slider(given: SimpleNamespace) -> None:
@@ -299,7 +298,7 @@ def test_datapoints_are_those_of_the_library(explorer: wb.ui.DegeneracyExplorer,
     assert re.findall(r"label (\d)", panel) == labels and panel.count("<img") == 4  # 16 numbers are 4 × 4 pixels
     assert explorer.plots[FIRST].spec.csv() == wb.figure(basis, layer="1", direction=3).csv()
     explorer._picked("3[2]")
-    assert explorer.wait(30) and explorer.selection == ("3",) and "3, direction 2" in view.panel.value
+    assert explorer.wait(30) and explorer.selection == ("3",) and "layer 3, direction 2" in view.panel.value
 
 
 def test_tokens_are_words() -> None:

@@ -215,7 +215,7 @@ def test_a_run_stops_in_the_middle_and_pixels_are_marked(lab: Any) -> None:
     handle = slider(explorer, "Direction")
     handle.focus()
     page.keyboard.press("ArrowRight")
-    expect(explorer.locator(".wb-datapoints h4").first).to_have_text("conv1, direction 2: largest coordinates")
+    expect(explorer.locator(".wb-datapoints h4").first).to_have_text("layer conv1, direction 2: largest coordinates")
     page.wait_for_timeout(400)
     lab.shot("degeneracy-10-pixels")
     assert not lab.problems

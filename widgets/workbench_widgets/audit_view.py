@@ -80,7 +80,7 @@ class AuditView(DegeneracyView):
                 values = spectra[layer]
                 above = int((values > self._threshold * values.max()).sum())
                 told.append(f"{sign} {above} of {len(values)} (at the noise floor {row[column]:g})")
-        return f"{layer}: " + " · ".join(told) if told else f"{layer}: {row['reason'] or row['verdict']}"
+        return f"layer {layer}: " + " · ".join(told) if told else f"layer {layer}: {row['reason'] or row['verdict']}"
 
     @property
     def _threshold(self) -> float:

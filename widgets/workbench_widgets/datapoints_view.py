@@ -109,7 +109,7 @@ class DatapointsView(DegeneracyView):
                 )
         high = len(cards) - len(cards) // 2
         note = status_html(SHUFFLED, error=True) if isinstance(getattr(data, "sampler", None), RandomSampler) else ""
-        head = f"{escape(layer)}, direction {direction}"
+        head = f"layer {escape(layer)}, direction {direction}"
         return (
             f'<div class="wb-datapoints">{note}<h4>{head}: largest coordinates</h4><ul>{"".join(cards[:high])}</ul>'
             f"<h4>{head}: smallest coordinates</h4><ul>{''.join(cards[high:][::-1])}</ul></div>"

@@ -154,7 +154,11 @@ class DegeneracyInputs:
             nulls, 0, MOST_NULLS, description="Null graphs", tooltip="shuffled graphs to compare Q with", style=style
         )
         self.layer = ipw.Dropdown(
-            options=[(UNCHOSEN, None)], description="Layer", tooltip="which the figures show", style=style
+            options=[(UNCHOSEN, None)],
+            index=0,
+            description="Layer",
+            tooltip="which the figures show",
+            style=style,
         )
         self.names = ipw.Text(
             "",
@@ -176,7 +180,7 @@ class DegeneracyInputs:
         if list(self.layer.options) != options:
             chosen = self.layer.value
             self.layer.options = options
-            self.layer.value = chosen if chosen in names else None
+            self.layer.index = 1 + list(names).index(chosen) if chosen in names else 0
 
     def shown_layer(self, names: Sequence[str]) -> str | None:
         """The chosen layer, or the first of those that there are."""

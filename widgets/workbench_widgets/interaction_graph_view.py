@@ -100,10 +100,10 @@ class InteractionGraphView(DegeneracyView):
         layer, kept = call.positional[2:]
         if call.name == OF_NODES:
             row = self._predicted(layer)
-            show_numbers(self.nodes_told, f"{layer}, {kept} of {self.nodes.options[-1]:,} nodes{row}", value)
+            show_numbers(self.nodes_told, f"layer {layer}, {kept} of {self.nodes.options[-1]:,} nodes{row}", value)
         else:
             total = self.kept_edges.options[-1]
-            show_numbers(self.edges_told, f"{layer}, {kept:,} of {total:,} edges", value)
+            show_numbers(self.edges_told, f"layer {layer}, {kept:,} of {total:,} edges", value)
 
     def options(self, kind: str, result: Any, layer: str | None) -> Mapping[str, Any]:
         """What is kept is what is drawn; modules colour it, if they are known."""

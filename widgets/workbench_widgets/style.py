@@ -25,6 +25,7 @@ CSS = """
 .wb-explorer.wb-dark .jupyter-widget-Collapse-header { color: var(--wb-ink); }
 .wb-explorer .js-plotly-plot text { fill: var(--wb-ink) !important; }
 .wb-explorer .js-plotly-plot .legend .bg { fill: transparent !important; }
+.wb-explorer .widget-readout { color: var(--wb-ink); }
 .wb-explorer table.dataTable, .wb-explorer .dt-container { color: var(--wb-ink); }
 .wb-explorer .itables_anywidget, .wb-explorer .dt-container { background: transparent !important; }
 .wb-explorer .wb-table { overflow: hidden; }

@@ -39,7 +39,7 @@ def activation_spectrum(activations: Activations, layer: str | None) -> FigureSp
     if name not in activations.eigenvalues:
         raise FigureError(f"{name!r} has no spectrum: {row['reason']}")
     panel = _spectrum("Σ = E[(f−μ)(f−μ)ᵀ]", activations.eigenvalues[name].tolist(), row["noise_floor"], None)
-    title = f"Eigenvalues of the covariance of activations, {name}"
+    title = f"Eigenvalues of the covariance of activations, layer {name}"
     return FigureSpec(kind="spectrum", title=title, panels=(panel,), provenance=story(activations))
 
 
@@ -70,7 +70,7 @@ def spectra(degeneracy: Degeneracy, layer: str | None, *, threshold: float | Non
     )
     if not panels:
         raise FigureError(f"{name!r} has no spectra: {row['reason'] or row['verdict']}")
-    title = f"Spectra of activations and gradients, {name}"
+    title = f"Spectra of activations and gradients, layer {name}"
     return FigureSpec(kind="spectra", title=title, panels=panels, provenance=story(degeneracy))
 
 
@@ -108,7 +108,7 @@ def weights(basis: InteractionBasis, layer: str | None, *, direction: int | None
         marks=tuple(marks),
         title=_undrawn(found),
     )
-    title = f"Weights Λ of {len(found)} directions, {layer}, {_kind(basis)} basis"
+    title = f"Weights Λ of {len(found)} directions, layer {layer}, {_kind(basis)} basis"
     return FigureSpec(kind="weights", title=title, panels=(panel,), provenance=story(basis))
 
 
