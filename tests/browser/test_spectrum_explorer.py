@@ -228,7 +228,7 @@ def test_two_checkpoints_and_a_trajectory(lab: Any) -> None:
     assert not lab.problems
 
 
-@pytest.mark.parametrize("name", ["farms", "spectra", "uses", "connectivity"])
+@pytest.mark.parametrize("name", ["farms", "spectra", "uses", "connectivity", "degeneracy"])
 def test_a_notebook_of_figures_runs_in_the_browser(lab: Any, name: str) -> None:
     stored = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     outputs = [output for cell in stored.cells for output in cell.get("outputs", [])]
