@@ -596,6 +596,13 @@ def test_refusals_of_another_module(case: Case) -> None:
     refused("layer '1' of Past runs 0 times in a pass", past, case.basis, "1")
     refused("layer '1' of Past did not run", past, case.basis, "1", graph=case.graph)
 
+    class Short(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[4](torch.relu(self[2](self[1](self[0](x)))))
+
+    short = wb.evaluator(Short(*case.net), case.data, "cross_entropy", device="cpu")
+    refused("layer '3' of Short did not run", short, case.basis, "1", graph=case.graph)
+
 
 def changed(graph: InteractionGraph, **fields: Any) -> InteractionGraph:
     return InteractionGraph(**{"tables": graph.tables, "meta": graph.meta, "edges": graph.edges} | fields)

@@ -185,7 +185,7 @@ class AblatedEdges(Ablated):
         """Up to the source, the segment for each group of targets, then the whole from what these make together."""
         keep = kept_positions(call[1].get(MASK))
         source, target = self.source, self.target
-        found = passed(self.module, _copied(call), [source.cut.path])
+        found = passed(self.module, call, [source.cut.path])
         output = source.check(found.get(source.cut.path))
         every = source.of(output, keep, slice(None))
         reached: Tensor | None = None
@@ -193,7 +193,7 @@ class AblatedEdges(Ablated):
         for part in (seen[place : place + size] for place in range(0, len(seen), size)):
             starts = torch.stack([source.put(every[:, group.sources], output, keep, group.sources) for group in part])
             for group, given in zip(part, self._segments(call, starts), strict=True):
-                some = target.of(target.check(given), keep, group.targets)
+                some = target.of(given, keep, group.targets)
                 reached = some.new_empty(len(some), self.shape[0] - 1) if reached is None else reached
                 reached[:, group.targets] = some
         calls: Counter[str] = Counter()
@@ -221,8 +221,10 @@ class AblatedEdges(Ablated):
         """
 
         def one(start: Tensor) -> Tensor:
-            paths = [self.target.cut.path]
-            return passed(self.module, _copied(call), paths, {self.source.cut.path: lambda _: start})[paths[0]]
+            path = self.target.cut.path
+            return self.target.check(
+                passed(self.module, call, [path], {self.source.cut.path: lambda _: start}).get(path)
+            )
 
         if self.batched:
             try:
@@ -370,11 +372,8 @@ def _edges(
             "basis, wb.interaction_graph(module, data, basis)."
         )
     if bool(edges.isnan().any()):
-        raise ArgumentError(f"the graph's edges from {layer!r} have NaN, which is neither large nor small.")
+        raise ArgumentError(
+            f"the graph's edges from {layer!r} have NaN, which is neither large nor small: leave out the data that "
+            "give it, and compute the graph once more."
+        )
     return edges
-
-
-def _copied(call: Call) -> Call:
-    """The same arguments again: a module may work in place on those of another pass."""
-    named = {name: part.clone() if isinstance(part, Tensor) else part for name, part in call[1].items()}
-    return tuple(part.clone() for part in call[0]), named
