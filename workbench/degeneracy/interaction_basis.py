@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torch import nn
 
@@ -20,9 +20,6 @@ from workbench.runtime.chain import Chain, Cut, resolved_dtype
 from workbench.runtime.cut_test import layer_chain
 from workbench.runtime.hooks import listed
 from workbench.runtime.measuring import fingerprint_of
-
-if TYPE_CHECKING:
-    pass
 
 Kind: TypeAlias = Literal["local", "integrated", "pca", "gradient-flow", "neuron"]
 

@@ -181,11 +181,6 @@ class Chain:
             first, second = self.outputs(batch, [source, target], {source.layer: leaf})
         return first, second
 
-    def check_same(self, other: Sequence[str]) -> None:
-        """Refuses layers that are not this chain's."""
-        if list(other) != self.layers:
-            raise ArgumentError(f"the layers {list(other)} are not those of this module and data: {self.layers}.")
-
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "own": None}
 
