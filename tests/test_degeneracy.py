@@ -573,3 +573,4 @@ def test_it_is_saved_and_says_what_it_is(tmp_path: Path) -> None:
         "in 2 weight blocks; 0 synchronised pairs, 0 dead units"
     )
     assert found.meta["function"] == "wb.degeneracy" and found.meta["batches"] == 1
+    assert found.meta["fingerprint"] == wb.interaction_basis(net, [points]).meta["fingerprint"]

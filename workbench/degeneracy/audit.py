@@ -12,14 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from workbench.degeneracy.audit_rows import Audit
+from workbench.degeneracy.provenance import chain_meta
 from workbench.degeneracy.sweep import Sweep
 from workbench.degeneracy.synchronised import relu_gates
 from workbench.degeneracy.weight_blocks import weight_blocks
 from workbench.errors import ArgumentError, Cancelled
 from workbench.progress import ProgressCallback, check_progress, reporter
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, versions
-from workbench.runtime.borrowing import name_of
-from workbench.runtime.chain import Chain, resolved_dtype
+from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.runtime.chain import resolved_dtype
 from workbench.runtime.cut_test import layer_chain
 
 MOST_EXACT = 64  # backward passes a batch up to which every output and position has one of its own
@@ -191,7 +191,7 @@ def degeneracy(
         "device": device,
         "dtype": dtype,
     }
-    meta = _meta(chain, parameters, seed)
+    meta = chain_meta("wb.degeneracy", chain, parameters, seed)
     end = chain.cuts[-1]
     drawn = PROBES if probes is None and end.width * end.positions > MOST_EXACT else probes
     with chain.lent():
@@ -249,19 +249,3 @@ def _result(audit: Audit, clusters: list[dict[str, Any]], meta: Mapping[str, Any
         gradient_eigenvalues=gradients,
         meta=meta,
     )
-
-
-def _meta(chain: Chain, parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Where the numbers come from."""
-    own = sorted({str(t.dtype).removeprefix("torch.") for t in chain.module.parameters() if t.is_floating_point()})
-    return {
-        "function": "wb.degeneracy",
-        "source": name_of(chain.module),
-        "parameters": dict(parameters),
-        "cuts": {cut.layer: {"path": cut.path, "axis": cut.axis, "width": cut.width} for cut in chain.cuts},
-        "skipped": dict(chain.skipped),
-        "seed": seed,
-        "dtype": ", ".join(own) if chain.dtype is None else str(chain.dtype).removeprefix("torch."),
-        "device": str(chain.device),
-        "versions": versions(),
-    }

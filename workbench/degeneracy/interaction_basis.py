@@ -10,16 +10,14 @@ from torch import nn
 
 from workbench.degeneracy.basis import PREDICTING, InteractionBasis, predicted
 from workbench.degeneracy.directions import Directions, Settings, layer_directions, output_directions
+from workbench.degeneracy.provenance import chain_meta
 from workbench.degeneracy.quadrature import Quadrature, quadrature_points
 from workbench.degeneracy.whitening import Whitening, chain_whitenings
 from workbench.errors import Cancelled
 from workbench.progress import ProgressCallback, check_progress, reporter
-from workbench.results import versions
-from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import Chain, Cut, resolved_dtype
 from workbench.runtime.cut_test import layer_chain
 from workbench.runtime.hooks import listed
-from workbench.runtime.measuring import fingerprint_of
 
 Kind: TypeAlias = Literal["local", "integrated", "pca", "gradient-flow", "neuron"]
 
@@ -171,24 +169,6 @@ def interaction_basis(
         stop.partial = built()
         raise
     return built()
-
-
-def chain_meta(function: str, chain: Chain, parameters: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
-    """What `Result.meta` says of a module over data."""
-    dtypes = {str(t.dtype).removeprefix("torch.") for t in chain.module.parameters() if t.is_floating_point()}
-    own = ", ".join(sorted(dtypes)) or "float64"
-    return {
-        "function": function,
-        "source": name_of(chain.module),
-        "fingerprint": fingerprint_of(dict([*chain.module.named_parameters(), *chain.module.named_buffers()])),
-        "parameters": dict(parameters),
-        "cuts": {cut.layer: {"path": cut.path, "axis": cut.axis, "width": cut.width} for cut in chain.cuts},
-        "skipped": dict(chain.skipped),
-        "seed": seed,
-        "dtype": own if chain.dtype is None else str(chain.dtype).removeprefix("torch."),
-        "device": str(chain.device),
-        "versions": versions(),
-    }
 
 
 def _result(

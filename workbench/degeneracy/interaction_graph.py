@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.edges import FORMULAS, Coordinates, Edges, Formula, segment_edges
-from workbench.degeneracy.interaction_basis import chain_meta
+from workbench.degeneracy.provenance import chain_meta
 from workbench.degeneracy.quadrature import Quadrature, quadrature_points
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
 from workbench.progress import ProgressCallback, check_progress, reporter
