@@ -16,7 +16,7 @@ from workbench.degeneracy.weight_blocks import WeightBlock, block_input
 from workbench.errors import ArgumentError
 from workbench.linalg import Moments
 from workbench.runtime.batches import first_tensor, naming, with_first_tensor
-from workbench.runtime.borrowing import name_of, uncompiled
+from workbench.runtime.borrowing import name_of, unfused
 from workbench.runtime.chain import Batch, Chain, Cut
 from workbench.runtime.passing import fresh
 from workbench.seeds import generator
@@ -73,10 +73,10 @@ class Sweep:
             ArgumentError: the output has no gradient.
             EvaluationError: the batch failed.
         """
-        with naming(batch.number, batch.shown), torch.enable_grad(), uncompiled():
-            with _taps(self.chain, self.blocks) as (outputs, inputs):
-                positional, named = fresh(batch.call)
-                self.chain.module(*positional, **named)
+        taps = _taps(self.chain, self.blocks)
+        with naming(batch.number, batch.shown), torch.enable_grad(), taps as (outputs, inputs):
+            positional, named = fresh(batch.call)
+            self.chain.module(*positional, **named)
         with torch.no_grad():
             self._add_values(batch, outputs, inputs)
         self._add_gradients(batch, outputs)
@@ -163,17 +163,15 @@ def _taps(chain: Chain, blocks: Mapping[str, WeightBlock]) -> Iterator[tuple[dic
 
         return hear
 
-    fast_path = torch.backends.mha.get_fastpath_enabled()
     handles = []
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
         for path in dict.fromkeys([*blocks, *(cut.path for cut in chain.cuts)]):
             part = chain.module.get_submodule(path)
             handles.append(part.register_forward_hook(after(path)))
             if path in blocks:
                 handles.append(part.register_forward_pre_hook(before(path), with_kwargs=True))
-        yield outputs, inputs
+        with unfused():
+            yield outputs, inputs
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from workbench.runtime.batches import first_tensor, naming
-from workbench.runtime.borrowing import uncompiled
+from workbench.runtime.borrowing import unfused
 from workbench.runtime.chain import Batch, Chain
 from workbench.runtime.passing import fresh
 
@@ -152,7 +152,7 @@ def _order(chain: Chain, batch: Batch, parts: Mapping[str, nn.Module]) -> dict[s
             handles.append(part.register_forward_pre_hook(starts(path)))
         for path, layer in cuts.items():
             handles.append(chain.module.get_submodule(path).register_forward_hook(ends(layer)))
-        with naming(batch.number, batch.shown), uncompiled():
+        with naming(batch.number, batch.shown), unfused():
             positional, named = fresh(batch.call)
             chain.module(*positional, **named)
     finally:

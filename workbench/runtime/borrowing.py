@@ -85,6 +85,18 @@ def uncompiled() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Every submodule runs and calls its hooks: without torch's fast path of attention, and without compiled code."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        with uncompiled():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
 def _stores(part: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
     return part._parameters, part._buffers
 

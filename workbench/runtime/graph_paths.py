@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ArgumentError
 from workbench.runtime.batches import first_tensor, with_first_tensor
-from workbench.runtime.borrowing import uncompiled
+from workbench.runtime.borrowing import unfused
 from workbench.runtime.marks import tensors
 from workbench.runtime.passing import Call, fresh
 
@@ -96,16 +96,13 @@ def _listening(parts: Mapping[str, nn.Module], heard: Callable[[str, tuple[Any, 
     def hook(path: str) -> Any:
         return lambda _, given, named, output: heard(path, (*given, *named.values()), output)
 
-    fast_path = torch.backends.mha.get_fastpath_enabled()
     handles = []
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
         for path, part in parts.items():
             handles.append(part.register_forward_hook(hook(path), with_kwargs=True))
-        with uncompiled():
+        with unfused():
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
 

@@ -5,12 +5,11 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.runtime.batches import first_tensor
-from workbench.runtime.borrowing import uncompiled
+from workbench.runtime.borrowing import unfused
 
 
 @contextmanager
@@ -109,15 +108,12 @@ def hooked(parts: Mapping[str, nn.Module], heard: Callable[[str, Any], None]) ->
 
         return hear
 
-    fast_path = torch.backends.mha.get_fastpath_enabled()
     handles = []
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
         for name, part in parts.items():
             handles.append(part.register_forward_hook(hook(name)))
-        with uncompiled():
+        with unfused():
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()

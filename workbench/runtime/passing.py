@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench.runtime.batches import first_tensor, with_first_tensor
-from workbench.runtime.borrowing import uncompiled
+from workbench.runtime.borrowing import unfused
 
 Call = tuple[tuple[Tensor, ...], dict[str, Any]]  # positional and named arguments
 Change = Callable[[Tensor], Tensor]
@@ -38,16 +38,13 @@ def replaced(module: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]
     def hook(change: Change) -> Callable[[nn.Module, Any, Any], Any]:
         return lambda _, __, output: with_first_tensor(output, change(first_tensor(output)))
 
-    fast_path = torch.backends.mha.get_fastpath_enabled()
     handles = []
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
         for path, change in changes.items():
             handles.append(module.get_submodule(path).register_forward_hook(hook(change)))
-        with uncompiled():
+        with unfused():
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
         for handle in handles:
             handle.remove()
 
