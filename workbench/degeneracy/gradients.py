@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import ArgumentError
-from workbench.runtime.chain import Batch, Chain, Cut
+from workbench.runtime.chain import Batch, Chain, Cut, mask_of
 from workbench.seeds import generator
 
 Positions: TypeAlias = Literal["all", "last"]
@@ -153,9 +153,9 @@ def random_cotangents(
 def counted(features: Tensor, keep: Tensor | None, positions: Positions) -> Tensor:
     """(samples, positions) of 0 and 1: the output positions that count; padding never does."""
     samples = features.shape[0]
-    mask = torch.ones(features.shape[:-1], dtype=features.dtype, device=features.device).reshape(samples, -1)
-    if keep is not None and features.ndim == 3 and features.shape[:2] == keep.shape:
-        mask = keep.to(features.device, features.dtype)
+    own = mask_of(features, keep)
+    every = torch.ones(features.shape[:-1], dtype=torch.bool).reshape(samples, -1)
+    mask = (every if own is None else own).to(features.device, features.dtype)
     if positions == "last":
         places = torch.arange(1, mask.shape[1] + 1, device=mask.device) * (mask != 0)
         last = torch.nn.functional.one_hot(places.argmax(1), mask.shape[1]).to(mask.dtype)

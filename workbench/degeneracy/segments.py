@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.degeneracy.recorded_ops import Recorder, Tap, Trace, in_order
-from workbench.runtime.chain import Batch, Chain, Cut
+from workbench.runtime.chain import Batch, Chain, Cut, mask_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,8 +85,8 @@ def segment_of(chain: Chain, source: Cut, target: Cut, batch: Batch) -> Segment 
 
 def kept(cut: Cut, output: Tensor, keep: Tensor | None) -> Tensor | None:
     """Which of a cut's datapoints are no padding, None for all."""
-    shape = cut.last(output).shape
-    return keep.reshape(-1) if keep is not None and len(shape) == 3 and shape[:2] == keep.shape else None
+    mask = mask_of(cut.last(output), keep)
+    return None if mask is None else mask.reshape(-1)
 
 
 def _assembled(trace: Trace, source: Cut, target: Cut) -> Segment | str:

@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from workbench.runtime.batches import first_tensor, naming
 from workbench.runtime.borrowing import unfused
-from workbench.runtime.chain import Batch, Chain
+from workbench.runtime.chain import Batch, Chain, mask_of
 from workbench.runtime.passing import fresh
 
 INPUT = "input"  # what blocks read that run before the first layer of the chain is done
@@ -185,6 +185,5 @@ def _form(part: nn.Module) -> tuple[int, int, int, str]:
 
 
 def _rows(tensor: Tensor, keep: Tensor | None) -> Tensor:
-    if keep is not None and tensor.ndim == 3 and tensor.shape[:2] == keep.shape:
-        return tensor[keep]
-    return tensor.reshape(-1, tensor.shape[-1])
+    mask = mask_of(tensor, keep)
+    return tensor.reshape(-1, tensor.shape[-1]) if mask is None else tensor[mask]

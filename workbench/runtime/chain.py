@@ -24,6 +24,11 @@ def output_id(module: nn.Module) -> str:
     return OUTPUT if OUTPUT not in dict(module.named_children()) else f"({OUTPUT})"
 
 
+def mask_of(features: Tensor, keep: Tensor | None) -> Tensor | None:
+    """Which positions of (samples, steps, features) are no padding; None where all count, as in any other shape."""
+    return keep if keep is not None and features.ndim == 3 and features.shape[:2] == keep.shape else None
+
+
 class Batch(NamedTuple):
     """One batch on the device: what the module is called with, and which positions are no padding."""
 
@@ -70,18 +75,18 @@ class Cut:
     def rows(self, output: Tensor, keep: Tensor | None) -> Tensor:
         """The output as (samples·positions, width), without padding."""
         features = self.last(output)
-        if keep is not None and features.ndim == 3 and features.shape[:2] == keep.shape:
-            return features[keep]
-        return features.reshape(-1, self.width)
+        mask = mask_of(features, keep)
+        return features.reshape(-1, self.width) if mask is None else features[mask]
 
     def unfolded(self, rows: Tensor, output: Tensor, keep: Tensor | None) -> Tensor:
         """`rows` in the shape of an output; padded positions are as in `output`."""
         features = self.last(output)
-        if keep is not None and features.ndim == 3 and features.shape[:2] == keep.shape:
-            new = features.clone()
-            new[keep] = rows.to(new.dtype)
-        else:
+        mask = mask_of(features, keep)
+        if mask is None:
             new = rows.to(features.dtype).reshape(features.shape)
+        else:
+            new = features.clone()
+            new[mask] = rows.to(new.dtype)
         return new.movedim(-1, self.axis).contiguous()  # as a layer gives it: what follows may view it
 
 
