@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.degeneracy.gradients import counted, exact_cotangents
-from workbench.degeneracy.integrated import pulled_back
+from workbench.degeneracy.gradients import counted, exact_cotangents, pulled_back
 from workbench.runtime.chain import Batch, Chain, Cut
 from workbench.seeds import generator
 

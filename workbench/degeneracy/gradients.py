@@ -64,7 +64,8 @@ def gradient_gram(
         ArgumentError: `positions` or `probes` is none of these, or nothing differentiable leads from source to target.
         EvaluationError: a batch failed.
 
-    Cost: nodes·positions backward passes of the segment a batch, or `probes`; memory of one batch.
+    Cost: nodes·positions backward passes of the segment a batch, or `probes`; memory of one batch's graph and width²,
+    with probes width² for each of them, from which the error is told.
     """
     if positions not in get_args(Positions):
         raise ArgumentError(f"positions={positions!r}: expected one of {list(get_args(Positions))}.")
@@ -79,18 +80,13 @@ def gradient_gram(
             told(batch)
         leaf, output = chain.segment(batch, source, target)
         features = target.last(output)
-        if not output.requires_grad:
-            raise ArgumentError(f"{target.layer!r} does not depend on {source.layer!r} by anything differentiable.")
         cotangents = (
             exact_cotangents(features, directions, batch.keep, positions)
             if probes is None
             else random_cotangents(features, directions, batch.keep, positions, probes, random)
         )
         for number, cotangent in enumerate(cotangents):
-            (gradient,) = torch.autograd.grad(features, leaf, cotangent, retain_graph=True, allow_unused=True)
-            if gradient is None:
-                raise ArgumentError(f"{target.layer!r} does not depend on {source.layer!r} by anything differentiable.")
-            rows = source.rows(gradient, batch.keep).double()
+            rows = source.rows(pulled_back(source, target, leaf, output, cotangent), batch.keep).double()
             square = rows.T @ rows
             total = square if total is None else total.add_(square)
             if probes is not None:
@@ -114,6 +110,28 @@ def _spread(single: list[Tensor], mean: Tensor, count: int) -> float:
     squares = sum(float((one / count - mean).square().sum()) for one in single)
     norm = float(mean.square().sum())
     return (squares / (len(single) * (len(single) - 1)) / norm) ** 0.5 if norm else 0.0
+
+
+def pulled_back(source: Cut, target: Cut, leaf: Tensor, output: Tensor, cotangent: Tensor) -> Tensor:
+    """Σ cotangent·∂output/∂leaf of a segment, whose graph stays; the cotangent has the features last.
+
+    Raises:
+        ArgumentError: nothing differentiable leads from source to target.
+    """
+    gradient = None
+    if output.requires_grad:
+        (gradient,) = torch.autograd.grad(target.last(output), leaf, cotangent, retain_graph=True, allow_unused=True)
+    if gradient is None:
+        raise cut_off(source, target)
+    return gradient
+
+
+def cut_off(source: Cut, target: Cut) -> ArgumentError:
+    """What to say where nothing differentiable leads from source to target."""
+    return ArgumentError(
+        f"{target.layer!r} does not depend on {source.layer!r} by anything differentiable: a forward under "
+        "torch.no_grad(), a detach or a rounding; take that out, or leave the layer out of `layers`."
+    )
 
 
 def exact_cotangents(

@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.degeneracy.gradients import GradientGram, Positions, counted
-from workbench.errors import ArgumentError
+from workbench.degeneracy.gradients import GradientGram, Positions, counted, pulled_back
 from workbench.runtime.chain import Batch, Chain, Cut
 
 
@@ -49,20 +48,6 @@ def integrated_gram(
         cross += rows.T @ (source.rows(own, batch.keep).double() - means[0].to(chain.device))
         count += len(rows)
     return GradientGram(matrix=gram / count, samples=count, estimator="exact", error=0.0), cross / count
-
-
-def pulled_back(source: Cut, target: Cut, leaf: Tensor, output: Tensor, cotangent: Tensor) -> Tensor:
-    """Σ cotangent·∂output/∂leaf of a segment, whose graph stays.
-
-    Raises:
-        ArgumentError: nothing differentiable leads from source to target.
-    """
-    gradient = None
-    if output.requires_grad:
-        (gradient,) = torch.autograd.grad(target.last(output), leaf, cotangent, retain_graph=True, allow_unused=True)
-    if gradient is None:
-        raise ArgumentError(f"{target.layer!r} does not depend on {source.layer!r} by anything differentiable.")
-    return gradient
 
 
 def _scaled(source: Cut, alpha: float, keep: Tensor | None) -> Callable[[Tensor], Tensor]:

@@ -9,15 +9,14 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from workbench.degeneracy.gradients import exact_cotangents, random_cotangents
+from workbench.degeneracy.gradients import cut_off, exact_cotangents, random_cotangents
 from workbench.degeneracy.numerical_rank import GradientSum
 from workbench.degeneracy.synchronised import CoFiring, Gate
 from workbench.degeneracy.weight_blocks import WeightBlock, block_input
-from workbench.errors import ArgumentError
 from workbench.linalg import Moments
 from workbench.runtime.batches import first_tensor, naming, with_first_tensor
-from workbench.runtime.borrowing import name_of, unfused
-from workbench.runtime.chain import Batch, Chain, Cut
+from workbench.runtime.borrowing import unfused
+from workbench.runtime.chain import Batch, Chain
 from workbench.runtime.passing import fresh
 from workbench.seeds import generator
 
@@ -70,7 +69,7 @@ class Sweep:
         """Counts a batch: one pass, and a backward pass for each cotangent.
 
         Raises:
-            ArgumentError: the output has no gradient.
+            ArgumentError: the output does not depend on a layer by anything differentiable.
             EvaluationError: the batch failed.
         """
         taps = _taps(self.chain, self.blocks)
@@ -101,7 +100,7 @@ class Sweep:
         flat = [(path, tensor) for path, tensors in outputs.items() for tensor in tensors if tensor.requires_grad]
         for cut in self.chain.cuts:
             if not outputs[cut.path][0].requires_grad:
-                raise self._cut_off(cut)
+                raise cut_off(cut, end)
         cotangents = (
             exact_cotangents(features, None, batch.keep, "all")
             if self.probes is None
@@ -113,7 +112,7 @@ class Sweep:
             )
             for (path, _), gradient in zip(flat, found, strict=True):
                 if gradient is None and path in cuts:
-                    raise self._cut_off(cuts[path])
+                    raise cut_off(cuts[path], end)
                 if gradient is None:
                     continue  # a block that the output does not depend on
                 if path in cuts:
@@ -129,13 +128,6 @@ class Sweep:
                 self.outputs[self.blocks[path].owner].drawn(
                     len(self.blocks[path].output_rows(tensor, batch.keep)), self.probes or 0
                 )
-
-    def _cut_off(self, cut: Cut) -> ArgumentError:
-        end = self.chain.cuts[-1].layer
-        return ArgumentError(
-            f"{end!r} of {name_of(self.chain.module)} does not depend on {cut.layer!r} by anything differentiable: a "
-            "forward under torch.no_grad(), a detach or a rounding; take that out, or leave the layer out of `layers`."
-        )
 
 
 @contextmanager
