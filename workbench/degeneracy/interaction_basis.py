@@ -65,8 +65,9 @@ def interaction_basis(
         positions: gradients from all positions of the target, or from each sample's last that is no padding.
         quadrature: rule for the integral of "integrated".
         points: its number of points.
-        threshold: eigenvalues of G and Λ at or below threshold·largest are dropped; None for what is rounding: width·ε,
-            and in G also width·ε² of the largest E[f_j²].
+        threshold: eigenvalues of G and Λ at or below threshold·largest are dropped; None for what is rounding:
+            width·max(ε, ε_own²), ε of float64 sums and ε_own of `dtype`, and in G also width·ε_own² of the largest
+            E[f_j²] (with "own", ε_own of the coarsest parameter).
         features: path → axis of the features, where channels-first or last is guessed wrong.
         device: "auto" takes CUDA when there is one.
         dtype: "float64", "float32" or "own": what the module is cast to. Sums are float64 always.
@@ -85,7 +86,8 @@ def interaction_basis(
         Cancelled: the callback asked for it; `.partial` has the layers that are done, those nearest the output.
 
     Cost: a forward pass for all G, then for each layer forward and backward passes of its segment: none for a closed
-    form, nodes × positions of the next layer a batch for exact. Memory: a batch, and width² a layer.
+    form, nodes × positions of the next layer a batch for exact. Memory: a batch's graph, width² a layer, and for
+    Hutchinson width² a probe of the layer at hand.
 
     Source: Bushnaq et al. 2024, "Using Degeneracy in the Loss Landscape for Mechanistic Interpretability" (arXiv
     2405.10927) for the integrated basis; "The Local Interaction Basis" (arXiv 2405.10928) for local. Ours: thresholds

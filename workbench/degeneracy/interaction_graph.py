@@ -133,7 +133,7 @@ def interaction_graph(
         Cancelled: the callback asked for it; `.partial` has the segments that are done.
 
     Cost: for each segment directions × positions × points backward passes a batch (directions × points for functional,
-    directions × probes × points for stochastic), and nodes² numbers.
+    directions × probes × points for stochastic). Memory: nodes², and a batch's graph of the segment for each point.
 
     Source: Bushnaq et al. 2024 (arXiv 2405.10927) for functional edges, "The Local Interaction Basis" (arXiv
     2405.10928) for squared ones; the constant's share by completeness. Activations are those of the nodes, μ + f̂·C⁺.

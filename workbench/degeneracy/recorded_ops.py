@@ -117,7 +117,7 @@ class Recorder(Listening):
     def begin(self, output: Tensor) -> Tensor:
         """A copy of the source's output, followed from here on."""
         base = output.detach().clone()
-        self._keep(base, Trace(base=base, axis=self.source.axis, ids=counted(base, self.source.axis)))
+        self._keep(base, Trace(base=base, axis=self.source.axis, ids=numbered(base, self.source.axis)))
         return base
 
     def trace(self, output: Tensor) -> Trace | str:
@@ -158,14 +158,14 @@ class Recorder(Listening):
         return result
 
 
-def counted(tensor: Tensor, axis: int) -> Tensor:
+def numbered(tensor: Tensor, axis: int) -> Tensor:
     """The number of each element, counted with the features last."""
     shape = tensor.movedim(axis, -1).shape
     return torch.arange(tensor.numel(), device=tensor.device).view(shape).movedim(-1, axis)
 
 
 def _address(tensor: Tensor) -> int:
-    """Where its memory is; 0, which is no address, where it has none."""
+    """Where its memory is; −1, which is no address, for layouts that have several or none."""
     return tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided and not tensor.is_nested else -1
 
 
@@ -211,7 +211,7 @@ def _continued(
     linear = _merged(trace, inputs, taps)
     if linear is None:
         return f"{func} is a second linear map, with something between"
-    return Trace(base=out.clone(), axis=axis, ids=counted(out, axis), linear=linear)
+    return Trace(base=out.clone(), axis=axis, ids=numbered(out, axis), linear=linear)
 
 
 def _merged(trace: Trace, inputs: Tensor, taps: tuple[Tap, ...]) -> Linear | None:
