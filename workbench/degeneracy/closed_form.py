@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +14,7 @@ from workbench.degeneracy.segments import Segment, kept, segment_of
 from workbench.errors import ArgumentError, LayerError
 from workbench.linalg.gram import add_gram, row_blocks
 from workbench.runtime.chain import Batch, Chain, Cut
+from workbench.runtime.passing import by_sample, first_samples
 from workbench.seeds import generator
 
 CHECKED = 32  # samples that are recognised and compared; each one is a test of every unit and weight
@@ -186,13 +186,9 @@ class _Sums:
 
 def _few(batch: Batch) -> Batch:
     """The first samples of a batch."""
-
-    def part(value: Any) -> Any:
-        alike = isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch.size
-        return value[:CHECKED] if alike else value
-
-    call = tuple(part(value) for value in batch.call[0]), {name: part(value) for name, value in batch.call[1].items()}
-    return batch._replace(call=call, size=min(batch.size, CHECKED), keep=part(batch.keep))
+    keep = batch.keep[:CHECKED] if batch.keep is not None and by_sample(batch.keep, batch.size) else batch.keep
+    call = first_samples(batch.call, batch.size, CHECKED)
+    return batch._replace(call=call, size=min(batch.size, CHECKED), keep=keep)
 
 
 def _agrees(chain: Chain, source: Cut, target: Cut, batch: Batch, segment: Segment) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.errors import ArgumentError
 from workbench.runtime.activations import MASK
-from workbench.runtime.passing import Call
+from workbench.runtime.passing import Call, by_sample, first_samples
 
 SAMPLES = 8  # enough to see whether anything gets around a layer
 LARGE = 1 << 14  # numbers in an input above which fewer samples are taken, since each has many
@@ -62,14 +62,10 @@ def mark_of(output: Tensor, left_out: int) -> Mark:
 def few(call: Call, size: int) -> Call:
     """The first samples of a batch: 8, and down to 2 where a sample is large."""
     numbers = [
-        part[0].numel() * (1 if part.is_floating_point() else TOKEN) for part in tensors(call) if _by_sample(part, size)
+        part[0].numel() * (1 if part.is_floating_point() else TOKEN) for part in tensors(call) if by_sample(part, size)
     ]
     samples = max(2, min(SAMPLES, LARGE // max(1, *numbers, 1)))
-
-    def part(value: Any) -> Any:
-        return value[:samples] if _by_sample(value, size) else value
-
-    return tuple(part(value) for value in call[0]), {name: part(value) for name, value in call[1].items()}
+    return first_samples(call, size, samples)
 
 
 def other_input(call: Call) -> tuple[Call, Call, int]:
@@ -85,7 +81,7 @@ def other_input(call: Call) -> tuple[Call, Call, int]:
 
     def changed(how: Any) -> Call:
         def part(value: Any) -> Any:
-            return how(value) if _by_sample(value, size) else value
+            return how(value) if by_sample(value, size) else value
 
         named = {name: value if name == MASK else part(value) for name, value in call[1].items()}
         return tuple(part(value) for value in call[0]), named
@@ -107,10 +103,6 @@ def tensors(call: Call) -> list[Tensor]:
 def sample_count(call: Call) -> int:
     """Number of samples: the length of the first tensor."""
     return len(tensors(call)[0])
-
-
-def _by_sample(value: object, size: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == size
 
 
 def _with_sample(value: Tensor, other: Tensor, sample: int) -> Tensor:

@@ -21,11 +21,22 @@ class _Arrived(BaseException):  # noqa: N818 - no error; `except Exception` in a
 
 def fresh(call: Call) -> Call:
     """Copies of the tensors of a call, which a module may change in place: the next pass gets them as they were."""
+    return mapped(call, lambda value: value.clone() if isinstance(value, Tensor) else value)
 
-    def part(value: Any) -> Any:
-        return value.clone() if isinstance(value, Tensor) else value
 
-    return tuple(part(value) for value in call[0]), {name: part(value) for name, value in call[1].items()}
+def mapped(call: Call, change: Callable[[Any], Any]) -> Call:
+    """The call with each argument changed."""
+    return tuple(change(value) for value in call[0]), {name: change(value) for name, value in call[1].items()}
+
+
+def first_samples(call: Call, size: int, count: int) -> Call:
+    """A call with the first `count` of its `size` samples."""
+    return mapped(call, lambda value: value[:count] if by_sample(value, size) else value)
+
+
+def by_sample(value: object, size: int) -> bool:
+    """Whether it is a tensor with something for each of `size` samples."""
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == size
 
 
 @contextmanager
