@@ -188,6 +188,8 @@ def test_results_travel_and_teach_the_next_call(tmp_path: Path) -> None:
             one, two = getattr(found, field), getattr(other, field)
             assert list(one) == list(two) and all(torch.equal(one[layer], two[layer]) for layer in one)
     assert "wb.degeneracy(module, data)" in repr(found)
+    used = "cuda" if torch.cuda.is_available() else "cpu"
+    assert (found.meta["parameters"]["device"], found.meta["device"]) == ("auto", used)
     known = set(found.meta["parameters"]) | {"module", "data", "progress"}
     assert known == set(inspect.signature(activations).parameters)
 

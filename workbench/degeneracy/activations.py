@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from workbench.degeneracy.whitening import noise_floor
 from workbench.errors import Cancelled, LayerError
+from workbench.linalg import resolved_device
 from workbench.linalg.gram import symmetric_eigenvalues
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, versions
 from workbench.runtime import ActivationMoments, LayerMoments, activation_moments
 from workbench.runtime.activations import batch_count
 from workbench.runtime.borrowing import name_of
-from workbench.runtime.chain import output_id
+from workbench.runtime.chain import coarsest_dtype, output_id
 from workbench.runtime.hooks import listed
 from workbench.runtime.measuring import fingerprint_of
 
@@ -130,7 +131,7 @@ def activations(
             "batches": found.batches,
             "seed": None,
             "dtype": "float64",
-            "device": device,
+            "device": str(resolved_device(device)),
             "versions": versions(),
             "seconds": time.perf_counter() - begin,
         }
@@ -150,8 +151,7 @@ def activations(
 
 
 def _result(module: nn.Module, found: ActivationMoments, meta: dict[str, Any]) -> Activations:
-    kinds = {t.dtype for t in module.parameters() if t.is_floating_point()}
-    coarsest = max(kinds, key=lambda kind: torch.finfo(kind).eps, default=None)
+    coarsest = coarsest_dtype(module)
     rows: list[dict[str, Any]] = []
     means: dict[str, Tensor] = {}
     covariances: dict[str, Tensor] = {}

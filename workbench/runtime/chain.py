@@ -24,6 +24,12 @@ def output_id(module: nn.Module) -> str:
     return OUTPUT if OUTPUT not in dict(module.named_children()) else f"({OUTPUT})"
 
 
+def coarsest_dtype(module: nn.Module) -> torch.dtype | None:
+    """The coarsest dtype of a module's parameters; None where it has none of real numbers."""
+    kinds = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    return max(kinds, key=lambda kind: torch.finfo(kind).eps, default=None)
+
+
 def mask_of(features: Tensor, keep: Tensor | None) -> Tensor | None:
     """Which positions of (samples, steps, features) are no padding; None where all count, as in any other shape."""
     return keep if keep is not None and features.ndim == 3 and features.shape[:2] == keep.shape else None
@@ -123,8 +129,7 @@ class Chain:
     @property
     def activation_dtype(self) -> torch.dtype | None:
         """The coarsest dtype that activations are computed in; None where nothing tells."""
-        kinds = {t.dtype for t in self.module.parameters() if t.is_floating_point()}
-        return self.dtype or max(kinds, key=lambda kind: torch.finfo(kind).eps, default=None)
+        return self.dtype or coarsest_dtype(self.module)
 
     @contextmanager
     def lent(self) -> Iterator[None]:
