@@ -17,7 +17,7 @@ from workbench.linalg import Moments
 from workbench.runtime.batches import first_tensor, naming, with_first_tensor
 from workbench.runtime.borrowing import unfused
 from workbench.runtime.chain import Batch, Chain
-from workbench.runtime.passing import fresh
+from workbench.runtime.passing import result_of
 from workbench.seeds import generator
 
 Calls: TypeAlias = list[Tensor]  # a tensor for each call of one submodule
@@ -74,8 +74,7 @@ class Sweep:
         """
         taps = _taps(self.chain, self.blocks)
         with naming(batch.number, batch.shown), torch.enable_grad(), taps as (outputs, inputs):
-            positional, named = fresh(batch.call)
-            self.chain.module(*positional, **named)
+            result_of(self.chain.module, batch.call)
         with torch.no_grad():
             self._add_values(batch, outputs, inputs)
         self._add_gradients(batch, outputs)

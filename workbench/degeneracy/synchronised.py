@@ -15,7 +15,7 @@ from workbench.linalg.gram import add_gram, row_blocks
 from workbench.runtime.batches import first_tensor, naming
 from workbench.runtime.chain import Batch, Chain
 from workbench.runtime.hooks import hooked
-from workbench.runtime.passing import Listening, fresh, replaced
+from workbench.runtime.passing import Listening, replaced, result_of
 
 ATEN = torch.ops.aten
 COPIES = {ATEN.clone, ATEN._to_copy, ATEN.alias}  # the same numbers in another storage; views share theirs
@@ -45,8 +45,7 @@ def relu_gates(chain: Chain, batch: Batch) -> dict[str, Gate]:
     layer's output if it is given all of it, a view or a copy, before anything changed it in place.
     """
     with naming(batch.number, batch.shown), watched(chain) as gates:
-        positional, named = fresh(batch.call)
-        chain.module(*positional, **named)
+        result_of(chain.module, batch.call)
     return gates
 
 
@@ -253,8 +252,7 @@ def changed_pass(
             for path in readers:
                 part = chain.module.get_submodule(path)
                 handles.append(part.register_forward_pre_hook(keep(path), with_kwargs=True))
-            positional, named = fresh(batch.call)
-            chain.module(*positional, **named)
+            result_of(chain.module, batch.call)
         finally:
             for handle in handles:
                 handle.remove()

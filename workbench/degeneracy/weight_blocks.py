@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from workbench.runtime.batches import first_tensor, naming
 from workbench.runtime.borrowing import unfused
 from workbench.runtime.chain import Batch, Chain, mask_of
-from workbench.runtime.passing import fresh
+from workbench.runtime.passing import result_of
 
 INPUT = "input"  # what blocks read that run before the first layer of the chain is done
 ROOT = "weight"  # the id of a module that is itself a block, as `wb.layers` names its tensor
@@ -153,8 +153,7 @@ def _order(chain: Chain, batch: Batch, parts: Mapping[str, nn.Module]) -> dict[s
         for path, layer in cuts.items():
             handles.append(chain.module.get_submodule(path).register_forward_hook(ends(layer)))
         with naming(batch.number, batch.shown), unfused():
-            positional, named = fresh(batch.call)
-            chain.module(*positional, **named)
+            result_of(chain.module, batch.call)
     finally:
         for handle in handles:
             handle.remove()

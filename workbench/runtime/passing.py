@@ -29,6 +29,12 @@ def mapped(call: Call, change: Callable[[Any], Any]) -> Call:
     return tuple(change(value) for value in call[0]), {name: change(value) for name, value in call[1].items()}
 
 
+def result_of(module: nn.Module, call: Call) -> Any:
+    """What the module gives for a copy of the call."""
+    positional, named = fresh(call)
+    return module(*positional, **named)
+
+
 def first_samples(call: Call, size: int, count: int) -> Call:
     """A call with the first `count` of its `size` samples."""
     return mapped(call, lambda value: value[:count] if by_sample(value, size) else value)
@@ -95,8 +101,7 @@ def passed(
     mode = torch.is_grad_enabled()
     try:
         with replaced(module, {path: catch(path, given.get(path)) for path in paths}):
-            positional, named = fresh(call)
-            module(*positional, **named)
+            result_of(module, call)
     except _Arrived:
         pass
     finally:
