@@ -21,7 +21,7 @@ from workbench.runtime.chain import Chain, Cut, check_chain_arguments, output_id
 from workbench.runtime.graph_paths import bypassed
 from workbench.runtime.hooks import hooked, listed, submodules
 from workbench.runtime.marks import Mark, few, mark_of, other_input, sample_count
-from workbench.runtime.passing import Call, fresh, passed
+from workbench.runtime.passing import Call, passed, result_of
 
 TOLERANCE = 1e-9  # of how much an output differs between the two inputs: what gets around a layer is more
 MIXING = ("MultiheadAttention", "Softmax", "Softmin", "LogSoftmax", "Softmax2d", "GLU")
@@ -115,7 +115,8 @@ class _CutTest:
         with self._inputs_heard():
             self.outputs = self._marks(call, self.calls)
         if "" not in self.outputs:
-            raise ArgumentError(f"{name_of(module)} gives no tensor of real numbers: {self._reason('')}")
+            what = f"{name_of(module)} gives no tensor of real numbers: {self._reason('')}"
+            raise ArgumentError(f"{what}; wrap it so that it gives one.")
         self._check_repeatable()
         self.others = self._marks(self.other)
         if self._constant(""):
@@ -165,8 +166,7 @@ class _CutTest:
                 marks[path] = mark_of(tensor, self.sample)
 
         with hooked(self.parts, heard):
-            positional, named = fresh(call)
-            self.module(*positional, **named)
+            result_of(self.module, call)
         return marks
 
     def _check_repeatable(self) -> None:
@@ -186,10 +186,6 @@ class _CutTest:
         """Whether one sample changes no other's output."""
         here = self.outputs[path]
         return alone.shape == here.shape and (alone.shape[:1] != (self.samples,) or alone.same_rest(here))
-
-    def _kept(self, paths: Sequence[str]) -> dict[str, Tensor]:
-        """Outputs for the first input."""
-        return passed(self.module, self.call, paths)
 
     def _determined(self, held: Mapping[str, Tensor], target: str) -> bool:
         """Whether the target gives its first output for the other input, with some outputs held at their first."""
@@ -226,13 +222,9 @@ class _CutTest:
         return feature_axis(self.parts[path], len(self.outputs[path].shape))
 
     def cut(self, path: str) -> Cut:
-        shape = self.outputs[path].shape
-        width = shape[self._axis(path)]
-        positions = math.prod(shape) // (width * self.samples)
-        return Cut(layer=path or self._output_id(), path=path, axis=self._axis(path), width=width, positions=positions)
-
-    def _output_id(self) -> str:
-        return output_id(self.module)
+        shape, axis, name = self.outputs[path].shape, self._axis(path), path or output_id(self.module)
+        positions = math.prod(shape) // (shape[axis] * self.samples)
+        return Cut(layer=name, path=path, axis=axis, width=shape[axis], positions=positions)
 
     def _end(self) -> str:
         """The innermost layer whose output is the module's."""
@@ -240,7 +232,10 @@ class _CutTest:
         ends = (path for path, mark in self.outputs.items() if not self._reason(path) and mark.same(whole))
         end = next(ends, "")
         if reason := self._reason(end):
-            raise ArgumentError(f"{name_of(self.module)}'s output cannot be taken apart: {reason}.")
+            raise ArgumentError(
+                f"{name_of(self.module)}'s output cannot be taken apart: {reason}; wrap the module so that it returns "
+                "features of each sample, by that sample alone."
+            )
         return end
 
     def found(self) -> tuple[tuple[Cut, ...], dict[str, str]]:
@@ -261,13 +256,13 @@ class _CutTest:
                 skipped[path] = "its output does not depend on the input"
             else:
                 kept.append(path)
-        held = self._kept(kept)
+        held = passed(self.module, self.call, kept)
         chain = [end]
         for path in reversed(kept):
             if self._determined({path: held.pop(path)}, chain[-1]):
                 chain.append(path)
             else:
-                skipped[path] = f"something gets around it to {chain[-1] or self._output_id()!r}"
+                skipped[path] = f"something gets around it to {chain[-1] or output_id(self.module)!r}"
         unasked = {path: reason for path in chain if path != end and (reason := self._unasked(path, chain))}
         return tuple(self.cut(path) for path in reversed(chain) if path not in unasked), skipped | unasked
 
@@ -289,15 +284,18 @@ class _CutTest:
         end = self._end()
         for path in chosen:
             if reason := self._reason(path):
-                raise ArgumentError(f"layer {path!r} of {name_of(self.module)} cannot be taken: {reason}.")
+                raise ArgumentError(
+                    f"layer {path!r} of {name_of(self.module)} cannot be taken: {reason}; leave it out, or pass None "
+                    "for all layers that can be."
+                )
         ordered = [path for path in self.outputs if path in chosen]
         if not ordered or not self.outputs[ordered[-1]].same(self.outputs[""]):
             ordered.append(end)
-        held = self._kept(ordered)
+        held = passed(self.module, self.call, ordered)
         for path, following in zip(ordered, ordered[1:], strict=False):
             if not self._determined({path: held[path]}, following):
                 raise ArgumentError(
-                    f"layer {path!r} does not determine {following or self._output_id()!r}: "
+                    f"layer {path!r} does not determine {following or output_id(self.module)!r}: "
                     f"{self._bypass(path, following)} gets around it (a residual connection, as a rule); choose layers "
                     "through which everything passes, or None for all that there are."
                 )
@@ -307,7 +305,7 @@ class _CutTest:
         """What to hold besides `path` so that nothing gets around it: the last layer that does, or the input."""
         order = list(self.outputs)
         candidates = [one for one in order[: order.index(path)] if not self._reason(one)]
-        held = self._kept([*candidates, path])
+        held = passed(self.module, self.call, [*candidates, path])
         for candidate in reversed(candidates):
             if self._determined({path: held[path], candidate: held[candidate]}, following):
                 return f"the output of {candidate!r}"
