@@ -3,6 +3,8 @@
 In a notebook: `sys.path.insert(0, "../data")`, then `import architectures`, or `build.RECIPES[name].module()`.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -29,6 +31,31 @@ class CNN(nn.Module):
         maps = F.relu(self.conv2(F.relu(self.conv1(images))))
         pooled = F.max_pool2d(maps, 2).flatten(1)
         return self.fc2(F.relu(self.fc1(pooled)))
+
+
+class SmallCNN(nn.Module):
+    """Four 3×3 convolutions of 8, 16, 32 and 32 channels, max-pool after the first and third, 32 hidden units, ReLU.
+
+    Images are centred by constants first; with `norm` each convolution is followed by batch norm.
+    """
+
+    def __init__(self, norm: bool = False) -> None:
+        super().__init__()
+        widths = (1, 8, 16, 32, 32)
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(widths), 1):
+            self.add_module(f"conv{number}", nn.Conv2d(inputs, outputs, 3, padding=1))
+            self.add_module(f"bn{number}", nn.BatchNorm2d(outputs) if norm else nn.Identity())
+        self.fc1 = nn.Linear(4 * widths[-1], 32)
+        self.fc2 = nn.Linear(32, 10)
+
+    def forward(self, images: Float[Tensor, "samples 1 8 8"]) -> Float[Tensor, "samples 10"]:
+        """Logits."""
+        maps = (images - 0.3) / 0.38
+        maps = F.max_pool2d(F.relu(self.bn1(self.conv1(maps))), 2)
+        maps = F.relu(self.bn2(self.conv2(maps)))
+        maps = F.max_pool2d(F.relu(self.bn3(self.conv3(maps))), 2)
+        maps = F.relu(self.bn4(self.conv4(maps)))
+        return self.fc2(F.relu(self.fc1(maps.flatten(1))))
 
 
 class ResidualBlock(nn.Module):

@@ -1,26 +1,30 @@
 """Trains the checkpoints in data/checkpoints and writes a card beside each.
 
-`python data/build.py [--only NAME] [--out DIR]`. A further checkpoint is one more entry in ALL; the networks are in
-architectures.py beside this file, the samples in splits.py.
+`python data/build.py [--only NAME] [--out DIR]`; a NAME may be a glob. A further checkpoint is one more entry in ALL;
+the networks are in architectures.py beside this file, the samples in splits.py.
 """
 
 import argparse
 import copy
+import fnmatch
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import corruption_family
 import modular_addition
 import torch
 import torch.nn.functional as F
-from architectures import CNN, ModularAddition, ResNet, Transformer, mlp
+from architectures import CNN, ModularAddition, ResNet, SmallCNN, Transformer, mlp
+from corruptions import CORRUPTIONS
 from jaxtyping import Int
 from safetensors.torch import save
-from splits import DIGITS, PAIRS, Split, digits, pairs
+from splits import DIGITS, PAIRS, THIRDS, Split, ancestral, corrupted, digits, pairs
 from torch import Tensor, nn
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -44,12 +48,14 @@ class Recipe:
         input_shape: one sample as the module takes it: (64,) or (1, 8, 8), say.
         epochs: passes over the training samples, and the length of the cosine where there is one.
         batch: samples in a step.
-        learning_rate, weight_decay: Adam's; the rate is that of the first epoch.
+        learning_rate, weight_decay: the optimiser's (Adam, but for ways of their own); the rate is that of the first
+            epoch.
         seeds: a checkpoint each.
         split: gives the samples, from the shape of one.
         data: where they come from, as the card says it.
         training: trains in a way of its own, from the seed; None for `train`.
         method: what that way is, in words.
+        least: test accuracy below which a checkpoint is not shipped.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Recipe:
     data: Mapping[str, str] = field(default_factory=lambda: DIGITS)
     training: Callable[[int], nn.Module] | None = None
     method: str = ""
+    least: float = 0.96
 
     def card(self) -> dict[str, Any]:
         """The recipe in words and numbers: every attribute that JSON can hold, but for the seeds."""
@@ -74,7 +81,7 @@ class Recipe:
             "the seed decides initialisation and shuffling"
         )
         words = f"{self.architecture}; {method}; float32, on the CPU"
-        apart = ("module", "seeds", "split", "data", "training", "method")
+        apart = ("module", "seeds", "split", "data", "training", "method", "least")
         names = [field.name for field in fields(self) if field.name not in apart]
         return {"words": words} | {name: getattr(self, name) for name in names}
 
@@ -142,6 +149,51 @@ def write(recipe: Recipe, seed: int, out: Path) -> dict[str, Any]:
     return card
 
 
+def _corruption_family(norm: bool, first: tuple[int, ...], seeds: tuple[int, ...]) -> list[Recipe]:
+    """An ancestor, the network tuned to clean images and one for each corruption; see corruption_family.py."""
+    family, stem = corruption_family, "digits-corruptions-bn" if norm else "digits-corruptions"
+    ancestor = Recipe(
+        name=f"{stem}-ancestor",
+        architecture="CNN: 3x3 convolutions of 8, 16, 32 and 32 channels, two max-pools, 128-32-10, ReLU"
+        + (", batch norm" if norm else "; no normalisation"),
+        module=lambda: SmallCNN(norm),
+        input_shape=(1, 8, 8),
+        epochs=family.EPOCHS,
+        batch=family.BATCH,
+        learning_rate=family.RATE,
+        weight_decay=family.DECAY,
+        seeds=first,
+        split=ancestral,
+        data=THIRDS,
+        training=functools.partial(family.ancestor, norm=norm),
+        method=family.METHOD,
+        least=0.85,
+    )
+    clean = replace(
+        ancestor,
+        name=f"{stem}-clean",
+        epochs=family.TUNING_EPOCHS,
+        learning_rate=family.TUNING_RATE,
+        seeds=seeds,
+        split=functools.partial(corrupted, None),
+        training=functools.partial(family.descendant, corruption=None, norm=norm),
+        method=family.TUNING_METHOD,
+        least=0.95,
+    )
+    robust = [
+        replace(
+            clean,
+            name=f"{stem}-{name}",
+            split=functools.partial(corrupted, name),
+            data=THIRDS | {"corruption": f"{name}: {corruption.__doc__}"},
+            training=functools.partial(family.descendant, corruption=name, norm=norm),
+            least=0.7,
+        )
+        for name, corruption in CORRUPTIONS.items()
+    ]
+    return [ancestor, clean, *robust]
+
+
 ALL = [
     Recipe(name="digits-mlp512", architecture="MLP 64-512-512-10, ReLU", module=lambda: mlp(512)),
     Recipe(
@@ -179,17 +231,22 @@ ALL = [
         training=modular_addition.train,
         method=modular_addition.METHOD,
     ),
+    *_corruption_family(norm=False, first=(0, 2), seeds=(0, 1, 2)),
+    *_corruption_family(norm=True, first=(0,), seeds=(0,)),
 ]
 RECIPES = {recipe.name: recipe for recipe in ALL}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the checkpoints and writes their cards.")
-    parser.add_argument("--only", choices=RECIPES, metavar="NAME", help=f"one of {', '.join(RECIPES)}; all by default")
+    parser.add_argument("--only", metavar="NAME", default="*", help=f"glob of {', '.join(RECIPES)}; all by default")
     parser.add_argument("--out", type=Path, metavar="DIR", default=CHECKPOINTS)
     arguments = parser.parse_args()
+    chosen = fnmatch.filter(RECIPES, arguments.only)
+    if not chosen:
+        parser.error(f"--only {arguments.only}: expected a name or glob of {', '.join(RECIPES)}")
     torch.set_num_threads(1)  # sums are split by thread, so the bits would depend on the number of cores
-    for recipe in [RECIPES[arguments.only]] if arguments.only else RECIPES.values():
+    for recipe in (RECIPES[name] for name in chosen):
         for seed in recipe.seeds:
             card = write(recipe, seed, arguments.out)
             print(f"{card['file']}: test accuracy {card['test']['accuracy']:.4f}, {card['bytes']:,} bytes")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from corruptions import CORRUPTIONS
 from jaxtyping import Int
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -15,6 +16,11 @@ DIGITS = {
     "split": "train_test_split(test_size=360, random_state=0, stratify=y)",
     "citation": "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, doi:10.24432/C50P49",
     "licence": "CC BY 4.0",
+}
+THIRDS = {
+    **DIGITS,
+    "split": "train_test_split(test_size=0.4, random_state=0, stratify=y); of the 1078 to train on, 360 for the "
+    "ancestor and 718 for what is tuned from it, train_test_split(train_size=360, random_state=0, stratify=y)",
 }
 PAIRS = {
     "name": f"all {MODULUS**2} pairs (a, b) as the tokens a, b, {MODULUS}, with the answer (a + b) mod {MODULUS}",
@@ -40,6 +46,31 @@ def digits(shape: Sequence[int] = (64,)) -> Split:
     y = torch.tensor(labels, dtype=torch.int64)
     train, test = train_test_split(range(len(y)), test_size=360, random_state=0, stratify=labels)
     return Split(x[train], y[train], x[test], y[test])
+
+
+def ancestral(shape: Sequence[int] = (1, 8, 8)) -> Split:
+    """What the ancestors of the corruption family are trained on: 360 digits, and 719 to test."""
+    x, y, first, _, test = _thirds(shape)
+    return Split(x[first], y[first], x[test], y[test])
+
+
+def corrupted(name: str | None, shape: Sequence[int] = (1, 8, 8)) -> Split:
+    """What is tuned from them: 718 other digits and the same 719, corrupted with one draw (None: clean)."""
+    x, y, _, rest, test = _thirds(shape)
+    change = CORRUPTIONS[name] if name else lambda images, random: images
+    train_x, test_x = (
+        change(x[rows], torch.Generator().manual_seed(seed)) for seed, rows in enumerate((rest, test), start=1)
+    )
+    return Split(train_x, y[rest], test_x, y[test])
+
+
+def _thirds(shape: Sequence[int]) -> tuple[Tensor, Tensor, list[int], list[int], list[int]]:
+    """All digits with their labels, and the rows of the three parts."""
+    images, labels = load_digits(return_X_y=True)
+    train, test = train_test_split(range(len(labels)), test_size=0.4, random_state=0, stratify=labels)
+    first, rest = train_test_split(train, train_size=360, random_state=0, stratify=[labels[row] for row in train])
+    x = torch.tensor(images / 16, dtype=torch.float32).reshape(-1, *shape)
+    return x, torch.tensor(labels, dtype=torch.int64), first, rest, test
 
 
 def pairs(shape: Sequence[int] = (3,)) -> Split:

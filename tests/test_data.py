@@ -101,7 +101,7 @@ def test_the_scores_on_the_card_are_those_of_the_file(path: Path) -> None:
         assert score.accuracy == card[part]["accuracy"]
         assert score.loss == pytest.approx(card[part]["loss"], rel=0, abs=1e-5)
         assert len(targets) == card[part]["samples"]
-    assert card["test"]["accuracy"] >= 0.96
+    assert card["test"]["accuracy"] >= recipe.least
 
 
 @pytest.mark.parametrize("recipe", build.RECIPES.values(), ids=lambda recipe: recipe.name)
@@ -139,6 +139,57 @@ def test_a_network_reads_each_image_by_itself(recipe: Any) -> None:
         together, alone = module(samples), torch.cat([module(sample[None]) for sample in samples])
     assert len(together) == 3 and together.shape[1] >= int(split.test_y.max()) + 1
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+
+
+def test_the_corruption_family_is_as_good_as_it_has_to_be() -> None:
+    """The gate of the experiment: clean at least 95 %, robust networks at least 88 % on the mean of the corruptions."""
+    for stem, seeds in (("digits-corruptions", (0, 1, 2)), ("digits-corruptions-bn", (0,))):
+        for seed in seeds:
+            found = [
+                _card(CHECKPOINTS / f"{stem}-{name}-seed{seed}.json")["test"]["accuracy"]
+                for name in ("clean", *build.CORRUPTIONS)
+            ]
+            assert found[0] >= 0.95 and sum(found[1:]) / len(found[1:]) >= 0.88
+
+
+def test_the_family_is_split_in_three_and_its_test_images_are_the_same() -> None:
+    first, clean = build.ancestral(), build.corrupted(None)
+    assert [len(part.train_y) for part in (first, clean)] == [360, 718] and len(clean.test_y) == 719
+    assert torch.equal(first.test_x, clean.test_x)
+    images = torch.cat([first.train_x, clean.train_x, clean.test_x]).flatten(1)
+    assert torch.equal(images.sort(0).values, torch.cat(build.digits()[::2]).sort(0).values)
+
+
+@pytest.mark.parametrize("name", build.CORRUPTIONS)
+def test_a_corruption_depends_on_its_generator_alone_and_stays_in_range(name: str) -> None:
+    images, change = build.corrupted(None).test_x[:200], build.CORRUPTIONS[name]
+    before, state = images.clone(), torch.get_rng_state()
+    first, again, other = (change(images, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state) and torch.equal(images, before)
+    assert torch.equal(first, again) and first.shape == images.shape
+    assert torch.equal(first, other) == (name not in ("gauss_noise", "shot", "speckle"))
+    assert float(first.min()) >= 0 and float(first.max()) <= 1 and float((first - images).abs().mean()) > 0.03
+
+
+def test_corruptions_by_hand() -> None:
+    """A bright pixel is spread with its sum kept, noise has the spread that is said, four turns of 45° are half one."""
+    random, point = torch.Generator().manual_seed(0), torch.zeros(1, 1, 8, 8)
+    point[0, 0, 4, 4] = 0.5
+    for name in ("blur", "defocus"):
+        assert float(build.CORRUPTIONS[name](point, random).sum()) == pytest.approx(0.5, rel=1e-5)
+    assert int((build.CORRUPTIONS["defocus"](point, random) > 0).sum()) == 9
+    assert build.CORRUPTIONS["bright"](point, random)[0, 0, 4, 3:5].tolist() == pytest.approx([0.4, 0.9])
+    assert build.CORRUPTIONS["contrast"](point, random)[0, 0, 4, 3:5].tolist() == pytest.approx([0.35, 0.5])
+    grey = torch.full((1000, 1, 8, 8), 0.5)
+    for name, spread in (("shot", (0.5 / 3) ** 0.5), ("speckle", 0.5)):
+        found = build.CORRUPTIONS[name](grey, random)
+        assert 0.7 * spread < float(found.std()) < spread and float(found.mean()) == pytest.approx(0.5, abs=0.05)
+    smooth = torch.exp(-((torch.arange(8.0) - 3.5) ** 2 + (torch.arange(8.0)[:, None] - 2.5) ** 2) / 8)[None, None]
+    turned = smooth
+    for _ in range(4):
+        turned = build.CORRUPTIONS["rotate45"](turned, random)
+    middle = (..., slice(2, 6), slice(2, 6))
+    assert float((turned - smooth.flip(2, 3))[middle].abs().max()) < 0.15 < float((smooth - turned)[middle].abs().max())
 
 
 def test_sums_are_split_as_the_recipe_says() -> None:
@@ -212,6 +263,27 @@ def test_the_caller_s_seed_does_not_matter() -> None:
     assert _changed(*weights) == []
 
 
+def test_a_descendant_goes_on_from_its_ancestor_and_is_the_same_again() -> None:
+    """The corruption and the seed decide it; one epoch shows that it starts where the ancestor stands."""
+    family = build.corruption_family
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(family, "TUNING_EPOCHS", 1)
+        patch.setattr(family, "EPOCHS", 1)
+        family._ancestor.cache_clear()
+        state = torch.get_rng_state()
+        first, again, other, clean = (
+            family.descendant(seed, name).state_dict()
+            for seed, name in ((0, "blur"), (0, "blur"), (1, "blur"), (0, None))
+        )
+        assert torch.equal(torch.get_rng_state(), state)
+        start = family.ancestor(0).state_dict()
+        patch.setattr(family, "TUNING_RATE", 0.0)
+        same = family.descendant(0, "blur").state_dict()
+    family._ancestor.cache_clear()
+    assert _changed(start, same) == [] and _changed(first, again) == []
+    assert _changed(first, other) == _changed(first, clean) == _changed(first, start) == list(first)
+
+
 def test_training_learns() -> None:
     data = build.digits()
     one, four = (build.evaluate(build.train(_tiny(epochs), 0), data.test_x, data.test_y) for epochs in (1, 4))
@@ -246,3 +318,7 @@ def test_the_command_line_writes_what_only_names_where_out_says(
     ]
     assert "tiny-seed1.safetensors: test accuracy" in capsys.readouterr().out
     assert threads == [1]
+    monkeypatch.setattr(sys, "argv", ["build.py", "--only", "mlp*", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        build.main()
+    assert "--only mlp*: expected a name or glob of tiny, other" in capsys.readouterr().err
