@@ -56,6 +56,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
+from workbench.signatures import Patched, Signature, Similarity, signature, similarity
 from workbench.spectra import (
     AlphaPruning,
     Comparison,
@@ -102,11 +103,14 @@ __all__ = [
     "Matching",
     "MatchingProgress",
     "ModelLike",
+    "Patched",
     "PermutationGroups",
     "Permutations",
     "Progress",
     "Result",
     "ResultError",
+    "Signature",
+    "Similarity",
     "SourceTypeError",
     "Spectrum",
     "Surface",
@@ -137,6 +141,8 @@ __all__ = [
     "repair",
     "save",
     "sharpened",
+    "signature",
+    "similarity",
     "smoothed",
     "spectrum",
     "surface",

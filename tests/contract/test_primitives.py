@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import workbench as wb
 from contract import connectivity_oracles as connectivity
 from contract import degeneracy_oracles as degeneracy
+from contract import signature_oracles as signatures
 from workbench.results import LAYER_COLUMNS, LayerResult
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -301,6 +302,17 @@ PRIMITIVES = {
         "workbench.degeneracy.ablated.AblatedNodes",
         lambda original: _overridden(original, _measured=lambda self, kept: original._measured(self, kept // 2)),
     ),
+    "signature": Primitive(
+        signatures.signature_oracle,
+        "workbench.signatures.signature._projection",
+        lambda _: lambda clean_clean, clean_robust: 1.0,  # t − c for t − c·⟨c,t⟩/⟨c,c⟩
+    ),
+    "similarity": Primitive(
+        signatures.similarity_oracle,
+        "workbench.signatures.similarity._gram",
+        lambda original: lambda tensors: original(tensors).abs(),  # signs are lost
+        ("cosine",),
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
@@ -326,6 +338,7 @@ OTHERS = {
     *("Evaluator EvaluationError").split(),
     *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
     *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
+    *("Patched Signature Similarity").split(),
     *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }

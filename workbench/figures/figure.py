@@ -24,11 +24,13 @@ from workbench.figures.density import eigenvalue_density, window_density
 from workbench.figures.interaction_graph import layered_graph, module_graph, module_sizes
 from workbench.figures.layers import sizes
 from workbench.figures.matching import alignment, graph, objective, reduction
+from workbench.figures.similarity import cosines
 from workbench.figures.spec import FigureSpec
 from workbench.figures.spectra import alpha_over_depth, farms_over_depth
 from workbench.figures.uses import learning_rate_over_depth, sparsity_over_depth
 from workbench.layers import Contents, LayerTable
 from workbench.results import Result
+from workbench.signatures.similarity import Similarity
 from workbench.spectra import AlphaPruning, Comparison, Farms, Spectrum, TempBalance
 
 Drawing = Callable[..., FigureSpec]
@@ -51,6 +53,7 @@ KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     InteractionGraph: {"graph": layered_graph},
     Ablation: {"ablation": curve},
     InteractionModules: {"graph": module_graph, "modularity": module_sizes},
+    Similarity: {"cosine": cosines},
 }
 SEVERAL = (Barrier, Ablation)  # kinds of results that one figure shows several of, by their labels
 
@@ -76,7 +79,7 @@ def figure(
             (loss along the line, accuracy beside it). Surface: `surface` (loss on the plane with contours).
             PermutationGroups: `graph` (groups over the parameters that have them, and their units). Matching:
             `objective` (objective and distance per sweep), `reduction` (of every parameter's distance), `alignment`
-            (of singular vectors, per layer and γ, before and after).
+            (of singular vectors, per layer and γ, before and after). Similarity: `cosine` (a map of all pairs).
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
         xmin: where `esd` fits the tail anew; None for the result's own fit.

@@ -18,6 +18,7 @@ from workbench.weights.opened import Opened
 from workbench.weights.torch_file import tensor_infos
 from workbench.weights.weights import TensorInfo, Weights
 
+PACKED = "packed signature"  # the metadata key of a signature in few bits, whose bytes are no weights
 QUANTISED = {
     "GPTQ or AWQ": (".qweight", ".qzeros"),
     "bitsandbytes": (".absmax", ".quant_map", ".SCB", ".weight_format"),
@@ -90,6 +91,8 @@ def load(source: ModelLike, *, base: ModelLike | None = None, ema: bool = False)
 
 
 def _unwrapped(opened: Opened, source: str) -> Weights:
+    if PACKED in opened.metadata:
+        raise CheckpointError(source, None, "a signature in few bits: open it with wb.Signature.load")
     _refuse_quantised(source, [info.name for info in opened.infos])
     stored = without_prefixes([info.name for info in opened.infos], opened.prefixes)
     names = {original: name for name, original in stored.items()}

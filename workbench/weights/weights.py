@@ -98,6 +98,25 @@ class Weights(Mapping[str, Tensor]):
         """
         return self._borrow(self.infos[name])
 
+    def snapshot(self) -> "Weights":
+        """The same weights, copied where the source is in memory, as a module that is trained on."""
+        if not self._shared:
+            return self
+        kept = {name: self[name] for name, info in self.infos.items() if info.tied_to is None}
+
+        def read(info: TensorInfo) -> Tensor:
+            return kept[info.tied_to or info.name]
+
+        return Weights(
+            list(self.infos.values()),
+            read,
+            source=self.source,
+            notes=self.notes,
+            ordered=self.ordered,
+            shared=True,
+            metadata=self.metadata,
+        )
+
     def __contains__(self, name: object) -> bool:
         return name in self.infos  # the mixin's version would read the tensor
 

@@ -1,0 +1,51 @@
+"""The figure of a Similarity: cosines of all pairs, types side by side."""
+
+from collections.abc import Mapping
+
+from workbench.errors import FigureError, nearest
+from workbench.figures.provenance import story
+from workbench.figures.spec import Axis, FigureSpec, Heat, Panel, named_ticks
+from workbench.signatures.similarity import ALL, Similarity
+
+
+def cosines(similarity: Similarity, layer: str | None) -> FigureSpec:
+    """The cosines of every two signatures, over all tensors or of one layer; labels of one type are neighbours."""
+    table = similarity.tables["pairs"]
+    layers = dict.fromkeys(table["layer"])
+    chosen = ALL if layer is None else layer
+    if chosen not in layers:
+        raise FigureError(f"this Similarity has no layer {layer!r}.{nearest(chosen, layers)}")
+    cells = {
+        (first, second): cosine
+        for first, second, own, cosine in zip(
+            table["first"], table["second"], table["layer"], table["cosine"], strict=True
+        )
+        if own == chosen
+    }
+    rows, cols = (
+        _by_type(similarity.meta["types"][side], {pair[place] for pair in cells})
+        for place, side in enumerate(("first", "second"))
+    )
+    axes = [
+        Axis(label=label, limits=(-0.5, len(names) - 0.5), ticks=named_ticks(names), descending=label == "signature")
+        for label, names in (("other" if similarity.meta["others"] else "the same", cols), ("signature", rows))
+    ]
+    heat = Heat(
+        x=tuple(place - 0.5 for place in range(len(cols) + 1)),
+        y=tuple(place - 0.5 for place in range(len(rows) + 1)),
+        values=tuple(tuple(cells[row, col] for col in cols) for row in rows),
+        limits=(-1.0, 1.0),
+        label="cosine",
+    )
+    where = "all tensors" if chosen == ALL else chosen
+    panel = Panel(x=axes[0], y=axes[1], marks=(heat,), title=where)
+    provenance = story(similarity) | ({} if layer is None else {"layer": layer})
+    return FigureSpec(
+        kind="cosine", title=similarity.facts().partition(": ")[2], panels=(panel,), provenance=provenance
+    )
+
+
+def _by_type(types: Mapping[str, str], labels: set[str]) -> list[str]:
+    """Labels in order, those of one type beside the first of it."""
+    order = list(dict.fromkeys(types.values()))
+    return sorted((label for label in types if label in labels), key=lambda label: order.index(types[label]))
