@@ -40,12 +40,7 @@ def chosen(weights: Weights, layers: Selection) -> list[str]:
         raise LayerNotFoundError("an empty list of layers selects nothing; use layers=None for all.")
     found: dict[str, set[str]] = {}
     for pattern in patterns:
-        matched = {
-            name: whole if any(fnmatchcase(one, pattern) for one in (name, name.rpartition(".")[0])) else parts
-            for name, whole in ids.items()
-            if any(fnmatchcase(one, pattern) for one in (name, name.rpartition(".")[0]))
-            or (parts := {one for one in whole if fnmatchcase(one, pattern)})
-        }
+        matched = {name: parts for name, own in ids.items() if (parts := _matched(name, own, pattern))}
         if not matched:
             known = {one for name, own in ids.items() for one in (name, name.rpartition(".")[0], *own)}
             raise LayerNotFoundError(
@@ -54,6 +49,13 @@ def chosen(weights: Weights, layers: Selection) -> list[str]:
         for name, own in matched.items():
             found.setdefault(name, set()).update(own)
     return _whole(weights, found, ids)
+
+
+def _matched(name: str, parts: set[str], pattern: str) -> set[str]:
+    """All parts of a tensor where the pattern is of it or its module, else those that it is of."""
+    if any(fnmatchcase(one, pattern) for one in (name, name.rpartition(".")[0])):
+        return parts
+    return {part for part in parts if fnmatchcase(part, pattern)}
 
 
 def _whole(weights: Weights, found: dict[str, set[str]], ids: dict[str, set[str]]) -> list[str]:

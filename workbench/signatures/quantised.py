@@ -110,9 +110,10 @@ def _ends(flat: Float[Tensor, " elements"]) -> tuple[float, float]:
     if not flat.numel():
         return 0.0, 0.0
     exact = float(flat.min()), float(flat.max())
-    rounded = [np.float32(end) for end in exact]
-    low = np.nextafter(rounded[0], np.float32(-np.inf)) if rounded[0] > exact[0] else rounded[0]
-    high = np.nextafter(rounded[1], np.float32(np.inf)) if rounded[1] < exact[1] else rounded[1]
+    with np.errstate(over="ignore"):
+        low, high = (np.float32(end) for end in exact)
+        low = np.nextafter(low, np.float32(-np.inf)) if low > exact[0] else low
+        high = np.nextafter(high, np.float32(np.inf)) if high < exact[1] else high
     if not np.isfinite(low) or not np.isfinite(high):
         raise ArgumentError(f"values from {exact[0]:g} to {exact[1]:g} cannot be packed: float32 does not hold them.")
     return float(low), float(high)

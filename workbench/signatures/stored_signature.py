@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
 from workbench.signatures.quantised import check_bits, packed, payload, unpacked
-from workbench.weights import TensorInfo, Weights, load, save
+from workbench.weights import TensorInfo, Weights, save
 from workbench.weights.load import PACKED
 from workbench.weights.safetensors_file import open_safetensors
 
@@ -37,14 +37,14 @@ def written(
         raise ArgumentError(f"{path}: expected a name that ends in .safetensors.")
     if bits is not None:
         check_bits(bits)
-    extra = load({f"{STATISTICS}{name}": tensor for name, tensor in statistics.items()})
+    extra = {f"{STATISTICS}{name}": tensor for name, tensor in statistics.items()}
     infos = [
         info if bits is None else replace(info, shape=(payload(_elements(info, weights), bits),), dtype=torch.uint8)
         for info in weights.infos.values()
     ]
 
     def read(info: TensorInfo) -> Tensor:
-        if info.name in extra.infos:
+        if info.name in extra:
             return extra[info.name]
         tensor = weights.borrowed(info.name)
         if bits is None:
@@ -65,7 +65,11 @@ def written(
         },
         "meta": {**meta, "bits": bits or meta.get("bits")},
     }
-    whole = Weights([*infos, *extra.infos.values()], read, source=weights.source, ordered=weights.ordered)
+    infos += [
+        TensorInfo(name=name, stored=name, shape=tuple(tensor.shape), dtype=tensor.dtype)
+        for name, tensor in extra.items()
+    ]
+    whole = Weights(infos, read, source=weights.source, ordered=weights.ordered)
     return save(whole, path, metadata={EXACT if bits is None else PACKED: json.dumps(told, ensure_ascii=False)})
 
 
