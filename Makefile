@@ -47,6 +47,7 @@ reproduce: $(VENV)/.test
 	$(ONE_THREAD) $(BIN)/python data/studies.py
 	$(ONE_THREAD) $(BIN)/python data/connectivity_study.py
 	$(ONE_THREAD) $(BIN)/python data/degeneracy_study.py
+	$(ONE_THREAD) $(BIN)/python data/signatures_study.py
 
 $(VENV)/.lab $(VENV)/.test: $(VENV)/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed: make PYTHON=python3.11" && exit 1)

@@ -6,7 +6,7 @@ every epoch. `build.py` ships them; `signatures_study.py` trains more.
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,14 @@ def ancestor(seed: int, *, norm: bool = False) -> SmallCNN:
     return copy.deepcopy(_ancestor(seed, norm))
 
 
-def descendant(seed: int, corruption: str | None, *, norm: bool = False, ancestor_seed: int | None = None) -> SmallCNN:
+def descendant(
+    seed: int,
+    corruption: str | None,
+    *,
+    norm: bool = False,
+    ancestor_seed: int | None = None,
+    classes: Sequence[int] = range(10),
+) -> SmallCNN:
     """An ancestor tuned to a corruption, or to clean images (None), in eval mode.
 
     Args:
@@ -54,14 +61,17 @@ def descendant(seed: int, corruption: str | None, *, norm: bool = False, ancesto
         corruption: its name.
         norm: with batch norm.
         ancestor_seed: None for that of `ANCESTORS`.
+        classes: the digits that it is tuned on.
     """
     data = corrupted(None)
+    mine = torch.isin(data.train_y, torch.tensor(list(classes)))
+    x, y = data.train_x[mine], data.train_y[mine]
     first = ANCESTORS[seed] if ancestor_seed is None else ancestor_seed
 
     def images(random: torch.Generator) -> Tensor:
-        return CORRUPTIONS[corruption](data.train_x, random) if corruption else data.train_x
+        return CORRUPTIONS[corruption](x, random) if corruption else x
 
-    return _fitted(ancestor(first, norm=norm), images, data.train_y, TUNING_EPOCHS, TUNING_RATE, seed)
+    return _fitted(ancestor(first, norm=norm), images, y, TUNING_EPOCHS, TUNING_RATE, seed)
 
 
 def _fitted(

@@ -137,7 +137,7 @@ def test_it_comes_off_to_the_last_bit(dtype: torch.dtype, scale: float, module: 
 
 
 def test_subtraction_would_not_restore_every_bit() -> None:
-    """What the undo is for: 2.4 % of the elements of the shipped family stay wrong otherwise."""
+    """What the undo is for; of the shipped family one element in seven would stay wrong."""
     states = checkpoints(torch.float32)
     found = taken(states)
     patched = found.apply(states[1])
