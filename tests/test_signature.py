@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -121,6 +121,7 @@ def test_small_tensors_have_their_own_rules() -> None:
 # Applying and taking off
 
 
+@settings(max_examples=40)
 @given(st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]), st.floats(-3, 3), st.booleans())
 def test_it_comes_off_to_the_last_bit(dtype: torch.dtype, scale: float, module: bool) -> None:
     states = checkpoints(dtype)

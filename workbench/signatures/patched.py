@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ArgumentError, CheckpointError, nearest
 from workbench.layers import Selection
+from workbench.linalg.pieces import flat_pieces
 from workbench.results import short_source
 from workbench.runtime import reset_statistics
 from workbench.signatures.chosen import chosen
@@ -39,7 +40,9 @@ class Patched(Weights):
         record: scale, layers, batch-norm policy and fingerprint of the signature.
     """
 
-    def __init__(self, original: Weights, read: Callable[[TensorInfo], Tensor], changed: Sequence[str], **record: Any):
+    def __init__(
+        self, original: Weights, read: Callable[[TensorInfo], Tensor], changed: Sequence[str], **record: Any
+    ) -> None:
         told = f"{record['signature']} at α = {record['scale']:g}, {len(changed)} tensors changed"
         super().__init__(
             list(original.infos.values()),
@@ -198,10 +201,15 @@ def _sum(name: str, tensor: Tensor, delta: Tensor, scale: float) -> Tensor:
     Raises:
         ArgumentError: it overflows the dtype.
     """
-    total = (tensor.double() + scale * delta.to(tensor.device).double()).to(tensor.dtype)
-    if bool((tensor.isfinite() & ~total.isfinite()).any()):
-        raise ArgumentError(f"{name!r} overflows {tensor.dtype} at scale={scale:g}: choose a smaller one.")
-    return total
+    total = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+    start = 0
+    for theta, added in flat_pieces(tensor, delta.to(tensor.device)):
+        piece = (theta + scale * added).to(tensor.dtype)
+        if bool((theta.isfinite() & ~piece.isfinite()).any()):
+            raise ArgumentError(f"{name!r} overflows {tensor.dtype} at scale={scale:g}: choose a smaller one.")
+        total[start : start + len(piece)] = piece
+        start += len(piece)
+    return total.reshape(tensor.shape)
 
 
 def _check_policy(
