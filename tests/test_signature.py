@@ -252,7 +252,7 @@ def test_what_is_not_as_it_was_left_is_not_restored(tmp_path: Path) -> None:
         wb.Signature.remove(kept, undo)
 
 
-def test_tied_weights_are_changed_once_and_under_every_name() -> None:
+def test_tied_weights_are_changed_once_and_under_every_name(tmp_path: Path) -> None:
     class Tied(nn.Module):
         def __init__(self, seed: int) -> None:
             super().__init__()
@@ -270,6 +270,14 @@ def test_tied_weights_are_changed_once_and_under_every_name() -> None:
         expected = (modules[1].head.weight.double() + found["head.weight"].double()).float()
         assert all(torch.equal(patched[name], expected) for name in patched)
         assert equal(patched.original, modules[1].state_dict())
+    undo, copies = (
+        patched.save_undo(tmp_path / "undo.safetensors"),
+        {name: one.clone() for name, one in patched.items()},
+    )
+    for other in (patched.original, copies):  # tied or stored twice
+        tied = wb.load(other).infos["embedding.weight"].tied_to
+        again = wb.Signature.remove(wb.save(patched, tmp_path / "net.safetensors") if tied else copies, undo)
+        assert equal(again, modules[1].state_dict())
     untied = {name: one.clone() for name, one in modules[2].state_dict().items()}
     untied["embedding.weight"] += 1
     apart = wb.signature(ancestor=modules[0], clean=modules[1], robust=untied)

@@ -71,7 +71,7 @@ class Patched(Weights):
         """
         if Path(path).suffix != ".safetensors":
             raise ArgumentError(f"{path}: expected a name that ends in .safetensors.")
-        kept = [info for info in self.original.infos.values() if info.name in self.changed and info.tied_to is None]
+        kept = [self.original.infos[name] for name in self.changed]
         originals = Weights(kept, self.original._read, source=self.original.source, ordered=self.ordered)
         told = self.record | {"patched": _fingerprints(self), "original": _fingerprints(originals)}
         return save(originals, path, metadata={UNDO: json.dumps(told)})
@@ -159,7 +159,7 @@ def restored(weights: ModelLike, undo: ModelLike | None) -> Weights:
             raise CheckpointError(kept.source, name, "the original tensor is damaged")
 
     def read(info: TensorInfo) -> Tensor:
-        name = info.tied_to or info.name
+        name = info.name
         return kept[name].to(found.borrowed(name).device) if name in kept else found[name]
 
     source = f"{short_source(found.source)} without {told.get('signature', 'its signature')}"
@@ -242,8 +242,8 @@ def _check_policy(
 
 
 def _fingerprints(weights: Weights) -> dict[str, str]:
-    return {
-        name: content_fingerprint(weights.borrowed(name))
-        for name, info in weights.infos.items()
-        if info.tied_to is None
-    }
+    """Of every name; those of one tied tensor have the same."""
+    found: dict[str, str] = {}
+    for name, info in weights.infos.items():
+        found[name] = found[info.tied_to] if info.tied_to else content_fingerprint(weights.borrowed(name))
+    return found
