@@ -376,8 +376,8 @@ def _edges(
         )
     if graph.meta.get("basis_fingerprint", basis.fingerprint) != basis.fingerprint:
         raise ArgumentError(
-            "the graph is of another basis, with other directions (of other data or weights, or rounded elsewhere): pass "
-            "the basis that the graph was computed with, or wb.interaction_graph(module, data, basis) of this one."
+            "the graph is of another basis, with other directions (of other data or weights, or rounded elsewhere): "
+            "pass the basis that it was computed with, or wb.interaction_graph(module, data, basis) of this one."
         )
     if bool(edges.isnan().any()):
         raise ArgumentError(
