@@ -21,7 +21,7 @@ from workbench.runtime.activations import batch_count
 from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import coarsest_dtype, output_id
 from workbench.runtime.hooks import listed
-from workbench.runtime.measuring import fingerprint_of
+from workbench.weights.tensors import module_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -127,7 +127,7 @@ def activations(
                 "batch_first": batch_first,
                 "device": device,
             },
-            "fingerprint": fingerprint_of(dict([*module.named_parameters(), *module.named_buffers()])),
+            "fingerprint": module_fingerprint(module),
             "batches": found.batches,
             "seed": None,
             "dtype": "float64",
