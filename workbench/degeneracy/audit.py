@@ -141,8 +141,9 @@ def degeneracy(
 
     Returns:
         A Degeneracy. A layer's verdict is `full rank`, `degenerate`, `dead` (no unit fires at all), `constant` (the
-        same on all datapoints), `undersampled` (fewer datapoints than features), or `not finite`. Parameters that are
-        no matrix of a linear or convolutional layer are rows of `blocks` that are `not analysed`.
+        same on all datapoints), `undersampled` (fewer datapoints than features), or `not finite`, with NaN for the
+        ranks of what is not: of gradients also where the module's output is not finite. Parameters that are no matrix
+        of a linear or convolutional layer are rows of `blocks` that are `not analysed`.
 
     Raises:
         ArgumentError: an argument is out of its range; a layer is no cut of the module, or the module is not
