@@ -289,9 +289,13 @@ def test_edges_of_equal_size_are_kept_in_order_and_exactly_as_many_as_asked() ->
     for kept in range(7):
         mask = edge_mask(order, 3, 4, kept)
         assert mask[:, 1:].sum() == kept and mask[:, 0].all() and not mask[0, 1:].any()
-    seen = [(group.targets.tolist(), group.sources.tolist()) for group in groups(edge_mask(order, 3, 4, 0))]
+    seen = [
+        (group.targets.tolist(), group.sources.nonzero()[:, 0].tolist()) for group in groups(edge_mask(order, 3, 4, 0))
+    ]
     assert seen == [([0, 1], [])]
-    seen = [(group.targets.tolist(), group.sources.tolist()) for group in groups(edge_mask(order, 3, 4, 3))]
+    seen = [
+        (group.targets.tolist(), group.sources.nonzero()[:, 0].tolist()) for group in groups(edge_mask(order, 3, 4, 3))
+    ]
     assert seen == [([0], [1, 2]), ([1], [2])]
 
 
@@ -461,9 +465,47 @@ def test_a_cancel_gives_what_is_done_and_leaves_the_module(case: Case, schedule:
         ablation(case.evaluator, case.basis, "1", graph=graph, schedule=schedule, progress=progress, metric="loss")
     partial = stop.value.partial
     assert isinstance(partial, Ablation) and len(partial.tables["points"]["kept"]) == 2
-    assert partial.meta["cancelled"]["done"] == 2 and "CANCELLED after 2 points" in partial.facts()
+    assert partial.meta["cancelled"]["done"] == 2
+    assert re.search(r"; CANCELLED after 2 of \d+ points at most$", partial.facts())
     assert told[0].item.endswith("edges" if edges else "nodes") and state(case.net) == before
     case.net.eval()
+
+
+@pytest.mark.parametrize("edges", [False, True])
+def test_a_cancel_before_the_first_point_knows_nothing(case: Case, edges: bool, tmp_path: Path) -> None:
+    def progress(_: Progress) -> None:
+        raise wb.Cancelled
+
+    with pytest.raises(wb.Cancelled) as stop:
+        ablation(case.evaluator, case.basis, "1", graph=case.graph if edges else None, progress=progress)
+    partial = stop.value.partial
+    for found in (partial, wb.open_result(partial.save(tmp_path / "ablation"))):
+        told = repr(found)
+        assert "CANCELLED before the first point: nothing is known of the" in told and " keep " not in told
+        with pytest.raises(wb.ArgumentError, match="are needed is not known: .* cancelled before the first point"):
+            _ = found.needed
+        assert found.mask[1 if edges else 0 :].all() and found.meta["cancelled"]["done"] == 0
+
+
+def test_a_basis_of_other_weights_is_told(case: Case, tmp_path: Path) -> None:
+    tuned = {name: tensor * 1.01 for name, tensor in case.net.state_dict().items()}
+    own = ablation(case.evaluator, case.basis, "1", counts=[1, 2])
+    same = ablation(case.evaluator, case.basis, "1", counts=[1, 2], weights=dict(case.net.state_dict()))
+    for found in (own, same):
+        assert found.meta["fingerprints"]["weights"] == found.meta["fingerprints"]["basis"]
+        assert found.meta["notes"] == [] and "note:" not in repr(found)
+    other = copy.deepcopy(case.net)
+    other.load_state_dict(tuned)
+    others = [
+        ablation(case.evaluator, case.basis, "1", counts=[1, 2], weights=tuned),
+        ablation(wb.evaluator(other, case.data, "cross_entropy", device="cpu"), case.basis, "1", counts=[1, 2]),
+    ]
+    for found in (*others, wb.open_result(others[0].save(tmp_path / "other"))):
+        assert "note: the module's weights are not those that the basis is of" in repr(found)
+        assert "note: the module&#x27;s weights are not those" in found._repr_html_()
+        assert found.meta["fingerprints"]["weights"] != own.meta["fingerprints"]["basis"]
+        assert found.meta["fingerprints"]["basis"] == own.meta["fingerprints"]["basis"]
+    assert others[0].frame().equals(others[1].frame())
 
 
 def test_progress_of_a_whole_run(case: Case) -> None:

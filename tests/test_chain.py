@@ -526,6 +526,10 @@ def test_layers_that_are_asked_for_are_taken_as_they_are() -> None:
     for layers, words in (("5", "no submodule '5'"), (["0", "x*"], "no submodule")):
         with pytest.raises(LayerNotFoundError, match=words):
             layer_chain(architectures.mlp(8), data, layers)
+    with pytest.raises(LayerNotFoundError, match=r"'head\.\*': .*: 'heads', 'heads.0', 'tail'\. Did you mean 'heads"):
+        layer_chain(nn.ModuleDict({"heads": nn.Sequential(nn.ReLU()), "tail": nn.ReLU()}), data, "head.*")
+    with pytest.raises(LayerNotFoundError, match=r"'x': .*: '0', '1', .*, '9', … \(12 in all\)\.$"):
+        layer_chain(nn.Sequential(*[nn.ReLU()] * 12), data, "x")
     with pytest.raises(LayerNotFoundError, match="features names 'x', which is no layer of Sequential"):
         layer_chain(architectures.mlp(8), data, features={"x": 1})
 

@@ -415,12 +415,14 @@ def test_a_cancel_anywhere_keeps_the_segments_that_are_done(formula: Any) -> Non
         assert all(torch.equal(partial.edges[layer], whole.edges[layer]) for layer in partial.edges)
         if done < 3:
             assert f"CANCELLED after {done} of 3 segments" in repr(partial)
+        if done == 0:
+            assert f"{formula} edges; no segment; CANCELLED after 0" in partial.facts()
 
 
 def test_bases_of_other_modules_are_refused_or_noted() -> None:
     net, x = mlp(4, 5, 3), normal(30, 4)
     basis = interaction_basis(net, [x], ["0", "2"])
-    assert "notes" not in interaction_graph(net, [x], basis).meta
+    assert interaction_graph(net, [x], basis).meta["notes"] == []
     other = interaction_graph(mlp(4, 5, 3, seed=1), [x], basis)
     assert "note: the module's weights are not those that the basis is of" in repr(other)
     with pytest.raises(wb.ArgumentError, match="'2' has 6 features and the basis 5"):

@@ -178,6 +178,10 @@ def test_the_html_repr_escapes_what_a_checkpoint_may_be_called() -> None:
     assert "next: <code>toy.play()</code>" in html
 
 
+def test_the_html_repr_has_the_notes() -> None:
+    assert "<p>note: a &lt; b</p>" in toy(meta={"source": "s", "notes": ["a < b"]})._repr_html_()
+
+
 def test_describe_tells_meaning_unit_and_range_of_every_column() -> None:
     text = Toy.describe()
     assert "count: a count [apples] in [0, 1.18059e+21]" in text
@@ -262,6 +266,13 @@ def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
     whole = torch.arange(10.0)
     saved = toy(weight=whole, weights={"part": whole[2:5], "whole": whole}).save(tmp_path / "toy")
     assert wb.open_result(saved).weights["part"].tolist() == [2, 3, 4]
+
+
+def test_a_saved_result_is_no_model(tmp_path: Path) -> None:
+    path = toy().save(tmp_path / "toy")
+    with pytest.raises(wb.CheckpointError, match=r"toy: a saved result, and no model: wb.open_result\('.*toy'\) opens"):
+        wb.load(path)
+    assert wb.load(path / "tensors.safetensors").infos  # a file that is named is opened
 
 
 def test_a_transposed_tensor_is_saved_as_it_looks(tmp_path: Path) -> None:

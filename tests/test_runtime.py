@@ -594,6 +594,44 @@ def test_captured_takes_the_first_of_a_tuple_and_lets_gradients_through() -> Non
     assert torch.autograd.grad(result.sum(), outputs["0"])[0].tolist() == torch.ones(4, 3).tolist()
 
 
+@pytest.mark.parametrize(("positions", "classes"), [((5,), 7), ((2, 3), 4), ((1,), 3), ((6,), 1)])
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.uint8])
+def test_labels_of_positions_with_the_classes_last_or_second(
+    positions: tuple[int, ...], classes: int, last: bool, kind: torch.dtype
+) -> None:
+    parts = []
+    for seed, size in enumerate((4, 2)):
+        random = torch.Generator().manual_seed(seed)
+        logits = torch.randn(size, *positions, classes, generator=random, dtype=torch.float64)
+        parts.append((logits, torch.randint(0, classes, (size, *positions), generator=random)))
+    flat, labels = (torch.cat([part[place] for part in parts]) for place in (0, 1))
+    flat, labels = flat.reshape(-1, classes), labels.reshape(-1)
+    chosen = flat.log_softmax(-1)[torch.arange(len(flat)), labels]
+    data = [(logits if last else logits.movedim(-1, 1), targets.to(kind)) for logits, targets in parts]
+    value = evaluator(nn.Identity(), data, "cross_entropy")()
+    assert value["loss"] == pytest.approx(-float(chosen.mean()), rel=1e-12, abs=1e-15)
+    assert value["accuracy"] == pytest.approx(float((flat.argmax(-1) == labels).double().mean()), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "accuracy"])
+@pytest.mark.parametrize(
+    ("outputs", "targets", "words"),
+    [
+        ((2, 3, 3), (2, 3), r"of outputs \[2, 3, 3\] with targets \[2, 3\]: axis 1 and the last could both be the"),
+        ((2, 4, 4, 4), (2, 4, 4), "could both be the classes"),
+        ((2, 3, 5), (2, 4), r"needs outputs .* got \[2, 3, 5\] and \[2, 4\] of torch.int64: reshape the targets"),
+        ((2, 3), (2, 1), r"got \[2, 3\] and \[2, 1\]"),
+        ((2,), (2,), r"got \[2\] and \[2\]"),
+    ],
+)
+def test_labels_that_fit_no_axis_or_two_are_refused(name: str, outputs: Any, targets: Any, words: str) -> None:
+    data = [(torch.zeros(outputs), torch.zeros(targets, dtype=torch.int64))]
+    loss: Any = "cross_entropy" if name == "cross_entropy" else lambda o, t: 0.0
+    with pytest.raises(runtime.EvaluationError, match=f"{name} {words}" if words[0] in "on" else words):
+        evaluator(nn.Identity(), data, loss, {} if name == "cross_entropy" else name)()
+
+
 def test_captured_removes_its_hooks_after_an_error_and_names_the_nearest() -> None:
     module = net()
     with pytest.raises(RuntimeError, match="stop"), captured(module, ["0", "5"]):

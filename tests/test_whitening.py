@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from workbench.degeneracy.whitening import falling, noise_floor, relative_floor, whitening
+from workbench.degeneracy.numerical_rank import noise_floor, rounding_floor
+from workbench.degeneracy.whitening import falling, whitening
 from workbench.linalg import Moments
 
 EPS = 2.0**-52
@@ -36,7 +37,7 @@ def test_coordinates_have_unit_variance(center: bool) -> None:
     np.testing.assert_allclose(hat.T @ hat / 200, np.eye(rank), atol=1e-9)
     np.testing.assert_allclose(white.inverse @ white.rotation, np.eye(rank), atol=1e-12)
     np.testing.assert_allclose(hat @ white.inverse, inner, atol=1e-9)
-    assert white.samples == 200 and white.floor == pytest.approx(6 * EPS * values[-1], rel=1e-9)
+    assert white.samples == 200 and white.floor == pytest.approx(200**0.5 * EPS * values[-1], rel=1e-9, abs=0)
 
 
 def test_signs_and_order_are_no_accident() -> None:
@@ -72,9 +73,9 @@ def test_rounding_of_values_is_no_variance(dtype: torch.dtype) -> None:
 
 
 def test_floors_by_hand() -> None:
-    assert relative_floor(10, None) == relative_floor(10, torch.float64) == 10 * EPS
-    assert relative_floor(10, torch.float32) == 10 * 2.0**-46
-    assert relative_floor(10, torch.float16) == 10 * 2.0**-20
-    rows = torch.tensor([[3.0, 0.0], [5.0, 0.0]]).double()
-    assert noise_floor(moments(rows), 1.0, torch.float16) == 2 * 2.0**-20 * 17
-    assert noise_floor(moments(rows), 100.0, torch.float16) == 2 * 2.0**-20 * 100
+    assert noise_floor(3.0, 10, 50, None, 0.0) == 30 * EPS and noise_floor(3.0, 10, 400, None, 0.0) == 60 * EPS
+    assert noise_floor(3.0, 10, 50, None, 1e-3) == 1e-3 and noise_floor(3.0, 10, 50, 0.5, 1e3) == 1.5
+    gram = moments(torch.tensor([[3.0, 0.0], [5.0, 0.0]]).double()).gram  # E[f²] = 17
+    assert rounding_floor(gram, torch.float16) == pytest.approx((2.0**-20 + 2 * 2.0**-46) * 17, abs=0)
+    assert rounding_floor(gram, torch.float32) == pytest.approx(3 * 2.0**-46 * 17, abs=0)
+    assert rounding_floor(gram, None) == rounding_floor(gram, torch.float64) == pytest.approx(3 * 2.0**-104 * 17, abs=0)

@@ -65,7 +65,12 @@ class FigureError(WorkbenchError, ValueError):
 
 
 class Cancelled(BaseException):  # noqa: N818 - a request, not an error: `except Exception` must not swallow it
-    """Raised by a progress callback to stop a run.
+    """Raised by a progress callback to stop a run, which passes it on and leaves everything as it was before.
+
+    `.partial` is the Result of what was done. A cut one has `cancelled` in its `.meta` and CANCELLED in its repr. A
+    cancel in the last call, after all is done, stops nothing any more and is passed on all the same: `.partial` is then
+    the whole result, as the function would have returned it, and not called cancelled. So it is with every function
+    that takes `progress`; of `wb.repair` alone there is nothing before the last call, and `.partial` is None.
 
     Attributes:
         partial: the Result of what was done before the stop; None until the running analysis fills it in.
@@ -80,3 +85,10 @@ def nearest(word: object, known: Iterable[str], *, count: int = 3) -> str:
     """A hint of the known words nearest to `word`: `" Did you mean 'a' or 'b'?"`, or the empty string."""
     close = difflib.get_close_matches(str(word), list(known), n=count, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def listing(known: Iterable[str], *, most: int = 10) -> str:
+    """The first of the known words, and how many there are if that is not all: `'a', 'b', … (12 in all)`."""
+    words = list(known)
+    more = f", … ({len(words)} in all)" if len(words) > most else ""
+    return ", ".join(map(repr, words[:most])) + more if words else "none"

@@ -183,6 +183,11 @@ class Result:
         """The first line of the repr: what this is, in numbers. Subclasses say more."""
         return f"{self.title}: {len(next(iter(self._table(None).values())))} rows"
 
+    def stopped(self, units: str = "layers") -> str:
+        """What `facts` add to a run that was cancelled; empty for one that was not."""
+        stopped = self.meta.get("cancelled")
+        return f"; CANCELLED after {stopped['done']} of {stopped['total']} {units}" if stopped else ""
+
     def __repr__(self) -> str:
         frame = self.frame()
         more = f"\n… {len(frame) - 5} more rows" if len(frame) > 5 else ""
@@ -202,7 +207,8 @@ class Result:
         frame = self.frame()
         table = frame.head(5).to_html(index=False, float_format=lambda value: f"{value:.4g}", border=0)
         more = f"<p>… {len(frame) - 5} more rows</p>" if len(frame) > 5 else ""
-        return f"<p>{escape(self.facts())}</p>{table}{more}<p>next: <code>{escape(self.NEXT)}</code></p>"
+        notes = "".join(f"<p>note: {escape(str(note))}</p>" for note in self.meta.get("notes", ()))
+        return f"<p>{escape(self.facts())}</p>{notes}{table}{more}<p>next: <code>{escape(self.NEXT)}</code></p>"
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the result as a directory of `result.json`, one CSV per table and `tensors.safetensors`.
@@ -242,11 +248,6 @@ class LayerResult(Result):
         """How many layers have each verdict, in order of appearance: `3 typical, 1 no tail`."""
         verdicts = self._table(None)["verdict"]
         return ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
-
-    def stopped(self, units: str = "layers") -> str:
-        """What `facts` add to a run that was cancelled; empty for one that was not."""
-        stopped = self.meta.get("cancelled")
-        return f"; CANCELLED after {stopped['done']} of {stopped['total']} {units}" if stopped else ""
 
     def row(self, layer: str) -> dict[str, Any]:
         """One layer's cells in the main table.

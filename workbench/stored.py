@@ -25,7 +25,7 @@ def write(result: Result, target: Path) -> Path:
     from safetensors.torch import save_file
 
     target = target.expanduser().resolve()
-    if target.exists() and not _is_saved_result(target):
+    if target.exists() and not is_saved_result(target):
         raise ArgumentError(f"{target} exists and is not a saved result; choose another path.")
     if target.exists() and (foreign := sorted({child.name for child in target.iterdir()} - _file_names())):
         raise ArgumentError(f"{target} holds {foreign[0]!r} beside a saved result; move it, or choose another path.")
@@ -110,7 +110,7 @@ def _read(kind: type[R], path: Path, header: Mapping[str, Any]) -> R:
     return kind(tables=tables, meta=header["meta"], **extra)
 
 
-def _is_saved_result(path: Path) -> bool:
+def is_saved_result(path: Path) -> bool:
     """Whether a directory is one that `write` made."""
     try:
         header = json.loads((path / "result.json").read_text(encoding="utf-8"))

@@ -263,7 +263,7 @@ PRIMITIVES = {
     ),
     "activations": Primitive(
         degeneracy.activations_oracle,
-        "workbench.degeneracy.activations.symmetric_eigenvalues",
+        "workbench.degeneracy.numerical_rank.symmetric_eigenvalues",
         lambda original: lambda matrices: original(matrices).sqrt(),  # deviations for variances
         ("spectrum",),
     ),

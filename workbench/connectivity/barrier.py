@@ -86,10 +86,8 @@ class Barrier(Result):
 
         Of single places without both ends: the loss at each.
         """
-        stopped = self.meta.get("cancelled")
-        cut = f"; CANCELLED after {stopped['done']} of {stopped['total']} points" if stopped else ""
         policy = self.meta["parameters"]["batch_norm"]
-        path = self.tables["path"]
+        path, stopped = self.tables["path"], self.stopped("points")
         if not stopped and not {0.0, 1.0} <= set(path["t"]):
             places = zip(path["t"], path["loss"], path["accuracy"], strict=True)
             told = (
@@ -101,7 +99,7 @@ class Barrier(Result):
         return (
             f"{self.title}: barrier {self.barrier:.4g}; loss {self.loss_a:.4g} at A, {middle}{self.loss_b:.4g} at B; "
             f"{len(path['t'])} points"
-            f"{f', batch norm: {policy}' if policy else ''}{cut}"
+            f"{f', batch norm: {policy}' if policy else ''}{stopped}"
         )
 
 

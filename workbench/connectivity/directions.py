@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from workbench.errors import ArgumentError
-from workbench.runtime.measuring import Tensors
 from workbench.seeds import generator
+from workbench.weights.tensors import Tensors
 
 ROUNDING = 8.0  # below so many of it three checkpoints on one line are no plane but the rounding of their numbers
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

@@ -15,8 +15,9 @@ from workbench.results import versions
 from workbench.runtime import Evaluator, reset_statistics
 from workbench.runtime.batch_norm import normalised
 from workbench.runtime.borrowing import name_of
-from workbench.runtime.measuring import Tensors, dtypes_of, evaluator_meta, fingerprint_of
+from workbench.runtime.measuring import evaluator_meta
 from workbench.weights import ModelLike, Weights, load
+from workbench.weights.tensors import Tensors, dtypes_of, fingerprint_of
 
 Policy: TypeAlias = Literal["reset", "interpolate"]
 

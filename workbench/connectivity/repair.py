@@ -23,8 +23,9 @@ from workbench.runtime.batches import arguments, check_data, iter_batches, namin
 from workbench.runtime.borrowing import lent, name_of
 from workbench.runtime.evaluator import check_evaluator
 from workbench.runtime.hooks import hooked, submodules
-from workbench.runtime.measuring import Tensors, held
+from workbench.runtime.measuring import held
 from workbench.weights import ModelLike, TensorInfo, Weights, load
+from workbench.weights.tensors import Tensors
 
 Spread = tuple[Tensor, Tensor]  # mean and standard deviation of every unit
 

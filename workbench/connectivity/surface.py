@@ -25,7 +25,6 @@ from workbench.runtime.evaluator import check_evaluator
 from workbench.runtime.measuring import (
     MEASURED,
     METRIC,
-    Tensors,
     held,
     measured_cells,
     measurement,
@@ -33,6 +32,7 @@ from workbench.runtime.measuring import (
     walked,
 )
 from workbench.weights import ModelLike
+from workbench.weights.tensors import Tensors
 
 NOT_DONE = "not evaluated yet: the run was cancelled before it"
 MARGIN = 0.25  # of the longer side of the box around three checkpoints
@@ -84,9 +84,8 @@ class Surface(Result):
         at = ", ".join(
             f"{loss:.4g} at {name.upper()}" for name, loss in zip(anchors["name"], anchors["loss"], strict=True)
         )
-        stopped = self.meta.get("cancelled")
-        cut = f"; CANCELLED after {stopped['done']} of {stopped['total']} points" if stopped else ""
-        return f"{self.title}: loss {extent} on {' × '.join(str(len(axis)) for axis in self.axes())} points; {at}{cut}"
+        size = " × ".join(str(len(axis)) for axis in self.axes())
+        return f"{self.title}: loss {extent} on {size} points; {at}{self.stopped('points')}"
 
 
 def surface(

@@ -49,6 +49,14 @@ class Coordinates:
         """The output with these coordinates and no others, in the shape and dtype of `output`."""
         return self.put_rows(torch.addmm(self.mean, found, self.inverse[nodes]), output, keep)
 
+    def put_each(
+        self, found: Tensor, kept: Bool[Tensor, "groups directions"], output: Tensor, keep: Tensor | None
+    ) -> Float[Tensor, "groups samples ..."]:
+        """The output with some of the coordinates and no others, for several choices, in the output's own precision."""
+        inverse = (kept[:, :, None] * self.inverse).to(output.dtype)
+        rows = torch.baddbmm(self.mean.to(output.dtype), found.to(output.dtype).expand(len(kept), -1, -1), inverse)
+        return torch.stack([self.put_rows(some, output, keep) for some in rows])
+
     def put_rows(self, rows: Float[Tensor, "datapoints width"], output: Tensor, keep: Tensor | None) -> Tensor:
         """Rows in the shape and dtype of `output`, with its padding."""
         return self.cut.unfolded(rows, output, keep)
@@ -191,7 +199,7 @@ class AblatedEdges(Ablated):
         reached: Tensor | None = None
         size = max(1, AT_A_TIME // max(output.numel(), 1))
         for part in (seen[place : place + size] for place in range(0, len(seen), size)):
-            starts = torch.stack([source.put(every[:, group.sources], output, keep, group.sources) for group in part])
+            starts = source.put_each(every, torch.stack([group.sources for group in part]), output, keep)
             for group, given in zip(part, self._segments(call, starts), strict=True):
                 some = target.of(given, keep, group.targets)
                 reached = some.new_empty(len(some), self.shape[0] - 1) if reached is None else reached
@@ -368,8 +376,8 @@ def _edges(
         )
     if graph.meta.get("basis_fingerprint", basis.fingerprint) != basis.fingerprint:
         raise ArgumentError(
-            "the graph is of another basis, with other directions (of other data or weights): pass the graph of this "
-            "basis, wb.interaction_graph(module, data, basis)."
+            "the graph is of another basis, with other directions (of other data or weights, or rounded elsewhere): "
+            "pass the basis that it was computed with, or wb.interaction_graph(module, data, basis) of this one."
         )
     if bool(edges.isnan().any()):
         raise ArgumentError(

@@ -15,18 +15,18 @@ from torch import Tensor
 from workbench.degeneracy.ablated import ablating
 from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.interaction_graph import InteractionGraph
+from workbench.degeneracy.provenance import other_weights
 from workbench.degeneracy.schedules import Kind, schedule_of
 from workbench.errors import ArgumentError, nearest
 from workbench.progress import ProgressCallback, check_progress
 from workbench.results import Column, Result
 from workbench.runtime import Evaluator
+from workbench.runtime.borrowing import lent
 from workbench.runtime.evaluator import check_evaluator
 from workbench.runtime.measuring import (
     MEASURED,
     METRIC,
-    dtypes_of,
     evaluator_meta,
-    fingerprint_of,
     held,
     measured_cells,
     measurement,
@@ -34,6 +34,7 @@ from workbench.runtime.measuring import (
     walked,
 )
 from workbench.weights import ModelLike, load
+from workbench.weights.tensors import dtypes_of, module_fingerprint
 
 JUDGED = ("accuracy", "loss")  # the metrics of which it is known which way is better
 KEPT = Column("nodes that are kept, the constant first, or edges, the largest first", int, "1", low=0)
@@ -47,7 +48,7 @@ class Ablation(Result):
 
     Attributes:
         mask: what is kept at `.needed`: (nodes,), or (nodes of the next layer, nodes of this layer) with the constant's
-            column, which is free, and its row, which holds no edges that count.
+            column, which is free, and its row, which holds no edges that count. Everything before the first point.
     """
 
     COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
@@ -73,21 +74,28 @@ class Ablation(Result):
         """The smallest number that was evaluated from which on every one that was evaluated is within tolerance.
 
         All of them, where not even the largest number that was evaluated is.
+
+        Raises:
+            ArgumentError: the run was cancelled before the first point.
         """
         table = self.tables["points"]
+        if not table["kept"]:
+            raise ArgumentError(
+                f"how many {self.meta['unit']} are needed is not known: the ablation was cancelled before the first "
+                "point; run it once more."
+            )
         rows = zip(table["kept"], table[self.meta["parameters"]["metric"]], strict=True)
         return _needed(dict(rows), self.unablated, self.meta["parameters"], self.total)
 
     def facts(self) -> str:
         """How many are needed of how many, for what, and whether the run was stopped."""
-        stopped = self.meta.get("cancelled")
-        cut = f"; CANCELLED after {stopped['done']} points of {stopped['total']} at most" if stopped else ""
-        asked = self.meta["parameters"]
-        metric = asked["metric"]
+        asked, points = self.meta["parameters"], len(self.tables["points"]["kept"])
+        metric, of = asked["metric"], f"{self.total} {self.meta['unit']} of {self.meta['layer']!r}"
+        if not points:
+            return f"{self.title}: CANCELLED before the first point: nothing is known of the {of}"
         return (
-            f"{self.title}: {self.needed} of {self.total} {self.meta['unit']} of {self.meta['layer']!r} keep the "
-            f"{metric} within {asked['tolerance']:g} of {self.unablated[metric]:.4g}; "
-            f"{len(self.tables['points']['kept'])} points{cut}"
+            f"{self.title}: {self.needed} of {of} keep the {metric} within {asked['tolerance']:g} of "
+            f"{self.unablated[metric]:.4g}; {points} points{self.stopped('points at most')}"
         )
 
 
@@ -116,7 +124,8 @@ def ablation(
 
     Args:
         evaluator: of the module that the basis is of; its data, loss and metrics decide the numbers.
-        basis: the nodes of each layer and their order.
+        basis: the nodes of each layer and their order. Of other weights than those that are evaluated (before a
+            fine-tuning, say) it is told in `.meta["notes"]`.
         layer: a layer of the basis, but not the last.
         graph: the interaction graph of this basis: ablates the edges from `layer` to the next, the largest |E| first,
             of equal ones the first by row and column. None ablates nodes.
@@ -195,9 +204,12 @@ def ablation(
         "tolerance": float(tolerance),
     }
     tensors = own or {name: held for name, held in evaluator.module.state_dict().items() if isinstance(held, Tensor)}
+    with lent(evaluator.module, own, evaluator.device):
+        fingerprint = module_fingerprint(evaluator.module)
     meta = {
         **(load(evaluator.module) if loaded is None else loaded).provenance("wb.ablation", **parameters),
-        "fingerprints": {"weights": fingerprint_of(tensors)},
+        "fingerprints": {"weights": fingerprint, "basis": basis.meta.get("fingerprint")},
+        "notes": other_weights(fingerprint, basis.meta),
         "layer": layer,
         "unit": what.unit,
         "total": what.total,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,10 +11,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from workbench.degeneracy.whitening import noise_floor
+from workbench.degeneracy.numerical_rank import covariance_rank
 from workbench.errors import Cancelled, LayerError
 from workbench.linalg import resolved_device
-from workbench.linalg.gram import symmetric_eigenvalues
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, versions
 from workbench.runtime import ActivationMoments, LayerMoments, activation_moments
@@ -21,7 +21,7 @@ from workbench.runtime.activations import batch_count
 from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import coarsest_dtype, output_id
 from workbench.runtime.hooks import listed
-from workbench.runtime.measuring import fingerprint_of
+from workbench.weights.tensors import module_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -127,7 +127,7 @@ def activations(
                 "batch_first": batch_first,
                 "device": device,
             },
-            "fingerprint": fingerprint_of(dict([*module.named_parameters(), *module.named_buffers()])),
+            "fingerprint": module_fingerprint(module),
             "batches": found.batches,
             "seed": None,
             "dtype": "float64",
@@ -187,14 +187,12 @@ def _order(path: str, found: ActivationMoments, paths: list[str]) -> tuple[int, 
 
 
 def _cells(layer: LayerMoments, dtype: torch.dtype | None) -> tuple[dict[str, Any], Tensor]:
-    covariance = layer.moments.covariance
-    if not bool(covariance.isfinite().all()):
+    counted = covariance_rank(layer.moments, None, dtype)
+    if math.isnan(counted.rank):
         raise LayerError("some activations are NaN or infinite")
-    values = symmetric_eigenvalues([covariance])[0].flip(0).clamp_min(0).cpu()
-    largest, total = float(values[0]), float(values.sum())
-    floor = noise_floor(layer.moments, largest, dtype)
+    values, rank = counted.eigenvalues, int(counted.rank)
+    total = float(values.sum())
     shares = values[values > 0] / total if total else values[:0]
-    rank = int((values > floor).sum())
     return {
         "verdict": "constant" if not rank else "full rank" if rank == len(values) else "degenerate",
         "reason": "" if rank else "the output is the same for all data, up to rounding",
@@ -202,10 +200,10 @@ def _cells(layer: LayerMoments, dtype: torch.dtype | None) -> tuple[dict[str, An
         "samples": layer.samples,
         "rank": rank,
         "effective_rank": float(torch.exp(-(shares * shares.log()).sum())) if total else 0.0,
-        "largest": largest,
+        "largest": float(values[0]),
         "trace": total,
         "mean_norm": float(layer.moments.mean.norm()),
-        "noise_floor": floor,
+        "noise_floor": counted.floor,
     }, values
 
 

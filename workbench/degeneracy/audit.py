@@ -47,7 +47,7 @@ class Degeneracy(LayerResult):
             "positions": Column("positions of a sample in the first batch: pixels, tokens or 1", int, low=0),
             "samples": Column("datapoints n: samples times positions, padding left out", int, low=0),
             "activation_rank": Column("r_G: rank of G = E[ffᵀ], uncentred", float, "1", low=0),
-            "centred_rank": Column("rank of E[(f−μ)(f−μ)ᵀ]; the bases' floor is another", float, "1", low=0),
+            "centred_rank": Column("rank of E[(f−μ)(f−μ)ᵀ]", float, "1", low=0),
             "gradient_rank": Column("r_M′: rank of M′ = E[JᵀJ], J of the module's output by this one", float, low=0),
             "hessian_rank": Column("Σ r_G·r_K of the weight blocks that read it; NaN if none do", float, low=0),
             "synchronised": Column("pairs of units that fire on the same datapoints; NaN: no ReLU", float, low=0),
@@ -141,8 +141,9 @@ def degeneracy(
 
     Returns:
         A Degeneracy. A layer's verdict is `full rank`, `degenerate`, `dead` (no unit fires at all), `constant` (the
-        same on all datapoints), `undersampled` (fewer datapoints than features), or `not finite`. Parameters that are
-        no matrix of a linear or convolutional layer are rows of `blocks` that are `not analysed`.
+        same on all datapoints), `undersampled` (fewer datapoints than features), or `not finite`, with NaN for the
+        ranks of what is not: of gradients also where the module's output is not finite. Parameters that are no matrix
+        of a linear or convolutional layer are rows of `blocks` that are `not analysed`.
 
     Raises:
         ArgumentError: an argument is out of its range; a layer is no cut of the module, or the module is not

@@ -61,6 +61,8 @@ class Audit:
             return row | {"verdict": "not finished", "reason": "no batch was finished"}
         inputs, shares = self._input_ranks(block)
         outputs = self.sweep.outputs[block.path].rank(self.threshold, self.chain.activation_dtype)
+        if self._unknown or math.isnan(math.fsum(shares)):
+            outputs = [_none_of(one) for one in outputs]
         ranks = [a * b.rank for a, b in zip(shares, outputs, strict=True)]
         r, p = math.fsum(ranks), block.params
         row |= {
@@ -71,13 +73,20 @@ class Audit:
             "gradient_floor": max(one.floor for one in outputs),
         }
         if math.isnan(r):
-            what = "its inputs are" if math.isnan(row["input_rank"]) else "the gradients at its output are"
-            return row | {"verdict": "not finite", "reason": f"{what} NaN or infinite"}
+            gradients = self._unknown or "the gradients at its output are"
+            what = "its inputs are" if math.isnan(row["input_rank"]) else gradients
+            return row | {"verdict": "not finite", "reason": f"{what} NaN or infinite on some datapoint"}
         elements = block.groups * (block.fan_in + block.bias) * block.fan_out
         row |= {"lambda_low": r / 2, "lambda_high": r / 2 + (p - r) / 4, "effective_low": r}
         row |= {"effective_high": r + (p - r) / 2, "verdict": "full rank" if r >= elements else "degenerate"}
         told = f"rank at most {r:.0f} of {elements}"
         return row | {"reason": f"{told}; {block.reason}" if block.reason else told}
+
+    @property
+    def _unknown(self) -> str:
+        """Why no gradient of the module's output is of all datapoints; empty where it may be."""
+        end = self.sweep.activations[self.chain.cuts[-1].layer]
+        return "" if bool(torch.isfinite(end.gram).all()) else "the module's output is"
 
     def _input_ranks(self, block: WeightBlock) -> tuple[list[NumericalRank], list[float]]:
         """Ranks of the inputs, a group each, and with them the constant 1 that a bias reads.
@@ -128,8 +137,10 @@ class Audit:
         (m,) = gradient.rank(self.threshold, kind)
         firing = self.sweep.firing.get(cut.layer)
         finite = not math.isnan(g.rank)
+        if self._unknown or not finite:
+            m = _none_of(m)
         draws = gradient.count * gradient.probes if gradient.probes else cut.width
-        verdict, reason = _verdict(cut, moments.count, (g, centred, m), draws, firing)
+        verdict, reason = _verdict(cut, moments.count, (g, centred, m), draws, firing, self._unknown)
         row = {
             "activation_rank": g.rank,
             "centred_rank": centred.rank,
@@ -140,7 +151,7 @@ class Audit:
             "activation_floor": g.floor,
             "gradient_floor": m.floor,
             "estimator": "Hutchinson" if gradient.probes else "exact",
-            "gradient_error": gradient.error,
+            "gradient_error": NAN if math.isnan(m.rank) else gradient.error,
             "verdict": verdict,
             "reason": reason,
         }
@@ -182,6 +193,11 @@ RANKS = (
 )
 
 
+def _none_of(found: NumericalRank) -> NumericalRank:
+    """What is left of a rank where what it was counted from is none of all datapoints: NaN, like the rest."""
+    return NumericalRank(eigenvalues=torch.full_like(found.eigenvalues, NAN), floor=NAN, rank=NAN)
+
+
 def _free(size: int, always: bool, around: LinearBlock | None) -> float:
     if around is None or around.reason:
         return NAN
@@ -189,13 +205,18 @@ def _free(size: int, always: bool, around: LinearBlock | None) -> float:
 
 
 def _verdict(
-    cut: Cut, count: int, ranks: tuple[NumericalRank, NumericalRank, NumericalRank], draws: int, firing: CoFiring | None
+    cut: Cut,
+    count: int,
+    ranks: tuple[NumericalRank, NumericalRank, NumericalRank],
+    draws: int,
+    firing: CoFiring | None,
+    unknown: str,
 ) -> tuple[str, str]:
     """What may be concluded about a layer of `count` datapoints from the ranks of G, covariance and M′, and why."""
     g, centred, m = ranks
     if math.isnan(g.rank) or math.isnan(m.rank):
-        what = "activations" if math.isnan(g.rank) else "gradients"
-        return "not finite", f"its {what} are NaN or infinite on some datapoint"
+        what = "its activations are" if math.isnan(g.rank) else unknown or "its gradients are"
+        return "not finite", f"{what} NaN or infinite on some datapoint"
     if firing and firing.dead == cut.width:
         return "dead", f"no unit fires on any of {count} datapoints"
     if count > 1 and centred.rank == 0:

@@ -16,7 +16,7 @@ from workbench.results import LAYER_COLUMNS, Column, Result
 from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import Chain, resolved_dtype
 from workbench.runtime.cut_test import layer_chain
-from workbench.runtime.measuring import fingerprint_of
+from workbench.weights.tensors import fingerprint_of
 
 if TYPE_CHECKING:
     import pandas
@@ -164,11 +164,10 @@ class InteractionBasis(Result):
 
     def facts(self) -> str:
         """Kind, layers and their nodes, and whether the run was stopped."""
-        stopped = self.meta.get("cancelled")
-        cut = f"; CANCELLED after {stopped['done']} of {stopped['total']} layers" if stopped else ""
         table = self.tables["layers"]
         nodes = ", ".join(f"{layer} {n}" for layer, n in zip(table["layer"], table["nodes"], strict=True))
-        return f"{self.title}: {self.meta['parameters']['kind']} basis; nodes: {nodes}{cut}"
+        told = f"nodes: {nodes}" if nodes else "no layer"
+        return f"{self.title}: {self.meta['parameters']['kind']} basis; {told}{self.stopped()}"
 
 
 def predicted(weights: Tensor, threshold: float) -> int:

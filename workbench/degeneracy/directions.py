@@ -12,7 +12,8 @@ from torch import Tensor
 from workbench.degeneracy.closed_form import closed_form
 from workbench.degeneracy.gradients import GradientGram, Positions, gradient_gram
 from workbench.degeneracy.integrated import integrated_gram
-from workbench.degeneracy.whitening import Whitening, falling, relative_floor, signs
+from workbench.degeneracy.numerical_rank import noise_floor, rounding_floor
+from workbench.degeneracy.whitening import Whitening, falling, signs
 from workbench.errors import ArgumentError, nearest
 from workbench.runtime.chain import Batch, Chain, Cut
 
@@ -147,9 +148,10 @@ def layer_directions(
             "segment has no derivative, or choose other layers."
         )
     rotation, inverse = white.rotation, white.inverse
-    values, vectors = falling(inverse @ gram.matrix.cpu() @ inverse.T)
-    share = relative_floor(source.width, chain.activation_dtype) if settings.threshold is None else settings.threshold
-    kept = values > share * values.max().clamp_min(0)
+    rotated = inverse @ gram.matrix.cpu() @ inverse.T
+    values, vectors = falling(rotated)
+    largest, rounding = float(values[0].clamp_min(0)), rounding_floor(rotated, chain.activation_dtype)
+    kept = values > noise_floor(largest, source.width, white.samples, settings.threshold, rounding)
     values, vectors, notes = values[kept], vectors[:, kept], ""
     if cross is not None:
         values = ((vectors.T @ inverse) @ cross.cpu() * (rotation @ vectors).T).sum(1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.edges import FORMULAS, Coordinates, Edges, Formula, segment_edges
-from workbench.degeneracy.provenance import chain_meta
+from workbench.degeneracy.provenance import chain_meta, other_weights
 from workbench.degeneracy.quadrature import Quadrature, quadrature_points
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
 from workbench.progress import ProgressCallback, check_progress, reporter
@@ -87,14 +87,13 @@ class InteractionGraph(Result):
 
     def facts(self) -> str:
         """Formula, segments and their sums, and whether the run was stopped."""
-        stopped = self.meta.get("cancelled")
-        cut = f"; CANCELLED after {stopped['done']} of {stopped['total']} segments" if stopped else ""
         table = self.tables["segments"]
         sums = ", ".join(
             f"{source} → {target} {total:.4g}"
             for source, target, total in zip(table["source"], table["target"], table["total"], strict=True)
         )
-        return f"{self.title}: {self.meta['parameters']['edges']} edges; ΣE: {sums}{cut}"
+        told = f"ΣE: {sums}" if sums else "no segment"
+        return f"{self.title}: {self.meta['parameters']['edges']} edges; {told}{self.stopped('segments')}"
 
 
 def interaction_graph(
@@ -170,8 +169,7 @@ def interaction_graph(
     parameters = {"edges": edges, "quadrature": chosen, "points": points, "probes": probes}
     meta = chain_meta("wb.interaction_graph", chain, parameters, seed) | {"basis": dict(basis.meta["parameters"])}
     meta["basis_fingerprint"] = basis.fingerprint
-    if basis.meta.get("fingerprint", meta["fingerprint"]) != meta["fingerprint"]:
-        meta["notes"] = ["the module's weights are not those that the basis is of"]
+    meta["notes"] = other_weights(meta["fingerprint"], basis.meta)
     coordinates = {
         layer: Coordinates(mean=basis.means[layer], basis=basis.bases[layer], inverse=basis.inverses[layer])
         for layer in basis.layers
@@ -186,7 +184,7 @@ def interaction_graph(
             own["cancelled"] = {"done": len(found), "total": len(pairs)}
         if bad := [source for source, one in found.items() if not one.matrix.isfinite().all()]:
             told = f"edges from {', '.join(bad)} are NaN or infinite: activations or gradients are, on some of the data"
-            own["notes"] = [*own.get("notes", ()), told]
+            own["notes"] = [*own["notes"], told]
         return _result(basis, found, own)
 
     try:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class Group(NamedTuple):
-    """Target nodes that see the same source nodes; both counted from 0 without the constant."""
+    """Target nodes, counted from 0 without the constant, and which source nodes all of them see."""
 
     targets: Int[Tensor, " some"]
-    sources: Int[Tensor, " kept"]
+    sources: Bool[Tensor, " sources"]
 
 
 def edge_order(edges: Float[Tensor, "targets sources"]) -> Int[Tensor, " edges"]:
@@ -51,4 +51,4 @@ def groups(mask: Bool[Tensor, "targets sources"]) -> Iterable[Group]:
     for target, row in enumerate(rows.numpy()):
         alike.setdefault(row.tobytes(), []).append(target)
     for targets in alike.values():
-        yield Group(torch.tensor(targets), rows[targets[0]].nonzero()[:, 0])
+        yield Group(torch.tensor(targets), rows[targets[0]])

@@ -93,14 +93,12 @@ class InteractionModules(Result):
 
     def facts(self) -> str:
         """How many modules, Q beside its null, and whether the run was stopped."""
-        stopped = self.meta.get("cancelled")
-        cut = f"; CANCELLED after {stopped['done']} of {stopped['total']} graphs" if stopped else ""
         isolated = self.tables["nodes"]["module"].count(ISOLATED)
         alone = f", {isolated} nodes without edges" if isolated else ""
         nulls = len(self.tables["partitions"]["graph"][1:])
         null = f" (null {self.null_mean:.4g} ± {self.null_sd:.2g}, z = {self.z:.3g})" if nulls > 1 else ""
         count = len(self.tables["modules"]["size"])
-        return f"{self.title}: {count} modules{alone}; Q = {self.modularity:.4g}{null}{cut}"
+        return f"{self.title}: {count} modules{alone}; Q = {self.modularity:.4g}{null}{self.stopped('graphs')}"
 
 
 def interaction_modules(

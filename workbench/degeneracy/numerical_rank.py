@@ -40,10 +40,8 @@ def numerical_rank(
     Args:
         gram: symmetric, float64.
         count: number n of samples that it is a sum over.
-        threshold: share of λmax; None for ε·max(width, √n): an eigensolver errs by about width·ε·λmax, and n sums that
-            are rounded at random by about √n·ε·λmax.
-        rounding: what the rounding of the samples themselves leaves, as an eigenvalue (see `rounding_floor`); with a
-            threshold of the caller's it does not count.
+        threshold: as in `noise_floor`.
+        rounding: as in `noise_floor`.
 
     Example:
         >>> numerical_rank(torch.diag(torch.tensor([1e-9, 0.0, 4e-9], dtype=torch.float64)), 10).rank
@@ -53,10 +51,25 @@ def numerical_rank(
     if not bool(torch.isfinite(gram).all()):
         return NumericalRank(eigenvalues=torch.full((width,), math.nan).double(), floor=math.nan, rank=math.nan)
     eigenvalues = symmetric_eigenvalues([(gram + gram.T) / 2])[0].flip(0).clamp_min(0).cpu()
-    largest = float(eigenvalues[0])
-    floor = EPS * max(width, math.sqrt(count)) * largest if threshold is None else threshold * largest
-    floor = max(floor, rounding) if threshold is None else floor
+    floor = noise_floor(float(eigenvalues[0]), width, count, threshold, rounding)
     return NumericalRank(eigenvalues=eigenvalues, floor=floor, rank=float((eigenvalues > floor).sum()))
+
+
+def noise_floor(largest: float, width: int, count: int, threshold: float | None, rounding: float) -> float:
+    """The eigenvalue of a Gram matrix below which all is rounding: that of the sums, or of what was summed.
+
+    Args:
+        largest: λmax.
+        width: of the matrix.
+        count: number n of samples that it is a sum over.
+        threshold: share of λmax; None for ε·max(width, √n): an eigensolver errs by about width·ε·λmax, and n sums that
+            are rounded at random by about √n·ε·λmax.
+        rounding: what the rounding of the samples themselves leaves, as an eigenvalue (see `rounding_floor`); with a
+            threshold of the caller's it does not count.
+    """
+    if threshold is not None:
+        return threshold * largest
+    return max(EPS * max(width, math.sqrt(count)) * largest, rounding)
 
 
 def rounding_floor(gram: Float[Tensor, "width width"], dtype: torch.dtype | None) -> float:
@@ -68,12 +81,11 @@ def rounding_floor(gram: Float[Tensor, "width width"], dtype: torch.dtype | None
     most the largest of them, E[f_j²] = G_jj; the 12 left out is the margin for their spread over few samples.
 
     Args:
-        gram: E[ffᵀ] of the samples, uncentred: rounding is relative to values, not to their spread.
-        dtype: what the samples were computed in; None or float64 leave nothing beyond the sums' own rounding.
+        gram: E[ffᵀ] of the samples, uncentred: rounding is relative to values, not to their spread, so that what is the
+            same for all data but for its last bit is constant.
+        dtype: what the samples were computed in; None for float64.
     """
-    if dtype is None or dtype == torch.float64:
-        return 0.0
-    precision = torch.finfo(dtype).eps
+    precision = torch.finfo(dtype or torch.float64).eps
     summed = min(precision, SINGLE)
     return (precision**2 + len(gram) * summed**2) * float(gram.diagonal().max())
 

@@ -8,7 +8,7 @@ from typing import Any
 from workbench.results import versions
 from workbench.runtime.borrowing import name_of
 from workbench.runtime.chain import Chain
-from workbench.runtime.measuring import fingerprint_of
+from workbench.weights.tensors import module_fingerprint
 
 
 def chain_meta(function: str, chain: Chain, parameters: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def chain_meta(function: str, chain: Chain, parameters: Mapping[str, Any], seed:
     return {
         "function": function,
         "source": name_of(chain.module),
-        "fingerprint": fingerprint_of(dict([*chain.module.named_parameters(), *chain.module.named_buffers()])),
+        "fingerprint": module_fingerprint(chain.module),
         "parameters": dict(parameters),
         "cuts": {cut.layer: {"path": cut.path, "axis": cut.axis, "width": cut.width} for cut in chain.cuts},
         "skipped": dict(chain.skipped),
@@ -27,3 +27,9 @@ def chain_meta(function: str, chain: Chain, parameters: Mapping[str, Any], seed:
         "device": str(chain.device),
         "versions": versions(),
     }
+
+
+def other_weights(fingerprint: str, basis: Mapping[str, Any]) -> list[str]:
+    """What `Result.notes` say where weights are not those of a basis, of which this is the meta; [] where they are."""
+    same = basis.get("fingerprint", fingerprint) == fingerprint
+    return [] if same else ["the module's weights are not those that the basis is of"]

@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.degeneracy.numerical_rank import noise_floor, rounding_floor
 from workbench.errors import ArgumentError
 from workbench.linalg import Moments
 from workbench.runtime.chain import Chain
-
-EPS = torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,11 +51,11 @@ def whitening(
 
     Without a threshold: above the noise floor of activations that were computed in `dtype`.
     """
-    gram = (moments.covariance if center else moments.gram).cpu()
+    gram = moments.gram.cpu()
     mean = moments.mean.cpu() if center else torch.zeros(len(gram), dtype=torch.float64)
-    values, vectors = falling(gram)
-    largest = float(values[0].clamp_min(0))
-    floor = noise_floor(moments, largest, dtype) if threshold is None else threshold * largest
+    values, vectors = falling(moments.covariance.cpu() if center else gram)
+    largest, rounding = float(values[0].clamp_min(0)), rounding_floor(gram, dtype)
+    floor = noise_floor(largest, moments.width, moments.count, threshold, rounding)
     kept = values > floor
     return Whitening(mean=mean, vectors=vectors[:, kept], eigenvalues=values[kept], floor=floor, samples=moments.count)
 
@@ -97,20 +96,3 @@ def signs(vectors: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
         return torch.ones(vectors.shape[1], dtype=vectors.dtype)
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))[0]
     return torch.where(largest < 0, -1.0, 1.0).to(vectors.dtype)
-
-
-def relative_floor(width: int, dtype: torch.dtype | None) -> float:
-    """Eigenvalues below this share of the largest are rounding: d·ε of the sums, d·ε² of activations' own dtype."""
-    own = 0.0 if dtype is None else torch.finfo(dtype).eps ** 2
-    return width * max(EPS, own)
-
-
-def noise_floor(moments: Moments, largest: float, dtype: torch.dtype | None) -> float:
-    """The eigenvalue below which all is rounding, of the sums and of the activations themselves.
-
-    Activations are rounded relative to their size and not to their spread: what is the same for all data but for
-    d·ε²·max_j E[f_j²] is constant.
-    """
-    own = EPS if dtype is None else max(EPS, torch.finfo(dtype).eps)
-    size = float((moments.variance + moments.mean.square()).max())
-    return max(relative_floor(moments.width, dtype) * largest, moments.width * own**2 * size)

@@ -20,9 +20,10 @@ IGNORED = -100  # torch's default label that cross_entropy skips
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean of −log softmax(outputs)[target] over the batch, in nats; classes on axis 1, at least in float32."""
+    """Mean of −log softmax(outputs)[target] over samples and positions, in nats, at least in float32."""
     _check_no_ignored(targets)
-    return nn.functional.cross_entropy(_upcast(outputs), targets)
+    outputs = _classes_second("cross_entropy", outputs, targets)
+    return nn.functional.cross_entropy(_upcast(outputs), targets if targets.is_floating_point() else targets.long())
 
 
 def mse(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -36,16 +37,39 @@ def mse(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Share of samples whose largest output (axis 1) is the target: top-1, in 0…1."""
+    """Share of samples and positions whose largest output is the target: top-1, in 0…1."""
     _check_no_ignored(targets)
-    classes = targets.argmax(1) if targets.is_floating_point() and targets.shape == outputs.shape else targets
-    predicted = outputs.argmax(1)
-    if predicted.shape != classes.shape:
+    outputs = _classes_second("accuracy", outputs, targets)
+    return (outputs.argmax(1) == (targets.argmax(1) if _probabilities(outputs, targets) else targets)).double().mean()
+
+
+def _classes_second(name: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The outputs with their classes on axis 1, where torch wants them.
+
+    Raises:
+        ArgumentError: the shapes do not fit, or leave open which axis is that of the classes.
+    """
+    shape, wanted = list(outputs.shape), list(targets.shape)
+    if _probabilities(outputs, targets):
+        return outputs
+    second, last = shape[:1] + shape[2:] == wanted, shape[:-1] == wanted
+    if targets.is_floating_point() or len(shape) < 2 or not (second or last):
         raise ArgumentError(
-            f"accuracy needs outputs (samples, classes, …) and targets (samples, …); got {list(outputs.shape)} and "
-            f"{list(targets.shape)}: pass a metric of your own."
+            f"{name} needs outputs (samples, classes, …) or (samples, …, classes), with whole numbers (samples, …) or "
+            f"probabilities in the outputs' shape as targets; got {shape} and {wanted} of {targets.dtype}: reshape the "
+            "targets, or pass a function of your own."
         )
-    return (predicted == classes).double().mean()
+    if second and last and len(shape) > 2:
+        raise ArgumentError(
+            f"{name} of outputs {shape} with targets {wanted}: axis 1 and the last could both be the classes, with "
+            "another mean each; give batches of another length, or pass a function of your own, such as lambda o, t: "
+            "F.cross_entropy(o.flatten(0, -2), t.flatten()) where they are the last."
+        )
+    return outputs if second else outputs.movedim(-1, 1)
+
+
+def _probabilities(outputs: Tensor, targets: Tensor) -> bool:
+    return targets.is_floating_point() and targets.shape == outputs.shape
 
 
 LOSSES: Mapping[str, BatchMean] = MappingProxyType({"cross_entropy": cross_entropy, "mse": mse})
@@ -150,7 +174,10 @@ def evaluator(
         data: a re-iterable of batches, each a pair (inputs, targets) of tensors or a dict of tensors; a dict's items
             but `labels` are the module's named arguments, and `labels` are the targets.
         loss: "cross_entropy" (nats), "mse", or a function (outputs, targets) → the batch's mean as a scalar. Outputs
-            are the module's tensor, the first of a tuple, or `.logits`.
+            are the module's tensor, the first of a tuple, or `.logits`. Targets of "cross_entropy" and "accuracy" are
+            labels, whole numbers (samples, …), to outputs (samples, classes, …) as in torch or (samples, …, classes)
+            as language models give them, averaged over all positions; where both fit they are refused. Or they are
+            probabilities in the shape of the outputs, with the classes on axis 1.
         metrics: name → function as for `loss`; "accuracy" for top-1. None is accuracy with "cross_entropy", else
             nothing; {} is nothing.
         device: "auto" takes CUDA when there is one. The module stays where it is: tensors elsewhere are copied for
@@ -170,8 +197,9 @@ def evaluator(
 
     Misreads: the weight of a batch is its number of samples. Losses that average over something else (tokens, labels
     that are not ignored) are averaged unevenly unless every batch has as many of them per sample: "cross_entropy" and
-    "accuracy" therefore refuse the label −100. Modules in evaluation mode: no dropout, running statistics.
-    Tensors that are neither parameters nor buffers are not exchanged and not moved.
+    "accuracy" therefore refuse the label −100. Labels are taken as they are, a position each: shift those of a
+    language model before, as Hugging Face's models do inside. Modules in evaluation mode: no dropout, running
+    statistics. Tensors that are neither parameters nor buffers are not exchanged and not moved.
 
     Example:
         >>> module = torch.nn.Linear(1, 1, bias=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from workbench.errors import ArgumentError, LayerNotFoundError, nearest
+from workbench.errors import ArgumentError, LayerNotFoundError, listing, nearest
 from workbench.runtime.batches import first_tensor
 from workbench.runtime.borrowing import unfused
 
@@ -72,8 +72,8 @@ def submodules(module: nn.Module, names: str | Iterable[str]) -> dict[str, nn.Mo
         matching = [name] if name in known else [path for path in known if fnmatchcase(path, name)]
         if not matching:
             raise LayerNotFoundError(
-                f"{type(module).__name__} has no submodule {name!r}: expected a path of named_modules()."
-                + nearest(name, known)
+                f"{type(module).__name__} has no submodule {name!r}: expected a path of named_modules(), or a glob of "
+                f"them: {listing(path for path in known if path)}.{nearest(name, known)}"
             )
         chosen.update(matching)
     if not chosen:

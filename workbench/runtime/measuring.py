@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sized
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -15,9 +14,8 @@ from workbench.results import Column
 from workbench.runtime.batches import EvaluationError
 from workbench.runtime.borrowing import lent, name_of
 from workbench.runtime.evaluator import Evaluator
-from workbench.weights import Weights, content_fingerprint
+from workbench.weights import Weights
 
-Tensors: TypeAlias = Mapping[str, Tensor]
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -123,22 +121,6 @@ def evaluator_meta(evaluator: Evaluator) -> dict[str, Any]:
         "loss": _name(evaluator.loss),
         "metrics": {name: _name(metric) for name, metric in evaluator.metrics.items()},
     }
-
-
-def fingerprint_of(tensors: Tensors) -> str:
-    """One fingerprint of names, shapes, dtypes and contents."""
-    rows = "\n".join(f"{name} {content_fingerprint(tensors[name])}" for name in sorted(tensors))
-    return hashlib.blake2b(rows.encode(), digest_size=16).hexdigest()
-
-
-def floating(tensors: Tensors) -> dict[str, Tensor]:
-    """The tensors of real numbers."""
-    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-
-
-def dtypes_of(tensors: Tensors) -> str:
-    """The dtypes of the real numbers among them, as text."""
-    return ", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in floating(tensors).values()}))
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.errors import CheckpointError, CheckpointNotFoundError, nearest
+from workbench.stored import is_saved_result
 from workbench.weights.hub import HUB, hub_file
 from workbench.weights.naming import LIGHTNING, LIGHTNING_PREFIX
 from workbench.weights.opened import Opened, while_unchanged
@@ -120,6 +121,8 @@ def weight_file(source: str | os.PathLike[str]) -> Path:
             raise CheckpointNotFoundError(str(path), None, f"no such file or directory.{near}")
         if not path.is_dir():
             return path
+        if is_saved_result(path):
+            raise CheckpointError(str(path), None, f"a saved result, and no model: wb.open_result({text!r}) opens it")
         files = sorted(child for child in path.iterdir() if child.is_file())
     except CheckpointError:
         raise
