@@ -56,6 +56,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
+from workbench.signatures import merge
 from workbench.spectra import (
     AlphaPruning,
     Comparison,
@@ -132,6 +133,7 @@ __all__ = [
     "load",
     "match",
     "match_many",
+    "merge",
     "open_result",
     "permutation_groups",
     "repair",
