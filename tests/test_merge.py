@@ -239,7 +239,7 @@ def test_a_tie_that_a_model_has_not_is_told() -> None:
     with pytest.raises(wb.ArgumentError, match=r"'b.weight' is tied to 'a.weight' in the base and not in model 1"):
         wb.merge(base, [model])
     merged = wb.merge(base, [model], mismatch="base", density=1)
-    assert (merged["b.weight"] == 1).all() and "the tie stays" in " ".join(merged.notes)
+    assert (merged["b.weight"] - 1).abs().max() < 1e-6 and "the tie stays" in " ".join(merged.notes)
     tied = nn.ModuleDict({"a": nn.Linear(2, 2, bias=False), "b": nn.Linear(2, 2, bias=False)})
     tied["b"].weight = tied["a"].weight
     wb.merge(base, [tied])
