@@ -56,7 +56,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.signatures import Patched, Signature, Similarity, signature, similarity
+from workbench.signatures import Patched, Signature, Similarity, merge, signature, similarity
 from workbench.spectra import (
     AlphaPruning,
     Comparison,
@@ -136,6 +136,7 @@ __all__ = [
     "load",
     "match",
     "match_many",
+    "merge",
     "open_result",
     "permutation_groups",
     "repair",

@@ -1,7 +1,8 @@
-"""Signatures: what changed between networks, and which part of it is robustness."""
+"""What changed between networks, which part of it is robustness, and networks made of several."""
 
+from workbench.signatures.merge import merge
 from workbench.signatures.patched import Patched
 from workbench.signatures.signature import Signature, signature
 from workbench.signatures.similarity import Similarity, similarity
 
-__all__ = ["Patched", "Signature", "Similarity", "signature", "similarity"]
+__all__ = ["Patched", "Signature", "Similarity", "merge", "signature", "similarity"]

@@ -1,0 +1,206 @@
+"""A base and models of its architecture, side by side tensor by tensor, with a policy for what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from workbench.errors import ArgumentError, nearest
+from workbench.results import short_source
+from workbench.signatures.common_ancestor import is_statistic
+from workbench.weights import TensorInfo, Weights
+
+Mismatch: TypeAlias = Literal["error", "base", "overlap"]
+MISMATCHES: Mapping[str, str] = {
+    "error": "refuse",
+    "base": "the tensor stays the base's",
+    "overlap": "the first rows that all have are merged, the others stay the base's",
+}
+PIECE = 1 << 17  # elements that are worked on at a time: a few arrays of them stay in cache
+
+
+class Aligned(NamedTuple):
+    """One tensor of the base and of every model, flat, the same elements of each."""
+
+    base: Tensor
+    models: tuple[Tensor, ...]
+    precision: torch.dtype
+
+    def pieces(self) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
+        """(place, θ₀, [τ_i = θ_i − θ₀]) piece by piece, in the precision to compute in; the changes are new."""
+        for place, base, models in self.values():
+            yield place, base, [model - base for model in models]
+
+    def values(self) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
+        """(place, θ₀, [θ_i]) piece by piece, in the precision to compute in; to be read only."""
+        for start in range(0, len(self.base), PIECE):
+            place = slice(start, start + PIECE)
+            yield place, self.base[place].to(self.precision), [one[place].to(self.precision) for one in self.models]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Family:
+    """A base, its models, and which tensors of them are merged.
+
+    Attributes:
+        base: whose names, shapes and dtypes the result has.
+        models: what is merged into it.
+        merged: names of tensors that are merged, in order of depth; those of running statistics are not among them.
+        statistics: names of running statistics, which are averaged.
+        rows: name → how many of its first rows all have, where that is fewer than the base's.
+        notes: what is treated otherwise, a sentence each.
+    """
+
+    base: Weights
+    models: tuple[Weights, ...]
+    merged: tuple[str, ...]
+    statistics: tuple[str, ...]
+    rows: Mapping[str, int]
+    notes: tuple[str, ...]
+
+    @property
+    def elements(self) -> int:
+        """Number of elements n that are merged."""
+        return sum(self._size(name) for name in self.merged)
+
+    def aligned(self, name: str) -> Aligned:
+        """One tensor of each, for reading only, until this thread asks for the next."""
+        size = self._size(name)
+        base, *models = (one.borrowed(name).reshape(-1)[:size] for one in (self.base, *self.models))
+        return Aligned(base, tuple(models), self.precision)
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What is computed in: float32, or float64 where a tensor is."""
+        kinds = {one.infos[name].dtype for one in (self.base, *self.models) for name in self.merged}
+        return torch.float64 if torch.float64 in kinds else torch.float32
+
+    def only(self, model: int) -> Family:
+        """The base with one of the models."""
+        return replace(self, models=(self.models[model],))
+
+    def _size(self, name: str) -> int:
+        shape = self.base.infos[name].shape
+        return prod(shape) if name not in self.rows else self.rows[name] * prod(shape[1:])
+
+
+def family(base: Weights, models: Sequence[Weights], mismatch: str) -> Family:
+    """The models beside the base.
+
+    Raises:
+        ArgumentError: they differ under the policy "error", have nothing in common, or the policy is unknown.
+    """
+    if mismatch not in MISMATCHES:
+        known = ", ".join(f"{name!r} ({meaning})" for name, meaning in MISMATCHES.items())
+        raise ArgumentError(f"mismatch={mismatch!r}: expected one of {known}.{nearest(mismatch, MISMATCHES)}")
+    real = [info for info in base.infos.values() if info.dtype.is_floating_point and info.tied_to is None]
+    if not any(all(_same(info, model) for model in models) for info in real):
+        raise ArgumentError(
+            f"no tensor of {_title(base)} is in all {len(models)} models in the same shape: they are of another "
+            f"architecture, or their names have another prefix ({_first(base)!r} against {_first(models[0])!r})."
+        )
+    merged: list[str] = []
+    statistics: list[str] = []
+    rows: dict[str, int] = {}
+    notes = _foreign(base, models, mismatch)
+    for info in real:
+        reason = next((told for model in models if (told := _difference(info, model))), "")
+        if reason and mismatch == "error":
+            raise ArgumentError(
+                f"{reason}; what is to become of tensors that differ? Say mismatch='base' ({MISMATCHES['base']}) or "
+                f"mismatch='overlap' ({MISMATCHES['overlap']})."
+            )
+        if reason:
+            common = _common_rows(info, models) if mismatch == "overlap" else 0
+            if not common:
+                notes.append(f"{info.name} is the base's: {reason}")
+                continue
+            rows[info.name] = common
+            notes.append(f"{info.name}: the first {common} of {info.shape[0]} rows are merged, the others the base's")
+        (statistics if is_statistic(info.name) else merged).append(info.name)
+    if statistics:
+        notes.append(
+            f"{len(statistics)} running statistics are averages over the models, which are right for none of them: "
+            "estimate them anew (wb.repair)"
+        )
+    if kept := sum(not info.dtype.is_floating_point and info.tied_to is None for info in base.infos.values()):
+        notes.append(f"{kept} tensors of integers are the base's")
+    return Family(
+        base=base,
+        models=tuple(models),
+        merged=tuple(merged),
+        statistics=tuple(statistics),
+        rows=rows,
+        notes=tuple(notes),
+    )
+
+
+def outcome_infos(base: Weights) -> list[TensorInfo]:
+    """What the result's tensors are: the base's, under the names they have here."""
+    return [replace(info, stored=info.name) for info in base.infos.values()]
+
+
+def _foreign(base: Weights, models: Sequence[Weights], mismatch: str) -> list[str]:
+    """What models have beyond the base: tensors of their own, and own values where the base has a tie."""
+    notes = []
+    for number, model in enumerate(models, start=1):
+        if untied := [name for name, info in base.infos.items() if info.tied_to and _untied(model, name, info.tied_to)]:
+            told = f"{untied[0]!r} is tied to {base.infos[untied[0]].tied_to!r} in the base and not in model {number}"
+            if mismatch == "error":
+                raise ArgumentError(
+                    f"{told}: untie the base's (save it with both), or say mismatch='base' to keep the tie."
+                )
+            notes.append(f"{told}: the tie stays, and what that model has there is left out")
+        if own := [name for name in model.infos if name not in base.infos]:
+            told = f"{len(own)} tensors of model {number} are not in the base ({own[0]!r}{', …' if own[1:] else ''})"
+            if mismatch == "error":
+                raise ArgumentError(f"{told}.{nearest(own[0], base.infos)} Say mismatch='base' to leave them out.")
+            notes.append(f"{told} and left out")
+    return notes
+
+
+def _untied(model: Weights, name: str, first: str) -> bool:
+    """Whether a model has values of its own under a name that the base ties to `first`."""
+    infos = model.infos
+    if name not in infos:
+        return False
+    return (infos[name].tied_to or name) != (infos[first].tied_to or first if first in infos else name)
+
+
+def _difference(info: TensorInfo, model: Weights) -> str:
+    other = model.infos.get(info.name)
+    if other is None:
+        return f"{info.name!r} is not in {_title(model)}"
+    if other.shape != info.shape:
+        return f"{info.name!r} is {list(info.shape)} in the base and {list(other.shape)} in {_title(model)}"
+    if not other.dtype.is_floating_point:
+        return f"{info.name!r} is {info.dtype} in the base and {other.dtype} in {_title(model)}"
+    return ""
+
+
+def _same(info: TensorInfo, model: Weights) -> bool:
+    return not _difference(info, model)
+
+
+def _common_rows(info: TensorInfo, models: Sequence[Weights]) -> int:
+    """How many first rows all have; 0 where they differ in more than their number."""
+    others = [model.infos.get(info.name) for model in models]
+    if not info.shape or any(
+        one is None or not one.dtype.is_floating_point or not one.shape or one.shape[1:] != info.shape[1:]
+        for one in others
+    ):
+        return 0
+    return min(info.shape[0], *(one.shape[0] for one in others if one is not None))
+
+
+def _title(weights: Weights) -> str:
+    return short_source(weights.source)
+
+
+def _first(weights: Weights) -> str:
+    return next(iter(weights), "no tensor")
