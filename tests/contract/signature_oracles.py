@@ -1,4 +1,4 @@
-"""Oracles of the primitives of signatures: least squares and cosines by numpy."""
+"""Oracles of the primitives of signatures: least squares and cosines by numpy, a merge by hand."""
 
 import numpy as np
 import torch
@@ -38,3 +38,13 @@ def similarity_oracle() -> None:
         rows = np.stack([np.concatenate([one[name].numpy().ravel() for name in names]) for one in models.values()])
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         np.testing.assert_allclose(found.matrix(layer).to_numpy(), rows @ rows.T, atol=1e-12)
+
+
+def merge_oracle() -> None:
+    """Yadav et al.'s rule by hand: the three largest changes of each, and the mean of those of the elected sign."""
+    changes = torch.tensor(
+        [[0.9, -0.1, 0.5, 0.0, -0.6, 0.2], [-0.4, 0.8, 0.3, 0.1, -0.5, -0.2], [0.3, 0.7, -0.9, 0.2, 0.1, 0.4]]
+    ).double()
+    base = torch.arange(6).double()
+    found = wb.merge({"fc.weight": base}, [{"fc.weight": base + change} for change in changes], density=0.5)
+    np.testing.assert_allclose(found["fc.weight"] - base, [0.9, 0.75, -0.9, 0.0, -0.55, 0.4], atol=1e-12)

@@ -313,6 +313,11 @@ PRIMITIVES = {
         lambda original: lambda tensors: original(tensors).abs(),  # signs are lost
         ("cosine",),
     ),
+    "merge": Primitive(
+        signatures.merge_oracle,
+        "workbench.signatures.ties._elected",
+        lambda _: lambda changes: sum(changes) / len(changes),  # a mean of all for one of those that agree
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
