@@ -56,6 +56,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
+from workbench.signatures import Diff, diff
 from workbench.spectra import (
     AlphaPruning,
     Comparison,
@@ -87,6 +88,7 @@ __all__ = [
     "Comparison",
     "Contents",
     "Degeneracy",
+    "Diff",
     "EvaluationError",
     "Evaluator",
     "Farms",
@@ -122,6 +124,7 @@ __all__ = [
     "comparison",
     "contents",
     "degeneracy",
+    "diff",
     "evaluator",
     "farms",
     "figure",
