@@ -56,7 +56,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.signatures import Patched, Signature, Similarity, merge, signature, similarity
+from workbench.signatures import Diff, Patched, Signature, Similarity, diff, merge, signature, similarity
 from workbench.spectra import (
     AlphaPruning,
     Comparison,
@@ -88,6 +88,7 @@ __all__ = [
     "Comparison",
     "Contents",
     "Degeneracy",
+    "Diff",
     "EvaluationError",
     "Evaluator",
     "Farms",
@@ -126,6 +127,7 @@ __all__ = [
     "comparison",
     "contents",
     "degeneracy",
+    "diff",
     "evaluator",
     "farms",
     "figure",

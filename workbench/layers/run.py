@@ -91,6 +91,7 @@ def layer_run(
     cache: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
     unread: Callable[[View, TensorInfo], Entry | None] | None = None,
+    held: int = 1,
 ) -> R:
     """Runs a unit of work over the selected layers and makes a result of what was done.
 
@@ -106,6 +107,7 @@ def layer_run(
         cache: a folder that keeps finished units; units must then consist of plain values and tensors.
         progress: called before each layer; it may raise Cancelled.
         unread: answers for tensors that need not be read. With it every tensor is a unit, and not only matrices.
+        held: tensors of the layer's size that a unit holds at a time, its own among them.
 
     Raises:
         Cancelled: passed on, with the result of what was done as its `partial`.
@@ -159,14 +161,15 @@ def layer_run(
         return result(Run(weights, views, outcomes, meta))
 
     try:
-        workers = _workers(weights, chosen) if device.type == "cpu" else 1
+        workers = _workers(weights, chosen, held) if device.type == "cpu" else 1
         return run(map_units(one, chosen, name=lambda view: view.layer, progress=progress, workers=workers))
     except Cancelled as stop:
         stop.partial = run(stop.partial)
         raise
 
 
-def _workers(weights: Weights, views: Sequence[View]) -> int:
+def _workers(weights: Weights, views: Sequence[View], held: int) -> int:
     """Layers at a time: as many as torch uses threads, but one where a tensor is so large that memory counts."""
     largest = max((weights.infos[view.tensor].elements for view in views), default=0)
-    return min(torch.get_num_threads(), MOST_WORKERS) if largest <= SMALL_ELEMENTS else 1
+    most = SMALL_ELEMENTS * MOST_WORKERS // max(held * largest, 1) if held > 1 else MOST_WORKERS
+    return min(torch.get_num_threads(), MOST_WORKERS, max(most, 1)) if largest <= SMALL_ELEMENTS else 1

@@ -158,7 +158,7 @@ def activation_moments(
         raise ArgumentError(f"batch_first={batch_first!r}: expected True, False or None.")
     where, axes = resolved_device(device), features or {}
     asked = None if layers is None else listed(layers)
-    parts = _leaves(module) if asked is None else submodules(module, asked)
+    parts = leaf_modules(module) if asked is None else submodules(module, asked)
     required = {*axes, *(name for name in asked or () if name in parts)}
     for name in axes:
         if name not in parts:
@@ -308,7 +308,7 @@ def feature_axis(part: nn.Module, ndim: int) -> int:
     return 1 if channels else -1
 
 
-def _leaves(module: nn.Module) -> dict[str, nn.Module]:
+def leaf_modules(module: nn.Module) -> dict[str, nn.Module]:
     """The modules without children, each under its first path; what computes a parametrised weight is no layer."""
     return {
         path: part

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
-
-from torch import Tensor
 
 from workbench.errors import ArgumentError, LayerNotFoundError, SourceTypeError
 from workbench.layers import Selection, layer_views, selected
 from workbench.results import short_source
-from workbench.weights import ModelLike, Weights, load
+from workbench.weights import ModelLike, load
+from workbench.weights.several import is_one_model, source_labels
 
 Models: TypeAlias = Mapping[Any, ModelLike] | Sequence[ModelLike]
 EXAMPLES = 3  # models that a message names
@@ -67,7 +65,8 @@ def planned_models(models: Models, layers: Selection) -> list[Planned]:
         depths.append(found)
     if nowhere := [missing for number, missing in unmatched.items() if number not in matched]:
         raise nowhere[0]
-    labels = [str(key) for key, _ in given] if isinstance(models, Mapping) else _labels(abouts)
+    own = isinstance(models, Mapping)
+    labels = [str(key) for key, _ in given] if own else source_labels([about["source"] for about in abouts])
     if twice := [label for place, label in enumerate(labels) if not label or label in labels[:place]]:
         raise ArgumentError(f"the label {twice[0]!r} is empty or stands for two models; give each a name of its own.")
     plan = [
@@ -82,7 +81,7 @@ def planned_models(models: Models, layers: Selection) -> list[Planned]:
 
 def _given(models: Models) -> list[tuple[Any, ModelLike]]:
     several = isinstance(models, Mapping | Sequence) and not isinstance(models, str | bytes)
-    if not several or (isinstance(models, Mapping) and _is_one_model(models)):
+    if not several or (isinstance(models, Mapping) and is_one_model(models)):
         raise ArgumentError(
             f"models is one {type(models).__name__}: expected several, as in {{'before': model, 'after': model}} or "
             "[model, model]."
@@ -93,27 +92,9 @@ def _given(models: Models) -> list[tuple[Any, ModelLike]]:
     return given
 
 
-def _is_one_model(models: Mapping[Any, Any]) -> bool:
-    return isinstance(models, Weights) or any(isinstance(value, Tensor) for value in models.values())
-
-
 def _several(layers: Any) -> list[Any]:
     """Patterns one by one; what is no list, or an empty one, is refused by `selected` itself."""
     return (list(layers) if isinstance(layers, Iterable) else []) or [layers]
-
-
-def _labels(abouts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """File names; with their folders where these tell more apart; numbered where nothing does."""
-    sources = [about["source"] for about in abouts]
-    names, longer = [Path(source).name for source in sources], [short_source(source) for source in sources]
-    labels: list[str] = []
-    for label in longer if len(set(longer)) > len(set(names)) else names:
-        number = 2
-        unique = label
-        while unique in labels:
-            unique, number = f"{label} ({number})", number + 1
-        labels.append(unique)
-    return labels
 
 
 def union(plan: Sequence[Planned]) -> dict[str, int]:

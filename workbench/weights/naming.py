@@ -88,7 +88,7 @@ def unnested(content: Mapping[Any, Any], *, ema: bool = False) -> tuple[dict[str
     skipped: list[str] = []
     entered = frozenset({id(content)})
     nestings = (*AVERAGES, *NESTINGS) if ema else NESTINGS
-    while nested := next((key for key in nestings if _holds_tensors(content.get(key), entered)), None):
+    while nested := next((key for key in nestings if holds_tensors(content.get(key), entered)), None):
         skipped += [".".join([*path, str(key)]) for key in content if key != nested]
         path.append(nested)
         content = content[nested]
@@ -104,11 +104,11 @@ def unnested(content: Mapping[Any, Any], *, ema: bool = False) -> tuple[dict[str
     return tensors, path, skipped
 
 
-def _holds_tensors(value: Any, seen: frozenset[int] = frozenset()) -> bool:
+def holds_tensors(value: Any, seen: frozenset[int] = frozenset()) -> bool:
     """Whether a mapping has a tensor in it, or in what is nested in it; a mapping inside itself ends the search."""
     if not isinstance(value, Mapping) or id(value) in seen:
         return False
     deeper = seen | {id(value)}
     return any(isinstance(one, Tensor) for one in value.values()) or any(
-        _holds_tensors(value.get(key), deeper) for key in NESTINGS
+        holds_tensors(value.get(key), deeper) for key in NESTINGS
     )

@@ -1,0 +1,366 @@
+"""One layer in all models: the unit of work of `wb.diff`, its rows, and what layers add up to."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from workbench.cache import Entry
+from workbench.errors import LayerError
+from workbench.layers import Exclusion, Layer, found
+from workbench.results import Column
+from workbench.signatures import columns
+from workbench.signatures.concentration import lorenz_curve, outlier_channels
+from workbench.signatures.elements import Array, Sums, element_sums, kept_signs, not_finite
+from workbench.signatures.manifest import Paired, shape_text
+from workbench.signatures.subspaces import base_singular, change_spectra
+from workbench.weights import TensorInfo, Weights, content_fingerprint
+
+View = Layer | Exclusion
+
+STATISTICS = ("running_mean", "running_var")  # of norm layers: numbers, but no weights
+DETAILS = ("lorenz", "outliers", "spectra")  # tables beyond the elementwise tier
+WORDS = ("changed", "beyond floor", "within floor")  # verdicts of layers with numbers that differ
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What every layer is compared with, and how: the plain arguments of the unit of work.
+
+    Attributes:
+        base: the base.
+        models: the models beside it.
+        floor: a second seed of the base, or None.
+        detail: tables to add.
+        density: share of |τ| kept for trimmed sign conflicts, or None for none.
+        directions: leading singular vectors to compare.
+        device: where spectra are computed.
+    """
+
+    base: Weights
+    models: Sequence[Paired]
+    floor: Paired | None
+    detail: frozenset[str]
+    density: float | None
+    directions: int
+    device: torch.device
+
+    @property
+    def labels(self) -> list[str]:
+        """The models' labels."""
+        return [model.label for model in self.models]
+
+
+def unread(comparison: Comparison, view: View, info: TensorInfo) -> Entry | None:
+    """The row of a tensor that need not be read: nobody has it in this shape, or it is tied everywhere."""
+    others = [model.partner(info.name) for model in comparison.models]
+    told = [told_of(model.label, info, own) for model, own in zip(comparison.models, others, strict=True)]
+    if all(told):
+        absent = all(own is None for own in others)
+        verdict, reason = "absent" if absent else "shape", "; ".join(told)
+    elif info.tied_to and all(own is None or own.tied_to for own in others):
+        verdict, reason = "tied", f"tied to {info.tied_to}, compared there"
+    elif 0 in info.shape:
+        verdict, reason = "empty", "no elements"
+    else:
+        return None
+    values = [
+        number_row(view.layer, label, verdict, one or reason)
+        for label, one in zip(comparison.labels, told, strict=True)
+    ]
+    return found({"layers": [layer_row(view, verdict, reason)], "values": values})
+
+
+def told_of(label: str, info: TensorInfo, own: TensorInfo | None) -> str:
+    """Why a tensor cannot be compared with a model's; empty if it can."""
+    if own is None:
+        return f"not in {label}"
+    return "" if own.shape == info.shape else f"{shape_text(own.shape)} in {label}"
+
+
+def layer_changes(comparison: Comparison, view: View, tensor: Tensor) -> Entry:
+    """The rows of one layer in all tables, the sums for the whole, and curves and spectra."""
+    info = comparison.base.infos[view.tensor]
+    partners = [model.partner(info.name) for model in comparison.models]
+    told = [told_of(model.label, info, own) for model, own in zip(comparison.models, partners, strict=True)]
+    read = {place: comparison.models[place] for place, reason in enumerate(told) if not reason}
+    tensors = {place: model.weights.borrowed(model.partners[info.name]) for place, model in read.items()}
+    for place, own in tensors.items():
+        if own.layout != torch.strided:
+            layout = str(own.layout).removeprefix("torch.")
+            raise LayerError(f"{layout} layout in {read[place].label}: only dense tensors are compared")
+    prints = {read[place].label: content_fingerprint(own) for place, own in tensors.items()}
+    mine = content_fingerprint(tensor)
+    same = {place: prints[model.label] == mine for place, model in read.items()}
+    own, others = part(view, tensor), [part(view, other) for other in tensors.values()]
+    if reason := no_weights(info):
+        entry = _compared(comparison, view, own, dict(zip(read, others, strict=True)), told, same, reason)
+    else:
+        entry = _measured(comparison, view, own, dict(zip(read, others, strict=True)), told, same)
+    return Entry({**entry.values, "others": prints}, entry.tensors)
+
+
+def part(view: View, tensor: Tensor) -> Tensor:
+    """What of a tensor belongs to a view."""
+    return view.part.of(tensor) if view.part else tensor
+
+
+def no_weights(info: TensorInfo) -> str:
+    """Why a tensor's numbers are no weights; empty if they are."""
+    name = str(info.dtype).removeprefix("torch.")
+    if info.dtype.is_complex:
+        return "complex: compared element by element only"
+    if not info.dtype.is_floating_point:
+        return f"{name}: a count or an index, no weights"
+    if info.dtype.itemsize == 1:
+        return "8-bit float storage: its scales are not known here"
+    return "" if info.shape else "a scalar: it has no direction"
+
+
+def is_statistic(info: TensorInfo) -> bool:
+    """Whether a tensor is a buffer, such as a norm layer's statistics, which no model's τ counts."""
+    return info.buffer or info.name.endswith(STATISTICS)
+
+
+def _compared(
+    comparison: Comparison,
+    view: View,
+    own: Tensor,
+    others: Mapping[int, Tensor],
+    told: Sequence[str],
+    same: Mapping[int, bool],
+    reason: str,
+) -> Entry:
+    """Rows of what is no weights: how many elements differ, and no more."""
+    values, changed = [], []
+    for place, label in enumerate(comparison.labels):
+        if place not in others:
+            values.append(number_row(view.layer, label, "absent", told[place]))
+            continue
+        apart = own != others[place].to(own.device)
+        count = int(apart.sum())
+        changed.append(count / own.numel())
+        verdict = "identical" if same[place] else "no weights"
+        text = f"{own.item()} → {others[place].item()}" if not own.ndim else f"{count} of {own.numel()} elements differ"
+        row = number_row(view.layer, label, verdict, "" if same[place] else text)
+        values.append(row | {"changed": changed[-1]})
+    verdict = "identical" if all(same.values()) else "no weights"
+    texts = dict.fromkeys(row["reason"] for row in values if row["reason"])
+    row = layer_row(view, verdict, "; ".join([reason, *texts]))
+    row |= {"elements": own.numel(), "models": len(others), "changed": fmean(changed)}
+    return found({"layers": [row], "values": values})
+
+
+def _measured(
+    comparison: Comparison,
+    view: View,
+    own: Tensor,
+    others: Mapping[int, Tensor],
+    told: Sequence[str],
+    same: Mapping[int, bool],
+) -> Entry:
+    """Rows of weights."""
+    places, labels = list(others), comparison.labels
+    tensors, floor = list(others.values()), _floor(comparison, view)
+    pairs = list(combinations(range(len(places)), 2))
+    sums = element_sums(own, tensors if floor is None else [*tensors, floor], pairs)
+    if not sums.finite:
+        return _refused(comparison, view, own, others, told)
+    noise = math.nan if floor is None else ratio(sums.changes[-1, -1], sums.base)
+    values, tables = list[dict[str, Any]](), {name: list[dict[str, Any]]() for name in DETAILS}
+    for place, label in enumerate(labels):
+        if place not in others:
+            values.append(number_row(view.layer, label, "absent", told[place]))
+            continue
+        index = places.index(place)
+        numbers = model_numbers(sums, index, noise)
+        verdict = "identical" if same[place] else verdict_of(numbers)
+        values.append(number_row(view.layer, label, verdict, note(sums, index)) | numbers)
+    trimmed = None
+    if comparison.density is not None and pairs:
+        trimmed = kept_signs(own, tensors, comparison.density)
+    layer_pairs = [
+        {"layer": view.layer, **pair_row([labels[place] for place in places], sums, trimmed, i, j)} for i, j in pairs
+    ]
+    curves = dict[str, list[Tensor]]()
+    for place, other in others.items():
+        head = {"layer": view.layer, "label": labels[place]}
+        if "lorenz" in comparison.detail:
+            curve, numbers = lorenz_curve(own, other)
+            tables["lorenz"].append(head | numbers)
+            curves.setdefault("lorenz", []).append(torch.from_numpy(curve))
+        if "outliers" in comparison.detail and isinstance(view, Layer):
+            tables["outliers"] += [head | row for row in outlier_channels(replace(view, part=None), own, other)]
+    kept = {name: torch.stack(rows) for name, rows in curves.items()}
+    if "spectra" in comparison.detail and isinstance(view, Layer):
+        rows, spectra = _spectra(comparison, view, own, others)
+        tables["spectra"], kept = rows, kept | spectra
+    row = summary(view, own, [one for one in values if not math.isnan(one["changed"])], values, layer_pairs, same)
+    row |= {"norm": math.sqrt(sums.base), "floor": noise}
+    entry = found({"layers": [row], "values": values, "layer_pairs": layer_pairs, **tables}, kept)
+    if is_statistic(comparison.base.infos[view.tensor]):
+        return entry
+    plain = {field.name: _plain(getattr(sums, field.name)) for field in fields(sums)}
+    plain["trimmed"] = None if trimmed is None else [counts.tolist() for counts in trimmed]
+    return Entry({**entry.values, "sums": {"places": places, "floor": floor is not None, **plain}}, entry.tensors)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _floor(comparison: Comparison, view: View) -> Tensor | None:
+    """The second seed's tensor, if it has one of this shape."""
+    floor, info = comparison.floor, comparison.base.infos[view.tensor]
+    if floor is None or told_of(floor.label, info, floor.partner(info.name)):
+        return None
+    return part(view, floor.weights.borrowed(floor.partners[info.name]))
+
+
+def _refused(
+    comparison: Comparison, view: View, own: Tensor, others: Mapping[int, Tensor], told: Sequence[str]
+) -> Entry:
+    """Rows without numbers, with what is not finite in which model."""
+    reasons = [not_finite_text("the base", own)]
+    reasons += [not_finite_text(comparison.labels[place], other) for place, other in others.items()]
+    if (floor := _floor(comparison, view)) is not None:
+        reasons.append(not_finite_text("the floor", floor))
+    reason = "; ".join(filter(None, reasons)) or "the elements are so large that their squares overflow"
+    values = [
+        number_row(view.layer, label, *(("absent", told[place]) if told[place] else ("not finite", reason)))
+        for place, label in enumerate(comparison.labels)
+    ]
+    row = layer_row(view, "not finite", reason) | {"elements": own.numel()}
+    return found({"layers": [row], "values": values})
+
+
+def not_finite_text(label: str, tensor: Tensor) -> str:
+    """How many elements of a tensor are NaN or infinite; empty if none is."""
+    counts = zip(not_finite(tensor), ("NaN", "infinite"), strict=True)
+    told = " and ".join(f"{count} of {tensor.numel()} elements {word}" for count, word in counts if count)
+    return f"{told} in {label}" if told else ""
+
+
+def _spectra(
+    comparison: Comparison, view: Layer, own: Tensor, others: Mapping[int, Tensor]
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    whole = replace(view, part=None)  # the part is taken already
+    base = own.to(comparison.device)
+    before = base_singular(whole, base, comparison.directions)
+    rows, spectra = [], dict[str, list[Tensor]]()
+    for place, other in others.items():
+        row, values = change_spectra(whole, base, other.to(comparison.device), before, comparison.directions)
+        rows.append({"layer": view.layer, "label": comparison.labels[place], **row})
+        for name, one in values.items():
+            spectra.setdefault(f"singular_{name}", []).append(one.cpu())
+    return rows, {"singular_before": before.values.cpu(), **{name: torch.stack(one) for name, one in spectra.items()}}
+
+
+def ratio(squared: float, base: float) -> float:
+    """‖τ‖/‖W‖ from their squares; 0 where both are zero, NaN where W alone is."""
+    return math.sqrt(squared / base) if base > 0 else 0.0 if squared == 0 else math.nan
+
+
+def cosine(product: float, one: float, other: float) -> float:
+    """⟨x, y⟩/(‖x‖‖y‖) from squared norms, in [−1, 1]; NaN where one of them is zero."""
+    if not (one > 0 and other > 0):
+        return math.nan
+    return min(
+        max(product / (math.sqrt(one * other) if one == other else math.sqrt(one) * math.sqrt(other)), -1.0), 1.0
+    )
+
+
+def share(part_of: float, whole: float) -> float:
+    """A share; NaN of nothing."""
+    return float(part_of / whole) if whole else math.nan
+
+
+def model_numbers(sums: Sums, index: int, noise: float) -> dict[str, float]:
+    """The numbers of one model; `noise` is the floor's relative norm."""
+    relative = ratio(sums.changes[index, index], sums.base)
+    return {
+        "changed": share(sums.changed[index], sums.elements),
+        "delta_norm": math.sqrt(sums.changes[index, index]),
+        "relative_norm": relative,
+        "over_floor": relative / noise if noise > 0 else math.nan,
+        "cosine": cosine(sums.cross[index], sums.base, sums.others[index]),
+        "sign_conflict": share(sums.flipped[index], sums.both[index]),
+    }
+
+
+def note(sums: Sums, index: int) -> str:
+    """What the numbers of one model leave open."""
+    if sums.changed[index] and sums.changes[index, index] == 0:
+        return "the changes are so small that their squares underflow"
+    return "the base is all zero: there is no relative norm" if sums.base == 0 and sums.changed[index] else ""
+
+
+def verdict_of(numbers: Mapping[str, float]) -> str:
+    """`changed`; beside a floor, on which side of it."""
+    over = numbers["over_floor"]
+    return WORDS[0] if math.isnan(over) else WORDS[1] if over > 1 else WORDS[2]
+
+
+def pair_row(labels: Sequence[str], sums: Sums, trimmed: tuple[Array, Array] | None, i: int, j: int) -> dict[str, Any]:
+    """The row of two models' changes."""
+    return {
+        "one": labels[i],
+        "other": labels[j],
+        "elements": sums.elements,
+        "cosine": cosine(sums.changes[i, j], sums.changes[i, i], sums.changes[j, j]),
+        "null_sd": 1 / math.sqrt(sums.elements) if sums.elements else math.nan,
+        "sign_conflict": share(sums.pair_flipped[i, j], sums.pair_both[i, j]),
+        "trimmed_conflict": math.nan if trimmed is None else share(trimmed[1][i, j], trimmed[0][i, j]),
+    }
+
+
+def _empty(declared: Mapping[str, Column]) -> dict[str, Any]:
+    """A row without numbers."""
+    blank: Mapping[type, Any] = {float: math.nan, int: 0, str: "", bool: False}
+    return {name: blank[column.kind] for name, column in declared.items()}
+
+
+def number_row(layer: str, label: str, verdict: str, reason: str) -> dict[str, Any]:
+    """A row of the table `values` without numbers."""
+    return _empty(columns.COLUMNS["values"]) | {"layer": layer, "label": label, "verdict": verdict, "reason": reason}
+
+
+def layer_row(view: View, verdict: str, reason: str) -> dict[str, Any]:
+    """A row of the main table without numbers."""
+    row = _empty(columns.COLUMNS["layers"]) | {"layer": view.layer, "depth": view.depth, "kind": view.kind}
+    return row | {"shape": shape_text(view.shape), "verdict": verdict, "reason": reason}
+
+
+def summary(
+    view: View,
+    own: Tensor,
+    shown: Sequence[Mapping[str, Any]],
+    values: Sequence[Mapping[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
+    same: Mapping[int, bool],
+) -> dict[str, Any]:
+    """A layer's row in the main table: means over the models that have numbers."""
+    verdicts = [row["verdict"] for row in values]
+    verdict = "identical" if all(same.values()) else next(word for word in (WORDS[1], *WORDS) if word in verdicts)
+    reasons = dict.fromkeys(row["reason"] for row in values if row["reason"])
+    if not all(same.values()) and any(same.values()):
+        reasons |= {f"identical in {row['label']}": None for row in values if row["verdict"] == "identical"}
+    reasons |= {view.remark: None} if isinstance(view, Layer) and view.remark else {}
+    row = layer_row(view, verdict, "; ".join(reasons))
+    row |= {name: mean(one[name] for one in shown) for name in columns.NUMBERS}
+    row |= {"elements": own.numel(), "models": len(shown), "null_sd": 1 / math.sqrt(own.numel())}
+    row["tau_cosine"] = mean(pair["cosine"] for pair in pairs)
+    row["tau_conflict"] = mean(pair["sign_conflict"] for pair in pairs)
+    return row
+
+
+def mean(values: Any) -> float:
+    """The mean of what is a number; NaN of none."""
+    numbers = [value for value in values if not math.isnan(value)]
+    return fmean(numbers) if numbers else math.nan
