@@ -4,7 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,28 @@ print(json.dumps(raised))
 """
 
 
+# An interpreter that imported the workbench once and runs every script in a fork of its own: a start takes seconds.
+FORKS = """
+import json, os, sys, traceback, warnings
+import workbench
+for line in sys.stdin:
+    script, *sys.argv[1:] = json.loads(line)
+    with warnings.catch_warnings(action="ignore"):  # that numpy has threads, which the fork does not ask for
+        child = os.fork()
+    if not child:
+        failed = 1
+        try:
+            exec(script, vars(sys.modules["__main__"]))
+            failed = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush(), sys.stderr.flush()
+            os._exit(failed)
+    print("\\0" + str(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The folder of a real transformer, all-MiniLM-L6-v2, inside a PyPI package; the package is not imported."""
@@ -41,18 +63,25 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def unchecked() -> Callable[..., Any]:
+def unchecked() -> Iterator[Callable[..., Any]]:
     """Runs a script as a user does, without the run-time type checks of the tests; gives the JSON that it prints.
 
     With the checks a wrong type never reaches the workbench's own message, and a mapping's first tensor is read.
     """
+    command, where = [sys.executable, "-W", "error", "-c", FORKS], Path(workbench.__file__).parents[1]
+    with subprocess.Popen(command, cwd=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert (asked := server.stdin) and (told := server.stdout)
 
-    def run(script: str, *arguments: str) -> Any:
-        command = [sys.executable, "-W", "error", "-c", script, *arguments]
-        where = Path(workbench.__file__).parents[1]
-        return json.loads(subprocess.run(command, cwd=where, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        def run(script: str, *arguments: str) -> Any:
+            print(json.dumps([script, *arguments]), file=asked, flush=True)
+            printed = ""
+            while not (line := told.readline()).startswith("\0"):
+                assert line, "the interpreter ended"
+                printed += line
+            assert line == "\0" + "0\n", f"failed, its traceback is in stderr:\n{script}"
+            return json.loads(printed)
 
-    return run
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,14 @@ import torch
 from workbench.connectivity.activation_matching import activation_orders
 from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.matching import Matching
-from workbench.connectivity.matching_run import alignment_rows, cancellable, checked_gammas, readers_of, telling
+from workbench.connectivity.matching_run import (
+    alignment_rows,
+    cancellable,
+    checked_gammas,
+    readers_of,
+    telling,
+    told_whole,
+)
 from workbench.connectivity.matching_tables import completed, function_change, matching
 from workbench.connectivity.permutations import Permutations
 from workbench.connectivity.weight_matching import (
@@ -117,7 +124,7 @@ def match(
         result = found()
         aligned = alignment_rows(result, readers, gammas, progress)
         checks = [function_change(evaluator, networks[1], result.apply(networks[1]))] if evaluator else []
-        return completed(result, aligned, checks, time.perf_counter() - begin)
+    return told_whole(completed(result, aligned, checks, time.perf_counter() - begin), progress)
 
 
 def _by_weights(

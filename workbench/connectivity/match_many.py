@@ -11,7 +11,14 @@ from torch import Tensor
 from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.layout import permuted
 from workbench.connectivity.matching import Matching
-from workbench.connectivity.matching_run import alignment_rows, cancellable, checked_gammas, readers_of, telling
+from workbench.connectivity.matching_run import (
+    alignment_rows,
+    cancellable,
+    checked_gammas,
+    readers_of,
+    telling,
+    told_whole,
+)
 from workbench.connectivity.matching_tables import completed, function_change, matching
 from workbench.connectivity.nested_assignment import Orders
 from workbench.connectivity.permutations import Permutations
@@ -116,7 +123,7 @@ def match_many(
         result = found()
         aligned = [row for n in runs for row in alignment_rows(result, [readers[0], readers[n]], gammas, progress, n)]
         checks = [function_change(evaluator, networks[n], result.apply(networks[n], n)) for n in runs if evaluator]
-        return completed(result, aligned, checks, time.perf_counter() - begin)
+    return told_whole(completed(result, aligned, checks, time.perf_counter() - begin), progress)
 
 
 def _several(models: object) -> list[ModelLike]:

@@ -70,7 +70,7 @@ def telling(progress: ProgressCallback | None, found: Callable[[], Matching]) ->
     """Reports that can also make the Matching of what was found so far."""
     if progress is None:
         return None
-    return lambda report: progress(dataclasses.replace(report, partial=found))
+    return lambda report: progress(report if report.partial else dataclasses.replace(report, partial=found))
 
 
 @contextmanager
@@ -82,6 +82,32 @@ def cancellable(found: Callable[[], Matching]) -> Iterator[None]:
         partial = found()
         stop.partial = dataclasses.replace(partial, meta={**partial.meta, "cancelled": True})
         raise
+
+
+def told_whole(result: Matching, progress: ProgressCallback | None) -> Matching:
+    """The finished result, after the last report.
+
+    Raises:
+        Cancelled: passed on with the result, which is whole.
+    """
+    if progress is None:
+        return result
+    groups = len(result.tables["groups"]["group"])
+    told = MatchingProgress(
+        done=groups,
+        total=groups,
+        item="",
+        seconds=result.meta["seconds"],
+        partial=lambda: result,
+        sweep=result.tables["sweeps"]["sweep"][-1],
+        objective=result.objective,
+    )
+    try:
+        progress(told)
+    except Cancelled as stop:
+        stop.partial = result
+        raise
+    return result
 
 
 def alignment_rows(

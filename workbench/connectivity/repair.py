@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from workbench.connectivity.mixing import Buffer, opened
-from workbench.errors import ArgumentError
+from workbench.errors import ArgumentError, Cancelled
 from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.runtime import Evaluator, activation_moments, reset_statistics
 from workbench.runtime.activations import WIDEST
@@ -107,7 +107,7 @@ def repair(
             is no batch norm either.
         LayerNotFoundError: a path is unknown or a glob matches nothing.
         EvaluationError: a batch failed.
-        Cancelled: the callback asked for it; there is no partial network.
+        Cancelled: the callback asked for it; there is no partial network before the end.
 
     Cost: L + 3 forward passes over the data for L layers (twice as many with batch norm), and 8·width² bytes a layer
     while both ends are measured.
@@ -165,8 +165,13 @@ def repair(
     if statistics:
         notes.append("running statistics of batch norm are estimated anew")
     notes += [f"not repaired, as {told}" for told in _told(left_out)]
-    report("")
-    return _weights(repaired, models, float(t), notes)
+    whole = _weights(repaired, models, float(t), notes)
+    try:
+        report("")
+    except Cancelled as stop:
+        stop.partial = whole
+        raise
+    return whole
 
 
 def _chosen(

@@ -117,7 +117,7 @@ def activations(
     begin = time.perf_counter()
     asked = None if layers is None else listed(layers)
 
-    def built(found: ActivationMoments, stop: Cancelled | None = None) -> Activations:
+    def built(found: ActivationMoments) -> Activations:
         meta = {
             "function": "wb.activations",
             "source": name_of(module),
@@ -135,7 +135,7 @@ def activations(
             "versions": versions(),
             "seconds": time.perf_counter() - begin,
         }
-        if stop is not None:
+        if found.cut:
             meta["cancelled"] = {"done": found.batches, "total": max(batch_count(data), found.batches + 1)}
         return _result(module, found, meta)
 
@@ -145,7 +145,7 @@ def activations(
         )
     except Cancelled as stop:
         if isinstance(stop.partial, ActivationMoments):
-            stop.partial = built(stop.partial, stop)
+            stop.partial = built(stop.partial)
         raise
     return built(found)
 

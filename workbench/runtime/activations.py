@@ -60,11 +60,13 @@ class ActivationMoments(Mapping[str, LayerMoments]):
         layers: the same as a dict.
         skipped: path → why it has no moments.
         batches: number of batches that passed.
+        cut: whether a cancel left batches out.
     """
 
     layers: Mapping[str, LayerMoments]
     skipped: Mapping[str, str]
     batches: int
+    cut: bool = False
 
     def __getitem__(self, name: str) -> LayerMoments:
         if name in self.layers:
@@ -165,7 +167,7 @@ def activation_moments(
             raise LayerNotFoundError(f"features names {name!r}, which is not among the layers.{nearest(name, parts)}")
     counters: dict[str, _Counter] = {}
     keep: Tensor | None = None
-    batches, length = 0, batch_count(data)
+    batches, length, whole = 0, batch_count(data), False
 
     def heard(name: str, output: object) -> None:
         if name not in counters:
@@ -178,9 +180,8 @@ def activation_moments(
         silent = dict.fromkeys(parts.keys() - counters.keys(), f"it did not run in {batches} batches.")
         skipped = {name: counter.reason for name, counter in counters.items() if counter.reason} | silent
         counted = {name: layer for name, counter in counters.items() if (layer := counter.layer_moments())}
-        return ActivationMoments(
-            layers=counted, skipped={name: skipped[name] for name in parts if name in skipped}, batches=batches
-        )
+        told = {name: skipped[name] for name in parts if name in skipped}
+        return ActivationMoments(layers=counted, skipped=told, batches=batches, cut=not whole)
 
     try:
         with lent(module, weights, where), hooked(parts, heard):
@@ -191,6 +192,7 @@ def activation_moments(
                     keep = kept_positions(named.get(MASK))
                     module(*positional, **named)
                 batches += 1
+        whole = True
         report("", batches, max(length, batches))
     except Cancelled as stop:
         stop.partial = result()

@@ -14,8 +14,10 @@ from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.layers import Layer, Selection, layer_list, layer_views, selected
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
-from workbench.spectra.layer_alphas import Estimator, estimate_meta, is_number, layer_alphas, positions
+from workbench.spectra.farms import Farms
+from workbench.spectra.layer_alphas import Estimator, estimate_meta, estimated, is_number, positions
 from workbench.spectra.power_law import Xmin
+from workbench.spectra.spectrum import Spectrum
 from workbench.weights import ModelLike, TensorInfo, Weights, load
 
 By = Literal["block", "layer"]
@@ -187,7 +189,7 @@ def alphapruning(
         LayerNotFoundError: the selection matches nothing.
         ArgumentError: an argument is out of its range, there is one layer or block only, or the density leaves
             less than an element a layer.
-        Cancelled: the callback asked for it; `.partial` is the estimator's result so far.
+        Cancelled: the callback asked for it; `.partial` is the estimator's result so far, at the very end the whole.
 
     Cost: that of `wb.farms` without resamples and full matrices, or of `wb.spectrum`; `.apply` reads a tensor at a
     time, O(elements).
@@ -222,7 +224,44 @@ def alphapruning(
     if len(set(groups.values())) < 2:
         more = "by='layer' compares the layers in it." if len(chosen) > 1 else "choose more layers."
         raise ArgumentError(f"{groups[chosen[0].layer]!r} is the only {by}: α is compared between {by}s; {more}")
-    estimate = layer_alphas(
+
+    def built(estimate: Farms | Spectrum) -> AlphaPruning:
+        rows = [estimate.row(layer.layer) | {"tensor": layer.tensor, "elements": layer.elements} for layer in chosen]
+        for row in rows:
+            row |= {
+                "block": blocks[row["layer"]],
+                "score": _mean(one["alpha"] for one in rows if groups[one["layer"]] == groups[row["layer"]]),
+            }
+        scores = {groups[row["layer"]]: row["score"] for row in rows if math.isfinite(row["score"])}
+        places = dict(zip(scores, positions(list(scores.values())), strict=True))
+        for row in rows:
+            row["ratio"] = 1 - epsilon + 2 * epsilon * places.get(groups[row["layer"]], 0.5)
+            if row["verdict"] == "failed":
+                row |= {"ratio": 0.0, "score": math.nan, "reason": f"left whole: {row['reason']}"}
+            elif not math.isfinite(row["score"]):
+                row["reason"] = f"ratio 1: no α; {row['reason']}"
+        counts = pruned_counts([row["elements"] for row in rows], [row["ratio"] for row in rows], density)
+        for row, pruned in zip(rows, counts, strict=True):
+            row["kept"] = row["elements"] - pruned
+            row["density"] = row["kept"] / row["elements"]
+            row["sparsity"] = pruned / row["elements"]
+        parameters = {
+            "density": float(density),
+            "epsilon": float(epsilon),
+            "by": by,
+            "estimator": estimator,
+            "xmin": estimate.meta["parameters"]["xmin"],
+            "window": estimate.meta["parameters"].get("window"),
+            "stride": stride,
+            "layers": None if layers is None else [layer.layer for layer in chosen],
+        }
+        meta = weights.provenance("wb.alphapruning", **parameters)
+        meta |= estimate_meta(estimate)
+        meta["seconds"] = time.perf_counter() - begin
+        return AlphaPruning(tables={"layers": AlphaPruning.columns("layers", rows)}, meta=meta)
+
+    return estimated(
+        built,
         weights,
         estimator=estimator,
         xmin=xmin,
@@ -233,39 +272,6 @@ def alphapruning(
         cache=cache,
         progress=progress,
     )
-    rows = [estimate.row(layer.layer) | {"tensor": layer.tensor, "elements": layer.elements} for layer in chosen]
-    for row in rows:
-        row |= {
-            "block": blocks[row["layer"]],
-            "score": _mean(one["alpha"] for one in rows if groups[one["layer"]] == groups[row["layer"]]),
-        }
-    scores = {groups[row["layer"]]: row["score"] for row in rows if math.isfinite(row["score"])}
-    places = dict(zip(scores, positions(list(scores.values())), strict=True))
-    for row in rows:
-        row["ratio"] = 1 - epsilon + 2 * epsilon * places.get(groups[row["layer"]], 0.5)
-        if row["verdict"] == "failed":
-            row |= {"ratio": 0.0, "score": math.nan, "reason": f"left whole: {row['reason']}"}
-        elif not math.isfinite(row["score"]):
-            row["reason"] = f"ratio 1: no α; {row['reason']}"
-    counts = pruned_counts([row["elements"] for row in rows], [row["ratio"] for row in rows], density)
-    for row, pruned in zip(rows, counts, strict=True):
-        row["kept"] = row["elements"] - pruned
-        row["density"] = row["kept"] / row["elements"]
-        row["sparsity"] = pruned / row["elements"]
-    parameters = {
-        "density": float(density),
-        "epsilon": float(epsilon),
-        "by": by,
-        "estimator": estimator,
-        "xmin": estimate.meta["parameters"]["xmin"],
-        "window": estimate.meta["parameters"].get("window"),
-        "stride": stride,
-        "layers": None if layers is None else [layer.layer for layer in chosen],
-    }
-    meta = weights.provenance("wb.alphapruning", **parameters)
-    meta |= estimate_meta(estimate)
-    meta["seconds"] = time.perf_counter() - begin
-    return AlphaPruning(tables={"layers": AlphaPruning.columns("layers", rows)}, meta=meta)
 
 
 def block_of(layer: str) -> str:

@@ -1,17 +1,19 @@
 """One α per layer for those who use it: of FARMS' windows, or of the full matrices."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from workbench.errors import ArgumentError, nearest
+from workbench.errors import ArgumentError, Cancelled, nearest
 from workbench.layers import Selection
 from workbench.progress import ProgressCallback
 from workbench.spectra.farms import WINDOW, Farms, farms
 from workbench.spectra.power_law import Xmin
 from workbench.spectra.spectrum import Spectrum, spectrum
 from workbench.weights import Weights
+
+R = TypeVar("R")
 
 Estimator = Literal["farms", "spectrum"]
 
@@ -57,6 +59,21 @@ def layer_alphas(
             f"window={window!r}, stride={stride!r} go with estimator='farms'; full matrices have no windows. Drop them."
         )
     return spectrum(weights, layers=layers, xmin=xmin, device=device, cache=cache, progress=progress)
+
+
+def estimated(built: Callable[[Farms | Spectrum], R], weights: Weights, **options: Any) -> R:
+    """What is built of `layer_alphas`, also where a cancel comes after its last layer.
+
+    Raises:
+        Cancelled: with the estimate so far, or with what was built of the whole.
+    """
+    try:
+        estimate = layer_alphas(weights, **options)
+    except Cancelled as stop:
+        if "cancelled" not in stop.partial.meta:
+            stop.partial = built(stop.partial)
+        raise
+    return built(estimate)
 
 
 def estimate_meta(estimate: Farms | Spectrum) -> dict[str, Any]:

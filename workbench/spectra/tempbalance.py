@@ -14,7 +14,7 @@ from workbench.layers import Layer, Selection, layer_views, selected
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
 from workbench.spectra.farms import Farms
-from workbench.spectra.layer_alphas import EQUAL, Estimator, estimate_meta, is_number, layer_alphas, positions
+from workbench.spectra.layer_alphas import EQUAL, Estimator, estimate_meta, estimated, is_number, positions
 from workbench.spectra.power_law import Xmin
 from workbench.spectra.spectrum import Spectrum
 from workbench.weights import ModelLike, Weights, load
@@ -141,7 +141,7 @@ def tempbalance(
         CheckpointError: the model cannot be opened.
         LayerNotFoundError: the selection matches nothing.
         ArgumentError: an argument is out of its range, or the layers are in a single tensor.
-        Cancelled: the callback asked for it; `.partial` is the estimator's result so far.
+        Cancelled: the callback asked for it; `.partial` is the estimator's result so far, at the very end the whole.
 
     Cost: that of `wb.farms` without resamples and full matrices, or of `wb.spectrum`.
 
@@ -168,7 +168,25 @@ def tempbalance(
     rules = checked_rules(scale, assignment)
     weights = load(model)
     chosen = several_tensors(weights, layers)
-    estimate = layer_alphas(
+
+    def built(estimate: Farms | Spectrum) -> TempBalance:
+        parameters = {
+            "learning_rate": float(learning_rate),
+            **rules,
+            "estimator": estimator,
+            "xmin": estimate.meta["parameters"]["xmin"],
+            "window": estimate.meta["parameters"].get("window"),
+            "stride": stride,
+            "layers": None if layers is None else [layer.layer for layer in chosen],
+        }
+        meta = weights.provenance("wb.tempbalance", **parameters)
+        meta |= estimate_meta(estimate)
+        return balanced(
+            weights, chosen, estimate, lambda _: float(learning_rate), meta | {"seconds": time.perf_counter() - begin}
+        )
+
+    return estimated(
+        built,
         weights,
         estimator=estimator,
         xmin=xmin,
@@ -178,20 +196,6 @@ def tempbalance(
         device=device,
         cache=cache,
         progress=progress,
-    )
-    parameters = {
-        "learning_rate": float(learning_rate),
-        **rules,
-        "estimator": estimator,
-        "xmin": estimate.meta["parameters"]["xmin"],
-        "window": estimate.meta["parameters"].get("window"),
-        "stride": stride,
-        "layers": None if layers is None else [layer.layer for layer in chosen],
-    }
-    meta = weights.provenance("wb.tempbalance", **parameters)
-    meta |= estimate_meta(estimate)
-    return balanced(
-        weights, chosen, estimate, lambda _: float(learning_rate), meta | {"seconds": time.perf_counter() - begin}
     )
 
 
