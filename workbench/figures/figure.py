@@ -21,16 +21,17 @@ from workbench.figures.connectivity import path, plane
 from workbench.figures.contents import heat_map, histogram, magnitudes
 from workbench.figures.degeneracy import activation_spectrum, ranks, spectra, weights
 from workbench.figures.density import eigenvalue_density, window_density
+from workbench.figures.diff import cosines, extraction, lorenz, overlaps, ranked, singular
 from workbench.figures.interaction_graph import layered_graph, module_graph, module_sizes
 from workbench.figures.layers import sizes
 from workbench.figures.matching import alignment, graph, objective, reduction
-from workbench.figures.similarity import cosines
+from workbench.figures.similarity import similarity_map
 from workbench.figures.spec import FigureSpec
 from workbench.figures.spectra import alpha_over_depth, farms_over_depth
 from workbench.figures.uses import learning_rate_over_depth, sparsity_over_depth
 from workbench.layers import Contents, LayerTable
 from workbench.results import Result
-from workbench.signatures.similarity import Similarity
+from workbench.signatures import Diff, Similarity
 from workbench.spectra import AlphaPruning, Comparison, Farms, Spectrum, TempBalance
 
 Drawing = Callable[..., FigureSpec]
@@ -53,7 +54,15 @@ KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
     InteractionGraph: {"graph": layered_graph},
     Ablation: {"ablation": curve},
     InteractionModules: {"graph": module_graph, "modularity": module_sizes},
-    Similarity: {"cosine": cosines},
+    Similarity: {"cosine": similarity_map},
+    Diff: {
+        "norms": ranked,
+        "cosines": cosines,
+        "lorenz": lorenz,
+        "extraction": extraction,
+        "singular": singular,
+        "overlap": overlaps,
+    },
 }
 SEVERAL = (Barrier, Ablation)  # kinds of results that one figure shows several of, by their labels
 
@@ -79,13 +88,15 @@ def figure(
             (loss along the line, accuracy beside it). Surface: `surface` (loss on the plane with contours).
             PermutationGroups: `graph` (groups over the parameters that have them, and their units). Matching:
             `objective` (objective and distance per sweep), `reduction` (of every parameter's distance), `alignment`
-            (of singular vectors, per layer and γ, before and after). Similarity: `cosine` (a map of all pairs).
+            (of singular vectors, per layer and γ, before and after). Similarity: `cosine` (a map of all pairs). Diff: `norms` (changes by rank, with the floor),
+            `cosines` (of several models' changes, clustered), `lorenz`, `extraction` (what a LoRA holds), `singular` (σ
+            after over σ before), `overlap` (of the change's directions with the base's).
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
         xmin: where `esd` fits the tail anew; None for the result's own fit.
         options: further arguments of one kind. `spectra`: threshold=, a share of the largest eigenvalue. `weights`:
             direction=, which is ringed. `graph` of an InteractionGraph: modules= (InteractionModules for its colours),
-            names= for these, nodes= and edges=, how many are drawn.
+            names= for these, nodes= and edges=, how many are drawn. Of a Diff: model=, the one that is drawn.
 
     Returns:
         A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.

@@ -8,7 +8,7 @@ from workbench.figures.spec import Axis, FigureSpec, Heat, Panel, named_ticks
 from workbench.signatures.similarity import ALL, Similarity
 
 
-def cosines(similarity: Similarity, layer: str | None) -> FigureSpec:
+def similarity_map(similarity: Similarity, layer: str | None) -> FigureSpec:
     """The cosines of every two signatures, over all tensors or of one layer; labels of one type are neighbours."""
     table = similarity.tables["pairs"]
     layers = dict.fromkeys(table["layer"])

@@ -113,12 +113,19 @@ def element_sums(base: Tensor, others: Sequence[Tensor], pairs: Sequence[tuple[i
 
 
 def piece_arrays(*tensors: Tensor) -> Iterator[list[Array]]:
-    """Consecutive elements of tensors of one size as vectors of one dtype: float64, or float32 for large tensors."""
+    """Consecutive elements of tensors of one size as vectors of one dtype: float64, or float32 for large tensors.
+
+    Each is for reading only, and only until the next is asked for.
+    """
     flat = [tensor.detach().reshape(-1) for tensor in tensors]
     narrow = flat[0].numel() > EXACT and all(tensor.dtype in NARROW for tensor in flat)
     dtype = torch.float32 if narrow else torch.float64
+    cast = {place: torch.empty(PIECE, dtype=dtype) for place, one in enumerate(flat) if one.dtype != dtype}
     for parts in zip(*(torch.split(one, PIECE) for one in flat), strict=True):
-        yield [part.to("cpu", dtype).numpy() for part in parts]
+        yield [
+            (cast[place][: len(part)].copy_(part) if place in cast else part.cpu()).numpy()
+            for place, part in enumerate(parts)
+        ]
 
 
 def _dot(one: Array, other: Array) -> float:
