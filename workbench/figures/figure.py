@@ -88,9 +88,10 @@ def figure(
             (loss along the line, accuracy beside it). Surface: `surface` (loss on the plane with contours).
             PermutationGroups: `graph` (groups over the parameters that have them, and their units). Matching:
             `objective` (objective and distance per sweep), `reduction` (of every parameter's distance), `alignment`
-            (of singular vectors, per layer and γ, before and after). Similarity: `cosine` (a map of all pairs). Diff: `norms` (changes by rank, with the floor),
-            `cosines` (of several models' changes, clustered), `lorenz`, `extraction` (what a LoRA holds), `singular` (σ
-            after over σ before), `overlap` (of the change's directions with the base's).
+            (of singular vectors, per layer and γ, before and after). Similarity: `cosine` (a map of all pairs). Diff:
+            `norms` (changes by rank, with the floor), `cosines` (of several models' changes, clustered), `lorenz`,
+            `extraction` (what a LoRA holds), `singular` (σ after over σ before), `overlap` (of the change's directions
+            with the base's).
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
         xmin: where `esd` fits the tail anew; None for the result's own fit.
