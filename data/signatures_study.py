@@ -2,7 +2,7 @@
 
 `python data/signatures_study.py [--quick] [--out DIR]` trains five families (an ancestor of its own each, clean and
 eight corruptions, two data seeds; the same with batch norm; and halves of the classes), takes their signatures and
-writes data/results/signatures. About eight minutes on one core.
+writes data/results/signatures. About ten minutes on one core.
 """
 
 import argparse
