@@ -22,7 +22,9 @@ from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.gradients import gradient_gram
 from workbench.degeneracy.interaction_basis import interaction_basis
 from workbench.degeneracy.interaction_graph import interaction_graph
+from workbench.degeneracy.passes import Passes
 from workbench.linalg import Moments
+from workbench.runtime.chain import Batch, Cut
 
 DATA = Path(__file__).parents[1] / "data"
 DOUBLE = torch.float64
@@ -584,15 +586,19 @@ class Stop:
 
 
 @pytest.mark.parametrize("kind", ["local", "integrated"])
-def test_a_cancel_anywhere_keeps_the_layers_that_are_done(kind: Any) -> None:
+def test_a_cancel_anywhere_keeps_the_layers_that_are_done(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[Passes.__module__], "SECONDS", float("inf"))
     net, x = mlp(4, 6, 5, 3, act=nn.Tanh).train(), normal(40, 4)
     net[1].weight.grad = torch.ones_like(net[1].weight)
     data, listener = [x[:15], x[15:]], Stop()
     whole = interaction_basis(net, data, kind=kind, estimator="exact", points=2, progress=listener)
     dones = [done for _, done, _ in listener.told]
     assert dones == sorted(dones) and listener.told[-1] == ("", 4, 4)
-    assert {item for item, _, _ in listener.told} == {"activations", "0", "2", "4", ""}
     items = [item for item, _, _ in listener.told]
+    assert set(items) == {"0", "2", "4", ""} | {
+        f"{phase}, batch {batch} of 2" for phase in ("activations", "0", "2", "4") for batch in (1, 2)
+    }
+    items = [item.split(",")[0] for item in items]
     for place in sorted({2, *(items.index(item) + 1 for item in items)}):  # each phase's start, and a batch later
         done = dones[place - 1]
         with unchanged(net), pytest.raises(wb.Cancelled) as stop:
@@ -604,6 +610,56 @@ def test_a_cancel_anywhere_keeps_the_layers_that_are_done(kind: Any) -> None:
         if done < 4:
             assert partial.meta["cancelled"] == {"done": done, "total": 4}
             assert f"CANCELLED after {done} of 4 layers" in repr(partial)
+
+
+PASSES: list[tuple[dict[str, Any], int, int]] = [  # passes a batch from the output to "4", and from "2" to "0"
+    ({"estimator": "exact"}, 3, 5),
+    ({"estimator": "Hutchinson", "probes": 7}, 7, 7),
+    ({"kind": "integrated", "points": 4}, 4, 4),
+]
+
+
+@pytest.mark.parametrize(("options", "last", "first"), PASSES, ids=["exact", "Hutchinson", "integrated"])
+def test_a_cancel_inside_a_batch_leaves_everything_as_before(
+    options: Any, last: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, x = mlp(4, 6, 5, 3, act=nn.Tanh).train(), normal(40, 4)
+    net[1].weight.grad = torch.ones_like(net[1].weight)
+    data = [x[:15], x[15:]]
+    monkeypatch.setattr(sys.modules[Passes.__module__], "SECONDS", 0.0)
+    listener = Stop()
+    whole = interaction_basis(net, data, progress=listener, **options)
+    items = [item for item, _, _ in listener.told]
+    for layer, passes in (("4", last), ("0", first)):
+        for batch in (1, 2):
+            inside = [item for item in items if item.startswith(f"{layer}, batch {batch} of 2, pass")]
+            assert inside == [f"{layer}, batch {batch} of 2, pass {one} of {passes}" for one in range(1, passes + 1)]
+    assert [done for _, done, _ in listener.told] == sorted(done for _, done, _ in listener.told)
+    for place in [place for place, item in enumerate(items, start=1) if "pass 2" in item]:
+        state = torch.get_rng_state()
+        with unchanged(net), pytest.raises(wb.Cancelled) as stop:
+            interaction_basis(net, data, progress=Stop(place), **options)
+        partial = stop.value.partial
+        assert torch.equal(state, torch.get_rng_state()) and torch.is_grad_enabled()
+        done = listener.told[place - 1][1]
+        assert partial.layers == whole.layers[4 - done :] and partial.meta["cancelled"] == {"done": done, "total": 4}
+        assert all(torch.equal(partial.bases[layer], whole.bases[layer]) for layer in partial.layers)
+
+
+def test_batches_of_other_lengths_are_counted_on() -> None:
+    told: list[str] = []
+    passes = Passes(told.append, "layer", 0)
+    source, target = (Cut(layer=name, path=name, axis=-1, width=2, positions=1) for name in "ab")
+    watched = passes.watched(source, target, 1)
+    passes(Batch(0, ((), {}), 1, None, None))
+    passes._told = float("-inf")
+    for _ in range(2):
+        watched[1].last(torch.zeros(1, 2))
+        watched[1].last(torch.zeros(1, 2))
+        for _ in range(2):  # asked for once more, without a pass in between
+            watched[0].rows(torch.zeros(1, 2), None)
+        passes._told = float("-inf")
+    assert told == ["layer, batch 1", "layer, batch 1, pass 1 of 1", "layer, batch 1, pass 2"]
 
 
 def test_the_module_is_as_before() -> None:

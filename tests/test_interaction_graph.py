@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import workbench as wb
 from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.interaction_basis import interaction_basis
 from workbench.degeneracy.interaction_graph import InteractionGraph, interaction_graph
+from workbench.degeneracy.passes import Passes
 
 DOUBLE = torch.float64
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 1, 1, 1]])
@@ -390,7 +392,8 @@ def unchanged(module: nn.Module) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("formula", ["squared", "functional", "stochastic"])
-def test_a_cancel_anywhere_keeps_the_segments_that_are_done(formula: Any) -> None:
+def test_a_cancel_anywhere_keeps_the_segments_that_are_done(formula: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[Passes.__module__], "SECONDS", float("inf"))
     net, x = mlp(4, 5, 4, 3).train(), normal(30, 4)
     data = [x[:10], x[10:]]
     basis = interaction_basis(net, data, ["0", "2", "4"])
@@ -403,7 +406,10 @@ def test_a_cancel_anywhere_keeps_the_segments_that_are_done(formula: Any) -> Non
 
     whole = interaction_graph(net, data, basis, edges=formula, points=2, progress=listener)
     calls = list(told)
-    assert calls == [(layer, n, 3) for n, layer in enumerate(("0", "2", "4")) for _ in data] + [("", 3, 3)]
+    assert calls == [
+        *((f"{layer}, batch {batch} of 2", n, 3) for n, layer in enumerate(("0", "2", "4")) for batch in (1, 2)),
+        ("", 3, 3),
+    ]
     for place, (_, done, _) in list(enumerate(calls, start=1))[:: 1 if formula == "squared" else 3]:
         told.clear()
         with unchanged(net), pytest.raises(wb.Cancelled) as stop:
@@ -417,6 +423,46 @@ def test_a_cancel_anywhere_keeps_the_segments_that_are_done(formula: Any) -> Non
             assert f"CANCELLED after {done} of 3 segments" in repr(partial)
         if done == 0:
             assert f"{formula} edges; no segment; CANCELLED after 0" in partial.facts()
+
+
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        ({}, (4, 3)),
+        ({"edges": "squared", "quadrature": "trapezoid", "points": 3}, (12, 9)),
+        ({"edges": "functional", "points": 2}, (8, 6)),
+        ({"edges": "stochastic", "probes": 5}, (20, 15)),
+    ],
+    ids=["squared", "integrated", "functional", "stochastic"],
+)
+def test_a_cancel_inside_a_batch_leaves_everything_as_before(
+    options: Any, passes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[Passes.__module__], "SECONDS", 0.0)
+    net, x = mlp(4, 5, 4, 3).train(), normal(30, 4)
+    data = [x[:10], x[10:]]
+    basis = interaction_basis(net, data, ["2", "4"], kind="neuron")
+    items: list[str] = []
+    whole = interaction_graph(net, data, basis, progress=lambda told: items.append(told.item), **options)
+    expected = []
+    for layer, count in zip(("2", "4"), passes, strict=True):
+        for batch in (1, 2):
+            begin = f"{layer}, batch {batch} of 2"
+            expected += [begin, *(f"{begin}, pass {one} of {count}" for one in range(1, count + 1))]
+    assert items == [*expected, ""]
+    for at in [item for item in items if "pass 2 " in item]:
+
+        def stopping(told: wb.Progress, at: str = at) -> None:
+            if told.item == at:
+                raise wb.Cancelled
+
+        state = torch.get_rng_state()
+        with unchanged(net), pytest.raises(wb.Cancelled) as stop:
+            interaction_graph(net, data, basis, progress=stopping, **options)
+        assert torch.equal(state, torch.get_rng_state()) and torch.is_grad_enabled()
+        partial = stop.value.partial
+        assert list(partial.edges) == ["2"][: at.startswith("4")]
+        assert all(torch.equal(partial.edges[layer], whole.edges[layer]) for layer in partial.edges)
 
 
 def test_bases_of_other_modules_are_refused_or_noted() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,10 @@ from workbench.degeneracy.closed_form import closed_form
 from workbench.degeneracy.gradients import GradientGram, Positions, gradient_gram
 from workbench.degeneracy.integrated import integrated_gram
 from workbench.degeneracy.numerical_rank import noise_floor, rounding_floor
+from workbench.degeneracy.passes import Passes
 from workbench.degeneracy.whitening import Whitening, falling, signs
 from workbench.errors import ArgumentError, nearest
-from workbench.runtime.chain import Batch, Chain, Cut
+from workbench.runtime.chain import Chain, Cut
 
 KINDS = ("local", "integrated", "pca", "gradient-flow", "neuron")
 ESTIMATORS = ("auto", "closed form", "exact", "Hutchinson")
@@ -117,7 +118,7 @@ def layer_directions(
     following: Directions,
     origin: Float[Tensor, " out"],
     settings: Settings,
-    told: Callable[[Batch], None],
+    told: Passes,
 ) -> Directions:
     """The directions of one layer, given those of the layer that its gradients come from and its mean `origin`.
 
@@ -174,7 +175,7 @@ def layer_directions(
 
 
 def chosen_gram(
-    chain: Chain, source: Cut, target: Cut, basis: Tensor, settings: Settings, told: Callable[[Batch], None]
+    chain: Chain, source: Cut, target: Cut, basis: Tensor, settings: Settings, told: Passes
 ) -> GradientGram:
     """M′ by the cheapest way that is right, or by the one that was asked for.
 
@@ -193,6 +194,7 @@ def chosen_gram(
             )
     places = 1 if settings.positions == "last" else target.positions
     exact = settings.estimator == "exact" or (settings.estimator == "auto" and basis.shape[1] * places <= PASSES)
+    source, target = told.watched(source, target, basis.shape[1] * places if exact else settings.probes)
     return gradient_gram(
         chain,
         source,

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.degeneracy.gradients import GradientGram, Positions, counted, pulled_back
-from workbench.runtime.chain import Batch, Chain, Cut
+from workbench.degeneracy.passes import Passes
+from workbench.runtime.chain import Chain, Cut
 
 
 def integrated_gram(
@@ -20,7 +21,7 @@ def integrated_gram(
     rule: Sequence[tuple[float, float]],
     means: tuple[Float[Tensor, " width"], Float[Tensor, " out"]],
     positions: Positions,
-    told: Callable[[Batch], None],
+    told: Passes,
 ) -> tuple[GradientGram, Float[Tensor, "width width"]]:
     """M′ = E[g·gᵀ] and Λ′ = E[g·(f−μ)ᵀ] with g = ∫dα ∇_{αf}[f̂(αf)·f̂(f)], over source datapoints.
 
@@ -43,6 +44,7 @@ def integrated_gram(
         for alpha, weight in rule:
             leaf, output = chain.segment(batch, source, target, _scaled(source, alpha, batch.keep))
             total += weight * pulled_back(source, target, leaf, output, cotangent)
+            told.passed(len(rule))
         rows = source.rows(total, batch.keep).double()
         gram += rows.T @ rows
         cross += rows.T @ (source.rows(own, batch.keep).double() - means[0].to(chain.device))

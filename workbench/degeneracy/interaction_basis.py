@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias
@@ -10,6 +11,7 @@ from torch import nn
 
 from workbench.degeneracy.basis import PREDICTING, InteractionBasis, predicted
 from workbench.degeneracy.directions import Directions, Settings, layer_directions, output_directions
+from workbench.degeneracy.passes import Passes, counted
 from workbench.degeneracy.provenance import chain_meta
 from workbench.degeneracy.quadrature import Quadrature, quadrature_points
 from workbench.degeneracy.whitening import Whitening, chain_whitenings
@@ -72,7 +74,8 @@ def interaction_basis(
         device: "auto" takes CUDA when there is one.
         dtype: "float64", "float32" or "own": what the module is cast to. Sums are float64 always.
         seed: of the probes.
-        progress: called before every batch of every layer; may raise `wb.Cancelled`.
+        progress: called before every batch of every layer, and between the backward passes of a batch ten times a
+            second at most; may raise `wb.Cancelled`.
 
     Returns:
         An InteractionBasis. Taken without `layers`: outputs that hold all that reaches the module's output, the
@@ -141,6 +144,9 @@ def interaction_basis(
     found: dict[str, Directions] = {}
     whitenings: dict[str, Whitening] = {}
 
+    def tell(item: str) -> None:
+        report(item, len(found), total)
+
     def built() -> InteractionBasis:
         own = meta | {"seconds": time.perf_counter() - begin}
         if len(found) < total:
@@ -149,13 +155,19 @@ def interaction_basis(
 
     try:
         with chain.lent():
-            whitenings |= chain_whitenings(chain, center, threshold, lambda: report("activations", 0, total))
+            numbers = itertools.count(1)
+            whitenings |= chain_whitenings(
+                chain,
+                center,
+                threshold,
+                lambda: tell(f"activations, batch {counted(next(numbers), chain.batch_count)}"),
+            )
             end = chain.cuts[-1]
             found[end.layer] = output_directions(end, whitenings[end.layer])
             for place in range(total - 2, -1, -1):
                 source = chain.cuts[place]
                 target = end if kind == "gradient-flow" else chain.cuts[place + 1]
-                report(source.layer, len(found), total)
+                tell(source.layer)
                 found[source.layer] = layer_directions(
                     chain,
                     source,
@@ -164,7 +176,7 @@ def interaction_basis(
                     found[target.layer],
                     whitenings[target.layer].mean,
                     settings,
-                    told=lambda _: report(chain.cuts[total - 1 - len(found)].layer, len(found), total),
+                    told=Passes(tell, source.layer, chain.batch_count),
                 )
             report("", total, total)
     except Cancelled as stop:

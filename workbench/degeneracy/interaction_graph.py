@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from workbench.degeneracy.basis import InteractionBasis
 from workbench.degeneracy.edges import FORMULAS, Coordinates, Edges, Formula, segment_edges
+from workbench.degeneracy.passes import Passes
 from workbench.degeneracy.provenance import chain_meta, other_weights
 from workbench.degeneracy.quadrature import Quadrature, quadrature_points
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
@@ -121,7 +122,8 @@ def interaction_graph(
         points: its number of points.
         probes: draws of "stochastic".
         seed: of the draws.
-        progress: called before every batch of every segment; may raise `wb.Cancelled`.
+        progress: called before every batch of every segment, and between the backward passes of a batch ten times a
+            second at most; may raise `wb.Cancelled`.
 
     Returns:
         An InteractionGraph.
@@ -174,6 +176,7 @@ def interaction_graph(
         layer: Coordinates(mean=basis.means[layer], basis=basis.bases[layer], inverse=basis.inverses[layer])
         for layer in basis.layers
     }
+    draws = probes if edges == "stochastic" else 1
     report = reporter(progress)
     found: dict[str, Edges] = {}
     pairs = list(zip(chain.cuts, chain.cuts[1:], strict=False))
@@ -190,17 +193,20 @@ def interaction_graph(
     try:
         with chain.lent():
             for source, target in pairs:
+                told = Passes(lambda item: report(item, len(found), len(pairs)), source.layer, chain.batch_count)
+                passes = (
+                    (basis.nodes(target.layer) - 1) * len(rule) * (target.positions if edges == "squared" else draws)
+                )
                 found[source.layer] = segment_edges(
                     chain,
-                    source,
-                    target,
+                    *told.watched(source, target, passes),
                     coordinates[source.layer],
                     coordinates[target.layer],
                     formula=edges,
                     rule=rule,
-                    probes=probes if edges == "stochastic" else 1,
+                    probes=draws,
                     seed=seed,
-                    told=lambda _: report(pairs[len(found)][0].layer, len(found), len(pairs)),
+                    told=told,
                 )
             report("", len(pairs), len(pairs))
     except Cancelled as stop:
