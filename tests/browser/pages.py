@@ -7,6 +7,7 @@ from playwright.sync_api import Locator
 
 import workbench as wb
 
+ROUNDING = 1e-12  # of the largest number of a panel
 PLOT = """index => {
   const plot = document.querySelectorAll('.wb-explorer .js-plotly-plot')[index];
   const numbers = list => Array.from(list || [], value => value === null ? NaN : value);
@@ -25,20 +26,63 @@ def drawn(page: Any, index: int) -> dict[str, Any]:
 
 
 def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
-    """The page's traces are the library's marks, number by number, in the room that the plot has."""
+    """The page's traces are the library's marks, number by number, in the room that the plot has.
+
+    What lies below `ROUNDING` of the largest number of its panel is rounding: another process with another number of
+    threads has other numbers there, and other ones of them above 0.
+    """
     expected = spec.to_plotly()
     told = spec.panels[0].title if len(spec.panels) == 1 else ""  # several panels have their titles above each
     assert plot["title"] == spec.title and (plot["subtitle"] or "") == told and plot["fits"]
+    slack = _slack(expected.data)
     for shown, trace in zip(plot["traces"], expected.data, strict=True):
         assert shown["name"] == trace.name
-        for axis in "xyz" if trace.type == "heatmap" else "xy":
-            values = np.array(trace[axis], float)
-            np.testing.assert_allclose(np.array(shown[axis], float), values, rtol=1e-9)
+        room = slack[trace.xaxis, trace.yaxis]
         if trace.type == "scatter":
             assert shown["fill"] == (trace.fill or "none")
-            errors = trace.error_y.array if trace.error_y.array is not None else ()
-            np.testing.assert_allclose(np.array(shown["error"], float), np.array(errors, float), rtol=1e-9)
-            assert shown["ids"] == list(trace.customdata if trace.customdata is not None else ())
+            page, own = _columns(shown, shown["error"]), _columns(trace, trace.error_y.array)
+            page, own = _aligned(page, own, room) if len(page["x"]) != len(own["x"]) else (page, own)
+            assert list(page["ids"]) == list(own["ids"])
+            for name in ("x", "y", "error"):
+                atol = room["x" if name == "x" else "y"]
+                np.testing.assert_allclose(page[name], own[name], rtol=1e-9, atol=atol, err_msg=f"{trace.name}: {name}")
+        else:
+            for axis in "xyz" if trace.type == "heatmap" else "xy":
+                values = np.array(trace[axis], float)
+                np.testing.assert_allclose(np.array(shown[axis], float), values, rtol=1e-9, atol=room[axis])
+
+
+def _slack(traces: Any) -> dict[tuple[str, str], dict[str, float]]:
+    """What is rounding along each axis of each panel."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for trace in traces:
+        own = found.setdefault((trace.xaxis, trace.yaxis), dict.fromkeys("xyz", 0.0))
+        for axis in "xyz" if trace.type == "heatmap" else "xy":
+            values = np.abs(np.array(trace[axis], float))
+            own[axis] = max(own[axis], ROUNDING * float(np.max(values, where=np.isfinite(values), initial=0.0)))
+    return found
+
+
+def _columns(trace: Any, error: Any) -> dict[str, np.ndarray]:
+    """The numbers and ids of points."""
+    ids = trace["ids"] if isinstance(trace, dict) else trace.customdata
+    numbers = {"x": trace["x"], "y": trace["y"], "error": () if error is None else error}
+    return {name: np.array(values, float) for name, values in numbers.items()} | {
+        "ids": np.array(() if ids is None else list(ids), object)
+    }
+
+
+def _aligned(
+    page: dict[str, np.ndarray], own: dict[str, np.ndarray], room: dict[str, float]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The points at places that both have; what only one has is rounding."""
+    both = np.isclose(page["x"][:, None], own["x"], rtol=1e-9, atol=room["x"], equal_nan=True)
+    aligned = []
+    for columns, here in ((page, both.any(1)), (own, both.any(0))):
+        lone = columns["y"][~here]
+        assert np.all(np.abs(lone) <= room["y"]), f"only on one side: {lone} at {columns['x'][~here]}"
+        aligned.append({name: values[here] if len(values) else values for name, values in columns.items()})
+    return aligned[0], aligned[1]
 
 
 def rows(explorer: Locator) -> Locator:
