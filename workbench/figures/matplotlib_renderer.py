@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from workbench.figures.fit_renderer import Drawn, fit
 from workbench.figures.spec import Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule
 from workbench.figures.style import HEAT, ROLES, color
 
@@ -47,15 +48,16 @@ def drawn(spec: FigureSpec, inches: float) -> Figure:
     with paper_style():
         figure = PaperFigure(figsize=(inches, height))
         FigureCanvasAgg(figure)
-        figure.suptitle(spec.title, fontsize=8)
+        title = figure.suptitle(spec.title, fontsize=8)
         colours = {mark.scale for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
         handles: dict[str, Any] = {}
+        panels = []
         for axes, panel in zip(figure.subplots(rows, cols, squeeze=False).flat, spec.panels, strict=True):
             _draw_panel(axes, panel, colours if panel is spec.panels[-1] or len(colours) > 1 else set())
+            panels.append(Drawn(axes, panel.x, panel.y))
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        if handles:
-            figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+        fit(figure, panels, rows, title, [(handle, label) for label, handle in handles.items()])
         return figure
 
 
