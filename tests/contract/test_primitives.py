@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import workbench as wb
 from contract import connectivity_oracles as connectivity
 from contract import degeneracy_oracles as degeneracy
+from contract.diff_oracles import diff_oracle
 from workbench.results import LAYER_COLUMNS, LayerResult
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -301,6 +302,12 @@ PRIMITIVES = {
         "workbench.degeneracy.ablated.AblatedNodes",
         lambda original: _overridden(original, _measured=lambda self, kept: original._measured(self, kept // 2)),
     ),
+    "diff": Primitive(
+        diff_oracle,
+        "workbench.signatures.elements.piece_arrays",
+        lambda original: lambda *tensors: list(original(*tensors))[:1],  # the first piece for all of them
+        ("norms", "cosines", "lorenz", "extraction", "singular", "overlap"),
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
@@ -326,7 +333,7 @@ OTHERS = {
     *("Evaluator EvaluationError").split(),
     *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
     *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
-    *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
+    *("AlphaPruning Comparison Diff TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }
 
