@@ -8,7 +8,20 @@ import numpy as np
 
 from workbench.errors import FigureError, nearest
 from workbench.figures.provenance import depth_label, one_layer, story
-from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, limits, named_ticks
+from workbench.figures.spec import (
+    Axis,
+    Bars,
+    FigureSpec,
+    Heat,
+    Line,
+    Mark,
+    Panel,
+    Points,
+    Rule,
+    Scale,
+    limits,
+    named_ticks,
+)
 from workbench.results import table_rows
 from workbench.signatures import Diff
 
@@ -159,13 +172,14 @@ def extraction(diff: Diff, layer: str | None, *, model: str | None = None) -> Fi
     by_bytes.append(Rule(axis="x", value=float(size), label="τ itself"))
     y = Axis(label="share of Στ² held", limits=(0.0, 1.0))
     longest = max(len(mark.x) for mark in by_rank if isinstance(mark, Line))
-    ends = limits([least, size, longest * least], "log")
+    scale: Scale = "log" if max(size, longest * least) > 30 * least else "linear"
+    ends = limits([least, size, longest * least], scale)
     panels = (
         Panel(
             x=Axis(label="rank r", limits=(0.0, longest + 1.0)), y=y, marks=tuple(by_rank), title=_left_out(diff, model)
         ),
         Panel(
-            x=Axis(label="bytes of a LoRA of rank r", unit="B", scale="log", limits=ends), y=y, marks=tuple(by_bytes)
+            x=Axis(label="bytes of a LoRA of rank r", unit="B", scale=scale, limits=ends), y=y, marks=tuple(by_bytes)
         ),
     )
     return _one(diff, "extraction", f"What a LoRA of the change in {name} would hold", panels, name)

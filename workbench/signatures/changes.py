@@ -285,12 +285,12 @@ def model_numbers(sums: Sums, index: int, noise: float) -> dict[str, float]:
     """The numbers of one model; `noise` is the floor's relative norm."""
     relative = ratio(sums.changes[index, index], sums.base)
     return {
-        "changed": share(sums.changed[index], sums.elements),
+        "changed": share(int(sums.changed[index]), sums.elements),
         "delta_norm": math.sqrt(sums.changes[index, index]),
         "relative_norm": relative,
         "over_floor": relative / noise if noise > 0 else math.nan,
         "cosine": cosine(sums.cross[index], sums.base, sums.others[index]),
-        "sign_conflict": share(sums.flipped[index], sums.both[index]),
+        "sign_conflict": share(int(sums.flipped[index]), int(sums.both[index])),
     }
 
 
@@ -315,8 +315,8 @@ def pair_row(labels: Sequence[str], sums: Sums, trimmed: tuple[Array, Array] | N
         "elements": sums.elements,
         "cosine": cosine(sums.changes[i, j], sums.changes[i, i], sums.changes[j, j]),
         "null_sd": 1 / math.sqrt(sums.elements) if sums.elements else math.nan,
-        "sign_conflict": share(sums.pair_flipped[i, j], sums.pair_both[i, j]),
-        "trimmed_conflict": math.nan if trimmed is None else share(trimmed[1][i, j], trimmed[0][i, j]),
+        "sign_conflict": share(int(sums.pair_flipped[i, j]), int(sums.pair_both[i, j])),
+        "trimmed_conflict": math.nan if trimmed is None else share(int(trimmed[1][i, j]), int(trimmed[0][i, j])),
     }
 
 

@@ -189,7 +189,7 @@ def checked_detail(detail: str | Sequence[str]) -> frozenset[str]:
     Raises:
         ArgumentError: one of them is unknown.
     """
-    names = [detail] if isinstance(detail, str) else list(detail)
+    names = list(detail) if isinstance(detail, Sequence) and not isinstance(detail, str) else [detail]
     for name in names:
         if name == "activations":
             raise ArgumentError("activations need data: pass data=batches, and module= where `a` is no nn.Module.")
