@@ -16,12 +16,13 @@ from workbench.degeneracy.interaction_graph import InteractionGraph
 from workbench.degeneracy.modules import InteractionModules
 from workbench.errors import FigureError, nearest
 from workbench.figures.ablation import curve
+from workbench.figures.change_spectra import extraction, overlaps, singular
 from workbench.figures.comparison import first_and_last, trajectory
 from workbench.figures.connectivity import path, plane
 from workbench.figures.contents import heat_map, histogram, magnitudes
 from workbench.figures.degeneracy import activation_spectrum, ranks, spectra, weights
 from workbench.figures.density import eigenvalue_density, window_density
-from workbench.figures.diff import cosines, extraction, lorenz, overlaps, ranked, singular
+from workbench.figures.diff import cosines, lorenz, ranked
 from workbench.figures.interaction_graph import layered_graph, module_graph, module_sizes
 from workbench.figures.layers import sizes
 from workbench.figures.matching import alignment, graph, objective, reduction

@@ -13,9 +13,10 @@ from workbench.progress import ProgressCallback
 from workbench.results import Column, LayerResult, short_source
 from workbench.signatures import columns
 from workbench.signatures.activation_similarity import activation_similarity, check_similarity
-from workbench.signatures.changes import DETAILS, Comparison, layer_changes, layer_row, number_row, unread
+from workbench.signatures.changes import DETAILS, Comparison, layer_changes, unread
 from workbench.signatures.manifest import CHANGES, Paired, first_difference, labelled, manifest_rows, paired
 from workbench.signatures.pooling import pooled_models, pooled_pairs
+from workbench.signatures.rows import layer_row, number_row
 from workbench.weights import ModelLike, load
 
 Others: TypeAlias = ModelLike | Mapping[Any, ModelLike] | Sequence[ModelLike]
