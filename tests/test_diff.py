@@ -415,8 +415,9 @@ def test_a_cancelled_run_keeps_what_was_done() -> None:
     with pytest.raises(wb.Cancelled) as stopped:
         wb.diff(base, {name: own + 1 for name, own in base.items()}, progress=stop)
     partial = stopped.value.partial
-    assert len(partial.frame()) == 2 and "CANCELLED after 2 of 4 tensors" in partial.facts()
-    assert partial.frame("manifest")["content"].tolist() == ["differs", "differs", "not read", "not read"]
+    done = len(partial.frame())  # with what was under way: two threads may have begun the third
+    assert done in (2, 3) and f"CANCELLED after {done} of 4 tensors" in partial.facts()
+    assert partial.frame("manifest")["content"].tolist() == ["differs"] * done + ["not read"] * (4 - done)
 
 
 def test_a_diff_is_saved_and_opened(tmp_path: Path) -> None:
