@@ -117,9 +117,9 @@ def test_small_tensors_are_as_numpy_in_float64(seed: int, dtype: torch.dtype, ro
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_large_tensors_in_pieces_are_as_numpy(dtype: torch.dtype) -> None:
-    base = random(300, 400)
-    assert base.numel() > EXACT > PIECE
-    others = [(base + random(300, 400, seed=n) / 10).to(dtype) for n in (1, 2)]
+    base = random(500, 600)
+    assert base.numel() > 2 * PIECE > EXACT
+    others = [(base + random(500, 600, seed=n) / 10).to(dtype) for n in (1, 2)]
     assert_as_numpy(base.to(dtype), others, rel=1e-10 if dtype == torch.float64 else 3e-7)
 
 

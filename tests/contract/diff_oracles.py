@@ -10,7 +10,7 @@ import workbench as wb
 def diff_oracle() -> None:
     """Numpy's norms, and the cosine and the conflicts of two changes over many pieces."""
     random = torch.Generator().manual_seed(0)
-    base, *others = (torch.randn(400, 300, generator=random) for _ in range(3))
+    base, *others = (torch.randn(600, 500, generator=random) for _ in range(3))
     found = wb.diff({"w.weight": base}, {str(n): {"w.weight": own} for n, own in enumerate(others)})
     w, x, y = (own.double().numpy().ravel() for own in (base, *others))
     norms = [np.linalg.norm(own - w) / np.linalg.norm(w) for own in (x, y)]
