@@ -390,7 +390,7 @@ def test_parts_of_tensors_are_layers_of_their_own() -> None:
     other = {name: own.clone() for name, own in base.state_dict().items()}
     other["in_proj_weight"][8:16] += 1
     found = wb.diff(base, other, detail=["lorenz", "outliers", "spectra"])
-    assert [found.row(f"in_proj_weight.{part}")["verdict"] for part in "qkv"] == ["changed"] * 3
+    assert [found.row(f"in_proj_weight.{part}")["verdict"] for part in "qkv"] == ["identical", "changed", "identical"]
     assert [found.row(f"in_proj_weight.{part}")["changed"] for part in "qkv"] == [0, 1, 0]
     assert found.frame("spectra").set_index("layer").loc["in_proj_weight.k", "stable_rank"] == pytest.approx(
         1, abs=1e-4
@@ -587,3 +587,46 @@ def test_minilm_against_a_perturbed_copy(minilm: Path) -> None:
     large = rows[rows["elements"] > 10_000]
     assert (large["verdict"] == "changed").all() and large["relative_norm"].between(0.0095, 0.0101).all()
     assert found.frame("models")["elements"][0] == sum(own.numel() for own in base.values() if own.is_floating_point())
+
+
+@pytest.mark.parametrize("values", [(1.3, 1.43), (0.3, 0.33)])
+def test_sums_of_equal_elements_do_not_drift(values: tuple[float, float]) -> None:
+    """Rounding of equal products is no random walk: each of float32's sums is short, and errs all the same way."""
+    one, two = (torch.full((500, 700), value) for value in values)
+    found = wb.diff({"w.weight": one}, {"w.weight": two}).row("w")
+    first, second = (float(own[0, 0]) for own in (one, two))
+    assert found["relative_norm"] == pytest.approx((second - first) / first, rel=2e-7)
+    assert found["norm"] == pytest.approx(first * 350_000**0.5, rel=2e-7)
+
+
+def test_a_floor_of_zero_is_exceeded_by_whatever_changes() -> None:
+    """A layer that was frozen in the seed's model."""
+    base = {"a.weight": random(6, 5), "b.weight": random(4, 6, seed=1), "c.weight": random(3, 4, seed=2)}
+    seed = base | {"b.weight": base["b.weight"] + 0.1}
+    found = wb.diff(base, {name: own + (name != "c.weight") for name, own in base.items()}, floor=seed)
+    assert found.row("a")["over_floor"] == math.inf and found.row("a")["verdict"] == "beyond floor"
+    assert found.row("c")["verdict"] == "identical" and math.isnan(found.row("c")["over_floor"])
+    assert math.isfinite(found.row("b")["over_floor"])
+    figure = wb.figure(found)
+    assert figure.panels[1].title == "not drawn: 1 over a floor of 0"
+    assert figure.panels[0].x.ticks[0] == (0.0, "a")
+
+
+def test_equal_numbers_that_are_stored_otherwise() -> None:
+    base = {"a.weight": random(6, 5).float(), "b.weight": torch.zeros(3, 4), "c.weight": random(3, 4)}
+    other = {"a.weight": base["a.weight"].double(), "b.weight": -base["b.weight"], "c.weight": base["c.weight"]}
+    rows = [wb.diff(base, other).row(layer) for layer in "abc"]
+    assert [row["verdict"] for row in rows] == ["equal", "equal", "identical"]
+    assert all("equal numbers, stored otherwise" in row["reason"] for row in rows[:2]) and not rows[2]["reason"]
+
+
+def test_what_the_base_alone_ties_is_counted_once() -> None:
+    base = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3, bias=False), "b": torch.nn.Linear(3, 3, bias=False)})
+    base["b"].weight = base["a"].weight
+    weight = base["a"].weight.detach()
+    found = wb.diff(base, {"a.weight": weight + 1, "b.weight": weight + 2})
+    second = found.row("b.weight")
+    assert second["relative_norm"] == pytest.approx(2 * found.row("a")["relative_norm"])
+    assert "tied to a.weight in the base alone" in second["reason"] and not found.row("a")["reason"]
+    whole = found.frame("models").iloc[0]
+    assert whole["elements"] == 9 and whole["relative_norm"] == pytest.approx(found.row("a")["relative_norm"])

@@ -42,7 +42,7 @@ def ranked(diff: Diff, layer: str | None, *, model: str | None = None) -> Figure
     shown = [row for row in rows if math.isfinite(row["relative_norm"])]
     if not shown:
         raise FigureError("no layer has a relative norm to draw; see .frame().reason.")
-    shown.sort(key=lambda row: (-row[column] if math.isfinite(row[column]) else math.inf, -row["relative_norm"]))
+    shown.sort(key=lambda row: (math.inf if math.isnan(row[column]) else -row[column], -row["relative_norm"]))
     names = [row["layer"] for row in shown]
     if layer is not None:
         diff.row(layer)
@@ -59,7 +59,10 @@ def ranked(diff: Diff, layer: str | None, *, model: str | None = None) -> Figure
     panels = [_bars(names, norms, CHANGE, floor_line, layer, note)]
     if with_floor:
         over = [row["over_floor"] for row in shown]
-        panels.append(_bars(names, over, f"{CHANGE} over the floor", (Rule(axis="y", value=1.0),), layer, ""))
+        endless = sum(map(math.isinf, over))
+        note = f"not drawn: {endless} over a floor of 0" if endless else ""
+        heights = [math.nan if math.isinf(value) else value for value in over]
+        panels.append(_bars(names, heights, f"{CHANGE} over the floor", (Rule(axis="y", value=1.0),), layer, note))
     whose = model or (diff.labels[0] if len(diff.labels) == 1 else f"mean of {len(diff.labels)} models")
     title = f"What changed most: {len(names)} layers, {whose}"
     return FigureSpec(kind="norms", title=title, panels=tuple(panels), provenance=story(diff))

@@ -14,6 +14,7 @@ from torch import Tensor
 from workbench.cache import Entry
 from workbench.errors import LayerError
 from workbench.layers import Layer, found
+from workbench.signatures.common_ancestor import is_statistic
 from workbench.signatures.concentration import lorenz_curve, outlier_channels
 from workbench.signatures.elements import element_sums, kept_signs, not_finite
 from workbench.signatures.manifest import Paired, shape_text
@@ -31,7 +32,6 @@ from workbench.signatures.rows import (
 from workbench.signatures.subspaces import base_singular, change_spectra
 from workbench.weights import TensorInfo, Weights, content_fingerprint
 
-STATISTICS = ("running_mean", "running_var")  # of norm layers: numbers, but no weights
 DETAILS = ("lorenz", "outliers", "spectra")  # tables beyond the elementwise tier
 
 
@@ -103,8 +103,12 @@ def layer_changes(comparison: Comparison, view: View, tensor: Tensor) -> Entry:
             raise LayerError(f"{layout} layout in {read[place].label}: only dense tensors are compared")
     prints = {read[place].label: content_fingerprint(own) for place, own in tensors.items()}
     mine = content_fingerprint(tensor)
-    same = {place: prints[model.label] == mine for place, model in read.items()}
     own, others = part(view, tensor), [part(view, other) for other in tensors.values()]
+    same = {
+        place: prints[model.label] == mine
+        or (bool(view.part) and content_fingerprint(other) == content_fingerprint(own))
+        for (place, model), other in zip(read.items(), others, strict=True)
+    }
     if reason := no_weights(info):
         entry = _compared(comparison, view, own, dict(zip(read, others, strict=True)), told, same, reason)
     else:
@@ -127,11 +131,6 @@ def no_weights(info: TensorInfo) -> str:
     if info.dtype.itemsize == 1:
         return "8-bit float storage: its scales are not known here"
     return "" if info.shape else "a scalar: it has no direction"
-
-
-def is_statistic(info: TensorInfo) -> bool:
-    """Whether a tensor is a buffer, such as a norm layer's statistics, which no model's τ counts."""
-    return info.buffer or info.name.endswith(STATISTICS)
 
 
 def _compared(
@@ -187,7 +186,7 @@ def _measured(
         index = places.index(place)
         numbers = model_numbers(sums, index, noise)
         verdict = "identical" if same[place] else verdict_of(numbers)
-        values.append(number_row(view.layer, label, verdict, note(sums, index)) | numbers)
+        values.append(number_row(view.layer, label, verdict, "" if same[place] else note(sums, index)) | numbers)
     trimmed = None
     if comparison.density is not None and pairs:
         trimmed = kept_signs(own, tensors, comparison.density)
@@ -209,8 +208,12 @@ def _measured(
         tables["spectra"], kept = rows, kept | spectra
     row = summary(view, own, [one for one in values if not math.isnan(one["changed"])], values, layer_pairs, same)
     row |= {"norm": math.sqrt(sums.base), "floor": noise}
+    info = comparison.base.infos[view.tensor]
+    if info.tied_to:
+        told_tie = f"tied to {info.tied_to} in the base alone: in no total, as its weights are counted there"
+        row["reason"] = "; ".join(filter(None, [row["reason"], told_tie]))
     entry = found({"layers": [row], "values": values, "layer_pairs": layer_pairs, **tables}, kept)
-    if is_statistic(comparison.base.infos[view.tensor]):
+    if info.tied_to or info.buffer or is_statistic(info.name):
         return entry
     plain = {field.name: _plain(getattr(sums, field.name)) for field in fields(sums)}
     plain["trimmed"] = None if trimmed is None else [counts.tolist() for counts in trimmed]

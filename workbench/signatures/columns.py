@@ -21,7 +21,7 @@ NUMBERS: Mapping[str, Column] = {  # of one model in one layer
     "changed": _share("share of elements with τ = W′ − W ≠ 0"),
     "delta_norm": Column("‖τ‖", unit="w", low=0),
     "relative_norm": Column("‖τ‖/‖W‖", low=0),
-    "over_floor": Column("relative_norm over that of the floor model; NaN without one", low=0),
+    "over_floor": Column("relative_norm over that of the floor model; infinite over 0, NaN without one", low=0),
     "cosine": _cosine("⟨W, W′⟩/(‖W‖‖W′‖)"),
     "sign_conflict": _share("share, of elements neither zero in W nor in W′, whose signs differ"),
 }

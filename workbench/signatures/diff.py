@@ -105,7 +105,8 @@ def diff(
         A Diff: `layers` (a row per tensor of the base, fused q/k/v, experts and gates apart), `manifest` (a row per
         tensor of either side and model), `models` (a row per model, over all weights), `values` (layer by model),
         `pairs` and `layer_pairs` (τᵢ against τⱼ), and what `detail` asked for. `verdict` is `identical` (bit by bit),
-        `changed`, with a floor `beyond floor` or `within floor`, else without numbers `absent`, `shape`, `tied`,
+        `equal` (the same numbers in another dtype or with other signs of 0), `changed`, with a floor `beyond floor` or
+        `within floor`, else without numbers `absent`, `shape`, `tied`,
         `empty`, `not finite`, `no weights` (counts, scalars, 8-bit floats: only how many differ) or `failed`.
 
     Raises:
@@ -117,11 +118,10 @@ def diff(
         EvaluationError: a batch failed.
         Cancelled: the callback asked for it; `.partial` is the Diff of what was done.
 
-    Cost: one pass over the bytes of all models in pieces: some 2 times the reading of float32 on
-    two threads, 3.5 times that of bfloat16, which has twice the elements. The
-    tensor of every model is in memory at a time (times torch's threads where they are small). `density` adds a
-    partition of |τ|, `lorenz` a sort; `spectra` three eigenproblems of 4/3·M³ flops a matrix and two with vectors;
-    `data` (models + 1) forward passes and all models in memory.
+    Cost: one pass over the bytes of all models in pieces: 1.5 times the reading of float32 on two idle threads, 2.6
+    times that of bfloat16, which has twice the elements. A tensor of every model is in memory at a time (times torch's
+    threads where they are small). `density` adds a partition of |τ|, `lorenz` a sort; `spectra` three eigenproblems of
+    4/3·M³ flops a matrix and two with vectors; `data` (models + 1) forward passes and all models in memory.
 
     Source: Yadav et al., "TIES-Merging" (2023), for sign conflicts and trimming; Roy & Vetterli (2007) for the
     effective rank; Kornblith et al. (2019) for CKA; the floor of a second seed is ours. Trimming is by layer here, and
@@ -131,8 +131,9 @@ def diff(
     and `added` reads `removed`. The floor is one other seed, without a spread; with it, a layer that two seeds leave
     equally far apart is `within floor` whatever its raw norm. Models without a common ancestor have cosines near 0
     until they are matched (`wb.match`). In high dimension a cosine of 0.01 can be many `null_sd`, which assumes
-    independent elements. Statistics of norm layers have rows, and no share in `models` and `pairs`. Large tensors of
-    float32 or less are multiplied in float32 (1e-7 of a norm). CKA near 1 does not mean equal outputs.
+    independent elements. Statistics of norm layers, and what the base alone ties, have rows and no share in `models`
+    and `pairs`. Large tensors of float32 or less are multiplied in float32 (1e-7 of a norm). CKA near 1 does not mean
+    equal outputs.
 
     Example:
         >>> import torch

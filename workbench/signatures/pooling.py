@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from workbench.signatures.rows import cosine, ratio, share
+from workbench.signatures.rows import cosine, over, ratio, share
 
 MODEL = "elements base others cross change changed both flipped change_beside_floor floor".split()
 PAIR = "elements product one other both flipped trimmed_both trimmed_flipped".split()
@@ -37,7 +37,7 @@ def pooled_models(sums: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> l
                 "changed": share(total["changed"], total["elements"]),
                 "delta_norm": math.sqrt(total["change"]),
                 "relative_norm": ratio(total["change"], total["base"]) if total["elements"] else math.nan,
-                "over_floor": math.sqrt(beside[0] / beside[1]) if beside[1] > 0 else math.nan,
+                "over_floor": over(*map(math.sqrt, beside)),
                 "cosine": cosine(total["cross"], total["base"], total["others"]),
                 "sign_conflict": share(total["flipped"], total["both"]),
             }

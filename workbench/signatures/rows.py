@@ -15,7 +15,7 @@ from workbench.signatures.manifest import shape_text
 
 View = Layer | Exclusion
 
-WORDS = ("changed", "beyond floor", "within floor")  # verdicts of layers with numbers that differ
+WORDS = ("changed", "beyond floor", "within floor", "equal")  # verdicts of layers whose bytes differ
 
 
 def ratio(squared: float, base: float) -> float:
@@ -32,6 +32,11 @@ def cosine(product: float, one: float, other: float) -> float:
     )
 
 
+def over(change: float, noise: float) -> float:
+    """A change over the floor's; infinite where the floor is 0 and the change is not, NaN of 0 over 0 or no floor."""
+    return change / noise if noise > 0 else math.inf if noise == 0 and change > 0 else math.nan
+
+
 def share(part_of: float, whole: float) -> float:
     """A share; NaN of nothing."""
     return float(part_of / whole) if whole else math.nan
@@ -44,7 +49,7 @@ def model_numbers(sums: Sums, index: int, noise: float) -> dict[str, float]:
         "changed": share(int(sums.changed[index]), sums.elements),
         "delta_norm": math.sqrt(sums.changes[index, index]),
         "relative_norm": relative,
-        "over_floor": relative / noise if noise > 0 else math.nan,
+        "over_floor": over(relative, noise),
         "cosine": cosine(sums.cross[index], sums.base, sums.others[index]),
         "sign_conflict": share(int(sums.flipped[index]), int(sums.both[index])),
     }
@@ -52,15 +57,19 @@ def model_numbers(sums: Sums, index: int, noise: float) -> dict[str, float]:
 
 def note(sums: Sums, index: int) -> str:
     """What the numbers of one model leave open."""
+    if not sums.changed[index]:
+        return "equal numbers, stored otherwise (another dtype, or the sign of a zero)"
     if sums.changed[index] and sums.changes[index, index] == 0:
         return "the changes are so small that their squares underflow"
     return "the base is all zero: there is no relative norm" if sums.base == 0 and sums.changed[index] else ""
 
 
 def verdict_of(numbers: Mapping[str, float]) -> str:
-    """`changed`; beside a floor, on which side of it."""
-    over = numbers["over_floor"]
-    return WORDS[0] if math.isnan(over) else WORDS[1] if over > 1 else WORDS[2]
+    """`changed`, or `equal` if no element is; beside a floor, on which side of it."""
+    beside = numbers["over_floor"]
+    if not numbers["changed"]:
+        return WORDS[3]
+    return WORDS[0] if math.isnan(beside) else WORDS[1] if beside > 1 else WORDS[2]
 
 
 def pair_row(labels: Sequence[str], sums: Sums, trimmed: tuple[Array, Array] | None, i: int, j: int) -> dict[str, Any]:
