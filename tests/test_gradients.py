@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import jacrev
 
 from workbench.degeneracy.gradients import GradientGram, counted, exact_cotangents, gradient_gram, random_cotangents
+from workbench.degeneracy.passes import Passes
 from workbench.errors import ArgumentError, Cancelled
 from workbench.runtime import EvaluationError, cut_test
 from workbench.runtime.chain import Chain
@@ -376,15 +377,16 @@ def test_a_cancel_in_the_middle_leaves_everything_as_before(error: BaseException
     chain = layer_chain(module, list(gaussian(6, 1, 8, 8).split(2)))
     told = []
 
-    def tell(batch: Any) -> None:
-        told.append(batch.number)
-        if batch.number == 1:
+    def tell(item: str) -> None:
+        if "pass" not in item:
+            told.append(item)
+        if item == "conv1, batch 2 of 3":
             raise error
 
     state = torch.get_rng_state()
     with pytest.raises(type(error)) as caught:
-        gram(chain, 0, 1, told=tell)
-    assert caught.value is error and told == [0, 1]
+        gram(chain, 0, 1, told=Passes(tell, "conv1", chain.batch_count))
+    assert caught.value is error and told == ["conv1, batch 1 of 3", "conv1, batch 2 of 3"]
     assert module.training and not any(part._forward_hooks for part in module.modules())
     assert torch.is_grad_enabled() and torch.equal(torch.get_rng_state(), state)
     for name, p in module.named_parameters():

@@ -194,7 +194,6 @@ def chosen_gram(
             )
     places = 1 if settings.positions == "last" else target.positions
     exact = settings.estimator == "exact" or (settings.estimator == "auto" and basis.shape[1] * places <= PASSES)
-    source, target = told.watched(source, target, basis.shape[1] * places if exact else settings.probes)
     return gradient_gram(
         chain,
         source,

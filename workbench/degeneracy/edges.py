@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.degeneracy.gradients import counted, exact_cotangents, pulled_back
-from workbench.runtime.chain import Batch, Chain, Cut
+from workbench.degeneracy.passes import Passes
+from workbench.runtime.chain import Chain, Cut
 from workbench.seeds import generator
 
 Formula: TypeAlias = Literal["squared", "functional", "stochastic"]
@@ -64,7 +65,7 @@ def segment_edges(
     rule: Sequence[tuple[float, float]],
     probes: int,
     seed: int,
-    told: Callable[[Batch], None],
+    told: Passes,
 ) -> Edges:
     """E (nodes of target × nodes of source) over all batches, averaged over source datapoints.
 
@@ -81,12 +82,20 @@ def segment_edges(
         rule: (α, weight) on the way from 0 to the activations.
         probes: draws of ±1 of "stochastic".
         seed: of the draws.
-        told: called before each batch.
+        told: is told of batches and of their passes.
     """
     nodes_in, nodes_out = inner.basis.shape[1] + 1, outer.basis.shape[1] + 1
     total = torch.zeros(nodes_out, nodes_in, dtype=torch.float64, device=chain.device)
     single = torch.zeros(max(probes, 1), dtype=torch.float64)
     count, random = 0, generator(seed, source.layer)
+    draws = probes if formula == "stochastic" else 1
+    passes = (nodes_out - 1) * len(rule) * (target.positions if formula == "squared" else draws)
+
+    def moved(leaf: Tensor, output: Tensor, cotangent: Tensor, hat: Tensor) -> Tensor:
+        found = _moved(source, target, leaf, output, cotangent, inner, hat)
+        told.passed(passes)
+        return found
+
     for batch in chain.batches():
         told(batch)
         (own,) = chain.outputs(batch, [source])
@@ -100,20 +109,16 @@ def segment_edges(
         count += len(source.rows(own, batch.keep))
         if formula == "functional":
             whole = outer.of(target.last(chain.segment(batch, source, target, _at(source, nodes, 1.0, batch.keep))[1]))
-            total[1:] += _functional(ways, source, target, outer, whole.detach(), inner, hat, batch.keep)
+            total[1:] += _functional(ways, target, outer, whole.detach(), hat, batch.keep, moved)
             continue
-        draws = 1 if formula == "squared" else probes
         for probe in range(draws):
             mask = counted(target.last(ways[0][2]), batch.keep, "all")
             signs = None if formula == "squared" else torch.randint(0, 2, mask.shape, generator=random) * 2 - 1
             part = torch.zeros_like(total)
             cotangents = _cotangents(target.last(ways[0][2]), outer.basis, batch.keep, signs)
             for node, cotangent in cotangents:
-                moved = sum(
-                    weight * _moved(source, target, leaf, output, cotangent, inner, hat)
-                    for weight, leaf, output in ways
-                )
-                part[1 + node] += torch.as_tensor(moved).square().sum(0)
+                slopes = sum(weight * moved(leaf, output, cotangent, hat) for weight, leaf, output in ways)
+                part[1 + node] += torch.as_tensor(slopes).square().sum(0)
             total += part / draws
             single[probe] += float(part[:, 1:].sum())  # without the constant's, as in the sum that the error is of
     error = 0.0
@@ -152,13 +157,12 @@ def _moved(
 
 def _functional(
     ways: Sequence[tuple[float, Tensor, Tensor]],
-    source: Cut,
     target: Cut,
     outer: Coordinates,
     whole: Tensor,
-    inner: Coordinates,
     hat: Tensor,
     keep: Tensor | None,
+    moved: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
     """−∫dα Σ ∂_j(f̂_i(f) − f̂_i(αf))²·f̂_j of one batch, for every direction of the target."""
     total = torch.zeros(whole.shape[-1] - 1, hat.shape[-1], dtype=torch.float64, device=hat.device)
@@ -168,5 +172,5 @@ def _functional(
         missing = (whole - outer.of(features.detach()))[..., 1:] * mask[..., None]
         for node, direction in enumerate(outer.basis.to(features).T):
             cotangent = 2 * missing[..., node, None] * direction  # −∂(f̂(f)−f̂(αf))² = 2·(f̂(f)−f̂(αf))·∂f̂(αf)
-            total[node] += weight * _moved(source, target, leaf, output, cotangent, inner, hat).sum(0)
+            total[node] += weight * moved(leaf, output, cotangent, hat).sum(0)
     return total

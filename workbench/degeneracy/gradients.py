@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.degeneracy.passes import Passes
 from workbench.errors import ArgumentError
-from workbench.runtime.chain import Batch, Chain, Cut, mask_of
+from workbench.runtime.chain import Chain, Cut, mask_of
 from workbench.seeds import generator
 
 Positions: TypeAlias = Literal["all", "last"]
@@ -43,7 +44,7 @@ def gradient_gram(
     probes: int | None = None,
     positions: Positions = "all",
     seed: int = 0,
-    told: Callable[[Batch], None] | None = None,
+    told: Passes | None = None,
 ) -> GradientGram:
     """M′ = 1/n Σ_x Σ_{i,t,s} ∂f̂_i(t)/∂f(s)ᵀ ∂f̂_i(t)/∂f(s) by vector-Jacobian products, over all batches.
 
@@ -58,7 +59,7 @@ def gradient_gram(
             exact.
         positions: cotangents at all of the target's positions, or only at each sample's last that is no padding.
         seed: of the probes.
-        told: called before each batch.
+        told: is told of batches and of their passes.
 
     Raises:
         ArgumentError: `positions` or `probes` is none of these, or nothing differentiable leads from source to target.
@@ -75,6 +76,8 @@ def gradient_gram(
     single: list[Tensor] = []
     count = 0
     random = generator(seed, source.layer)
+    width = target.width if directions is None else directions.shape[1]
+    passes = probes or width * (1 if positions == "last" else target.positions)
     for batch in chain.batches():
         if told is not None:
             told(batch)
@@ -93,6 +96,8 @@ def gradient_gram(
                 if len(single) <= number:
                     single.append(torch.zeros_like(square))
                 single[number] += square
+            if told is not None:
+                told.passed(passes)
         count += len(source.rows(leaf, batch.keep))
     if total is None:
         total = torch.zeros(source.width, source.width, dtype=torch.float64, device=chain.device)

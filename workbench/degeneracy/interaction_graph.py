@@ -194,12 +194,10 @@ def interaction_graph(
         with chain.lent():
             for source, target in pairs:
                 told = Passes(lambda item: report(item, len(found), len(pairs)), source.layer, chain.batch_count)
-                passes = (
-                    (basis.nodes(target.layer) - 1) * len(rule) * (target.positions if edges == "squared" else draws)
-                )
                 found[source.layer] = segment_edges(
                     chain,
-                    *told.watched(source, target, passes),
+                    source,
+                    target,
                     coordinates[source.layer],
                     coordinates[target.layer],
                     formula=edges,

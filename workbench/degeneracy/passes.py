@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from workbench.runtime.chain import Batch, Cut
+from workbench.runtime.chain import Batch
 
 SECONDS = 0.1  # between two reports inside a batch, at least
 
 
 class Passes:
-    """Tells `report` of a layer's batches, and of the passes that each of them takes.
-
-    A pass asks the target for its features and then the source for those of the gradient: whoever has the cuts that
-    `watched` gives is heard, and stopped, between any two passes.
+    """Tells `report` of a layer's batches, and of the backward passes that each of them takes.
 
     Args:
         report: is told an item, `layer, batch 2 of 5, pass 128 of 1024`; it may raise `Cancelled`.
@@ -27,13 +21,13 @@ class Passes:
 
     def __init__(self, report: Callable[[str], None], layer: str, batches: int) -> None:
         self._report, self._layer, self._batches = report, layer, batches
-        self._batch, self._done, self._begun = "", 0, False
+        self._batch, self._done = "", 0
         self._told = time.monotonic()
 
     def __call__(self, batch: Batch) -> None:
         """Tells that a batch begins."""
         self._batch = f"{self._layer}, batch {counted(batch.number + 1, self._batches)}"
-        self._done, self._begun = 0, False
+        self._done = 0
         self._tell(self._batch)
 
     def passed(self, passes: int) -> None:
@@ -42,37 +36,9 @@ class Passes:
         if time.monotonic() - self._told >= SECONDS:
             self._tell(f"{self._batch}, pass {counted(self._done, passes)}")
 
-    def watched(self, source: Cut, target: Cut, passes: int) -> tuple[Cut, Cut]:
-        """The cuts, which tell of passes between them; `passes` is the number of a batch like the first."""
-
-        def begins() -> None:
-            self._begun = True
-
-        def ends() -> None:
-            if self._begun:
-                self._begun = False
-                self.passed(passes)
-
-        return _heard(source, ends), _heard(target, begins)
-
     def _tell(self, item: str) -> None:
         self._report(item)
         self._told = time.monotonic()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Heard(Cut):
-    """A cut that says when it is asked for features."""
-
-    hear: Callable[[], None] = field(repr=False, compare=False)
-
-    def last(self, output: Tensor) -> Tensor:
-        self.hear()
-        return super().last(output)
-
-
-def _heard(cut: Cut, hear: Callable[[], None]) -> Cut:
-    return _Heard(layer=cut.layer, path=cut.path, axis=cut.axis, width=cut.width, positions=cut.positions, hear=hear)
 
 
 def counted(number: int, total: int) -> str:
