@@ -70,7 +70,8 @@ class Cancelled(BaseException):  # noqa: N818 - a request, not an error: `except
     `.partial` is the Result of what was done. A cut one has `cancelled` in its `.meta` and CANCELLED in its repr. A
     cancel in the last call, after all is done, stops nothing any more and is passed on all the same: `.partial` is then
     the whole result, as the function would have returned it, and not called cancelled. So it is with every function
-    that takes `progress`; of `wb.repair` alone there is nothing before the last call, and `.partial` is None.
+    that takes `progress`; of those that give weights (`wb.repair`, `wb.merge`, `wb.signature`) there is nothing before
+    the last call, and `.partial` is None.
 
     Attributes:
         partial: the Result of what was done before the stop; None until the running analysis fills it in.

@@ -68,6 +68,20 @@ def reporter(progress: ProgressCallback | None, kind: type[Progress] = Progress,
     return report
 
 
+def told_whole(whole: R, report: Callable[[], object]) -> R:
+    """What is finished, after the last report.
+
+    Raises:
+        Cancelled: passed on from the report, with the whole.
+    """
+    try:
+        report()
+    except Cancelled as stop:
+        stop.partial = whole
+        raise
+    return whole
+
+
 @dataclass(frozen=True)
 class Outcome(Generic[U, R]):
     """What became of one unit: a value, or the error that stopped it."""

@@ -17,7 +17,7 @@ from workbench.connectivity.matching_run import (
     checked_gammas,
     readers_of,
     telling,
-    told_whole,
+    told_last,
 )
 from workbench.connectivity.matching_tables import completed, function_change, matching
 from workbench.connectivity.permutations import Permutations
@@ -124,7 +124,7 @@ def match(
         result = found()
         aligned = alignment_rows(result, readers, gammas, progress)
         checks = [function_change(evaluator, networks[1], result.apply(networks[1]))] if evaluator else []
-    return told_whole(completed(result, aligned, checks, time.perf_counter() - begin), progress)
+    return told_last(completed(result, aligned, checks, time.perf_counter() - begin), progress)
 
 
 def _by_weights(

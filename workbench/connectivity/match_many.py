@@ -17,7 +17,7 @@ from workbench.connectivity.matching_run import (
     checked_gammas,
     readers_of,
     telling,
-    told_whole,
+    told_last,
 )
 from workbench.connectivity.matching_tables import completed, function_change, matching
 from workbench.connectivity.nested_assignment import Orders
@@ -123,7 +123,7 @@ def match_many(
         result = found()
         aligned = [row for n in runs for row in alignment_rows(result, [readers[0], readers[n]], gammas, progress, n)]
         checks = [function_change(evaluator, networks[n], result.apply(networks[n], n)) for n in runs if evaluator]
-    return told_whole(completed(result, aligned, checks, time.perf_counter() - begin), progress)
+    return told_last(completed(result, aligned, checks, time.perf_counter() - begin), progress)
 
 
 def _several(models: object) -> list[ModelLike]:

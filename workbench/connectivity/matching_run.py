@@ -19,7 +19,7 @@ from workbench.connectivity.weight_matching import (
     check_tied,
 )
 from workbench.errors import ArgumentError, Cancelled, nearest
-from workbench.progress import ProgressCallback, check_progress, reporter
+from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.runtime.evaluator import check_evaluator
 from workbench.weights import Weights
 
@@ -84,7 +84,7 @@ def cancellable(found: Callable[[], Matching]) -> Iterator[None]:
         raise
 
 
-def told_whole(result: Matching, progress: ProgressCallback | None) -> Matching:
+def told_last(result: Matching, progress: ProgressCallback | None) -> Matching:
     """The finished result, after the last report.
 
     Raises:
@@ -102,12 +102,7 @@ def told_whole(result: Matching, progress: ProgressCallback | None) -> Matching:
         sweep=result.tables["sweeps"]["sweep"][-1],
         objective=result.objective,
     )
-    try:
-        progress(told)
-    except Cancelled as stop:
-        stop.partial = result
-        raise
-    return result
+    return told_whole(result, lambda: progress(told))
 
 
 def alignment_rows(

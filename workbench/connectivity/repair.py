@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from workbench.connectivity.mixing import Buffer, opened
-from workbench.errors import ArgumentError, Cancelled
-from workbench.progress import ProgressCallback, check_progress, reporter
+from workbench.errors import ArgumentError
+from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.runtime import Evaluator, activation_moments, reset_statistics
 from workbench.runtime.activations import WIDEST
 from workbench.runtime.batch_norm import normalised
@@ -166,12 +166,7 @@ def repair(
         notes.append("running statistics of batch norm are estimated anew")
     notes += [f"not repaired, as {told}" for told in _told(left_out)]
     whole = _weights(repaired, models, float(t), notes)
-    try:
-        report("")
-    except Cancelled as stop:
-        stop.partial = whole
-        raise
-    return whole
+    return told_whole(whole, lambda: report(""))
 
 
 def _chosen(

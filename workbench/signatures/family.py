@@ -140,11 +140,6 @@ def family(base: Weights, models: Sequence[Weights], mismatch: str) -> Family:
     )
 
 
-def outcome_infos(base: Weights) -> list[TensorInfo]:
-    """What the result's tensors are: the base's, under the names they have here."""
-    return [replace(info, stored=info.name) for info in base.infos.values()]
-
-
 def _foreign(base: Weights, models: Sequence[Weights], mismatch: str) -> list[str]:
     """What models have beyond the base: tensors of their own, and own values where the base has a tie."""
     notes = []

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from workbench.errors import ArgumentError, Cancelled, nearest
-from workbench.progress import ProgressCallback, check_progress, reporter
+from workbench.errors import ArgumentError, nearest
+from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import short_source
-from workbench.signatures.family import Family, Mismatch, family, outcome_infos
+from workbench.signatures.family import Family, Mismatch, family
 from workbench.signatures.merge_method import MergeMethod, Rule
 from workbench.signatures.slerp import Slerp
 from workbench.signatures.task_arithmetic import TaskArithmetic
@@ -100,12 +101,7 @@ def merge(
         done += 1
 
     whole = _weights(kin, way, way.rule(kin, told))
-    try:
-        report("", done, done)
-    except Cancelled as stop:
-        stop.partial = whole
-        raise
-    return whole
+    return told_whole(whole, lambda: report("", done, done))
 
 
 def merge_method(method: str, **given: Any) -> MergeMethod:
@@ -140,10 +136,9 @@ def _weights(kin: Family, way: MergeMethod, rule: Rule) -> Weights:
     base, *models = (short_source(one.source).rpartition("/")[2] for one in (kin.base, *kin.models))
     story = f"{way} of {base} and {', '.join(models)}"
     return Weights(
-        outcome_infos(kin.base),
+        [replace(info, stored=info.name) for info in kin.base.infos.values()],
         read,
         source=story,
         notes=[*kin.base.notes, *kin.notes],
         ordered=kin.base.ordered,
-        metadata={"merge": story},
     )

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import ArgumentError, Cancelled
+from workbench.errors import ArgumentError
 from workbench.layers import Selection
 from workbench.linalg.pieces import flat_pieces
-from workbench.progress import ProgressCallback, check_progress, reporter
+from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import short_source, versions
 from workbench.signatures.chosen import chosen
 from workbench.signatures.common_ancestor import arithmetic, check_common, common_tie, is_statistic
@@ -331,12 +331,7 @@ def signature(
         numbers=numbers,
         meta=meta,
     )
-    try:
-        report("", len(infos), len(infos))
-    except Cancelled as stop:
-        stop.partial = whole
-        raise
-    return whole
+    return told_whole(whole, lambda: report("", len(infos), len(infos)))
 
 
 def _rws(name: str, given: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
