@@ -339,3 +339,11 @@ def test_refusals_have_the_right_article(name: str) -> None:
         wb.figure(result, "nothing")
     article = "a" if name in ("Degeneracy", "Spectrum") else "an"
     assert f" {article} {name}" in f" {caught.value}"
+
+
+def test_titles_of_panels_are_as_small_on_screen_as_the_subtitle_of_one() -> None:
+    panel = Panel(x=Axis(label="x", limits=(0, 1)), y=Axis(label="y", limits=(0, 1)), marks=(), title="rank 1 of 12")
+    one, two = (FigureSpec(kind="t", title="t", panels=(panel,) * count).to_plotly().layout for count in (1, 2))
+    assert [(note.text, note.font.size) for note in two.annotations] == [
+        ("rank 1 of 12", one.title.subtitle.font.size)
+    ] * 2

@@ -10,6 +10,7 @@ from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Pan
 from workbench.figures.style import HEAT, ROLES, color
 
 DECADES = 15  # that are named on an axis: more lie on each other
+SUBTITLE = 11  # pixels of a panel's title: plotly's own 16 leave the page where several panels are beside each other
 
 
 def drawn(spec: FigureSpec) -> go.Figure:
@@ -35,7 +36,8 @@ def drawn(spec: FigureSpec) -> go.Figure:
                 trace |= {"legendgroup": mark.label, "showlegend": mark.label not in told}
                 told.add(mark.label)
             figure.add_trace(trace, row=1, col=number)
-    subtitle = {"text": subtitles[0] if alone else "", "font": {"size": 11}}
+    figure.update_annotations(font={"size": SUBTITLE})
+    subtitle = {"text": subtitles[0] if alone else "", "font": {"size": SUBTITLE}}
     figure.update_layout(
         title={"text": spec.title, "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
         template="none",
