@@ -10,12 +10,21 @@ import time
 import checkpoints
 import connectivity
 import degeneracy
+import diff
 import farms
 import imports
 import spectra
 from rows import Measurement, Row
 
-ROWS: list[Row] = [*imports.ROWS, *spectra.ROWS, *farms.ROWS, *checkpoints.ROWS, *connectivity.ROWS, *degeneracy.ROWS]
+ROWS: list[Row] = [
+    *imports.ROWS,
+    *spectra.ROWS,
+    *farms.ROWS,
+    *checkpoints.ROWS,
+    *connectivity.ROWS,
+    *degeneracy.ROWS,
+    *diff.ROWS,
+]
 Line = tuple[str, str, str, str, str, str]
 
 HEAD: Line = ("name", "ours", "baseline", "ratio", "bound", "ok")

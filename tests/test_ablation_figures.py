@@ -74,6 +74,49 @@ def test_many_edges_are_on_a_logarithmic_axis_and_none_of_them_in_words() -> Non
     assert not [rule for rule in marks(spec, 0, Rule) if rule.axis == "x"]
 
 
+def test_none_is_enough_and_the_axis_has_no_place_for_it() -> None:
+    found = made(total=1000, unit="edges", predicted=None)
+    table = {**found.tables["points"], "accuracy": [0.9] * len(found.tables["points"]["kept"])}
+    flat = Ablation(tables={**found.tables, "points": table}, meta=found.meta, mask=found.mask)
+    assert flat.needed == 0
+    loss, accuracy = curve(flat, None).panels
+    assert (loss.title, accuracy.title) == ("loss 2 with none", "accuracy 0.9 with none, which is enough")
+    both = curve({"rib": found, "flat": flat}, None).panels[1]
+    assert both.title == "rib: accuracy 0 with none; flat: accuracy 0.9 with none, which is enough"
+    few = {name: cells[:1] for name, cells in table.items()}
+    only = curve(Ablation(tables={**found.tables, "points": few}, meta=found.meta, mask=found.mask), None)
+    assert only.panels[1].x.scale == "linear" and marks(only, 1, Line)[0].x == (0,) and only.panels[1].title == ""
+    ringed = [mark.x for mark in marks(only, 1, Points) if mark.role == "accent"]
+    assert ringed == [(float(only.panels[1].marks[1].x[0]),)]
+
+
+@pytest.mark.parametrize("total", [20, 1000])
+def test_a_legend_tells_each_look_once(total: int) -> None:
+    spec = curve(made(total=total), None)
+    (legend,) = spec.to_matplotlib().legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert sorted(labels) == ["4 needed", "5 predicted by Λ", "ablated", "unablated"]
+    assert sorted({trace.name for trace in spec.to_plotly().data if trace.showlegend}) == sorted(labels)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.98, 0.5, 1.0])
+def test_a_constant_accuracy_has_an_axis_of_accuracies(value: float) -> None:
+    found = made()
+    table = {**found.tables["points"], "accuracy": [value] * 4 + [value + 1e-16] * 4}
+    meta = {**found.meta, "unablated": {"loss": 2 / 21, "accuracy": value}}
+    y = curve(Ablation(tables={**found.tables, "points": table}, meta=meta, mask=found.mask), None).panels[1].y
+    low, high = y.limits
+    assert -0.01 < low < value < high < 1.01 and 0.015 < high - low < 0.05
+
+
+def test_a_loss_that_differs_by_rounding_is_drawn_as_a_constant() -> None:
+    found = made()
+    table = {**found.tables["points"], "loss": [2.3 + 1e-6 * n for n in range(8)]}
+    meta = {**found.meta, "unablated": {"loss": 2.3, "accuracy": 0.9}}
+    y = curve(Ablation(tables={**found.tables, "points": table}, meta=meta, mask=found.mask), None).panels[0].y
+    assert y.limits[0] < 2.3 < y.limits[1] and 2e-3 < y.limits[1] - y.limits[0] < 5e-3
+
+
 def test_several_by_label() -> None:
     spec = curve({"local": made(), "PCA": made(total=30)}, None)
     assert [line.label for line in marks(spec, 1, Line)] == ["local: 4 needed", "PCA: 4 needed"]

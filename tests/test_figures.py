@@ -315,3 +315,27 @@ def test_a_heat_of_another_shape_is_refused() -> None:
     )
     with pytest.raises(wb.FigureError, match="cancelled before the first"):
         wb.figure(empty, "histogram")
+
+
+def test_the_docstring_names_every_kind_of_every_result() -> None:
+    from workbench.figures.figure import KINDS
+
+    told = " ".join((wb.figure.__doc__ or "").split())
+    told = told[told.index(" kind: ") : told.index(" layer: ")]
+    starts = {result: told.index(f" {result.__name__}: `") for result in KINDS}
+    for result, kinds in KINDS.items():
+        end = min((start for start in starts.values() if start > starts[result]), default=len(told))
+        for kind in kinds:
+            assert f"`{kind}`" in told[starts[result] : end], (result.__name__, kind)
+
+
+@pytest.mark.parametrize("name", ["Activations", "InteractionBasis", "Ablation", "Degeneracy", "Spectrum", "Unknown"])
+def test_refusals_have_the_right_article(name: str) -> None:
+    from workbench.figures.figure import KINDS
+
+    known = {one.__name__: one for one in KINDS}
+    result = object.__new__(known.get(name, type(name, (wb.Spectrum,), {})))
+    with pytest.raises(wb.FigureError) as caught:
+        wb.figure(result, "nothing")
+    article = "a" if name in ("Degeneracy", "Spectrum") else "an"
+    assert f" {article} {name}" in f" {caught.value}"

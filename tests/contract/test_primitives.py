@@ -19,6 +19,7 @@ import workbench as wb
 from contract import connectivity_oracles as connectivity
 from contract import degeneracy_oracles as degeneracy
 from contract import signature_oracles as signatures
+from contract.diff_oracles import diff_oracle
 from workbench.results import LAYER_COLUMNS, LayerResult
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -318,6 +319,12 @@ PRIMITIVES = {
         "workbench.signatures.ties._elected",
         lambda _: lambda changes: sum(changes) / len(changes),  # a mean of all for one of those that agree
     ),
+    "diff": Primitive(
+        diff_oracle,
+        "workbench.signatures.elements.piece_arrays",
+        lambda original: lambda *tensors: list(original(*tensors))[:1],  # the first piece for all of them
+        ("norms", "cosines", "lorenz", "extraction", "singular", "overlap"),
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
@@ -343,7 +350,7 @@ OTHERS = {
     *("Evaluator EvaluationError").split(),
     *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
     *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
-    *("MERGE_METHODS Patched Signature Similarity").split(),
+    *("MERGE_METHODS Diff Patched Signature Similarity").split(),
     *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }

@@ -29,5 +29,5 @@ class LayeredExplorer(ViewExplorer):
     def _layer_chosen(self) -> None:
         """The chosen layer is the selected one."""
         layer = self.inputs.layer.value
-        if layer is None or layer not in self.selection:
-            self.selection = () if layer is None else (layer,)
+        if not layer or layer not in self.selection:
+            self.selection = (layer,) if layer else ()

@@ -86,7 +86,7 @@ class SignatureInputs(LayerInputs):
             style=style,
         )
         self.layer = ipw.SelectionSlider(
-            options=[("all weights", None)],
+            options=[("all weights", "")],
             index=0,
             description="Layer",
             tooltip="which the figures show",

@@ -44,7 +44,7 @@ class SignatureView(LayeredView):
         chosen = self.inputs.layer.value
         found = []
         for kind in self.FIGURES:
-            ringed = () if chosen is None else (chosen,)
+            ringed = (chosen,) if chosen else ()
             layer = self.layer(result) if kind in OF_ONE else self._ringed(result, kind, ringed)
             layer = chosen if kind == "cosines" and chosen in self.names(result) else layer
             found.append(Drawing(result, name, kind, layer, self.options(kind, result, layer)))

@@ -27,10 +27,11 @@ def curve(ablation: Ablation | Mapping[str, Ablation], layer: str | None) -> Fig
     if any(one.meta["unit"] != first.meta["unit"] for one in others):
         raise FigureError("nodes and edges in one figure: they are not counted alike; draw two figures.")
     panels = []
-    scale: Scale = "log" if max(one.total for one in named.values()) > WIDE else "linear"
+    some = any(kept > 0 for one in named.values() for kept in one.tables["points"]["kept"])
+    scale: Scale = "log" if some and max(one.total for one in named.values()) > WIDE else "linear"
     for column in ("loss", "accuracy"):
         if marks := _marks(named, column, scale):
-            panels.append(_panel(list(named.values()), column, marks, scale))
+            panels.append(_panel(named, column, marks, scale))
     if not panels:
         raise FigureError("no loss of this ablation is a finite number; see .frame().reason.")
     parts = [story(one) for one in named.values()]
@@ -59,7 +60,7 @@ def _marks(named: Mapping[str, Ablation], column: str, scale: Scale) -> list[Mar
         if not shown:
             continue
         x, y = (tuple(place) for place in zip(*shown, strict=True))
-        name = f"{label}: {one.needed} needed" if label else column
+        name = f"{label}: {one.needed} needed" if label else "ablated"  # one entry for the curves of both panels
         marks.append(Line(x=x, y=y, role=role, label=name))
         marks.append(Points(x=x, y=y, role=role, ids=tuple(f"{kept:.0f} {one.meta['unit']}" for kept in x)))
         if column == one.meta["parameters"]["metric"] and float(one.needed) in x:
@@ -74,23 +75,42 @@ def _marks(named: Mapping[str, Ablation], column: str, scale: Scale) -> list[Mar
     return [*rules.values(), *marks] if marks else []
 
 
-def _panel(shown: Sequence[Ablation], column: str, marks: Sequence[Mark], scale: Scale) -> Panel:
+def _panel(named: Mapping[str, Ablation], column: str, marks: Sequence[Mark], scale: Scale) -> Panel:
     points = [mark for mark in marks if isinstance(mark, Points)]
     level = [mark.value for mark in marks if isinstance(mark, Rule) and mark.axis == "y"]
     across = [mark.value for mark in marks if isinstance(mark, Rule) and mark.axis == "x"]
-    none = [
-        f"{value:.3g}"
-        for one in shown
-        for kept, value in zip(one.tables["points"]["kept"], one.tables["points"][column], strict=True)
-        if kept == 0
-    ]
     return Panel(
         x=Axis(
-            label=f"{shown[0].meta['unit']} kept",
+            label=f"{next(iter(named.values())).meta['unit']} kept",
             scale=scale,
             limits=limits([*across, *(x for mark in points for x in mark.x)], scale),
         ),
-        y=Axis(label=column, limits=limits([*level, *(y for mark in points for y in mark.y)])),
+        y=Axis(label=column, limits=_across([*level, *(y for mark in points for y in mark.y)], column)),
         marks=tuple(marks),
-        title=f"{column} {' and '.join(none)} with none" if scale == "log" and none else "",
+        title=_with_none(named, column) if scale == "log" else "",
     )
+
+
+def _with_none(named: Mapping[str, Ablation], column: str) -> str:
+    """What a logarithmic axis has no place for: the numbers where nothing is kept, and where that is enough."""
+    told = []
+    for label, one in named.items():
+        value = dict(zip(one.tables["points"]["kept"], one.tables["points"][column], strict=True)).get(0)
+        if value is not None:
+            enough = ", which is enough" if one.needed == 0 and column == one.meta["parameters"]["metric"] else ""
+            told.append((f"{label}: " if label else "") + f"{column} {value:.3g} with none{enough}")
+    return "; ".join(told)
+
+
+def _across(values: Sequence[float], column: str) -> tuple[float, float]:
+    """Limits that hold the values, and do not make a difference of what is none; an accuracy is not beyond 0 and 1."""
+    low, high = limits(values)
+    share = column == "accuracy"
+    least = 0.02 if share else 1e-3 * max(map(abs, values)) or 1.0
+    if max(values) - min(values) < least:
+        middle = (max(values) + min(values)) / 2
+        low, high = middle - 0.6 * least, middle + 0.6 * least
+        if share and 0 <= middle <= 1:
+            shift = max(-0.1 * least - low, 0.0) - max(high - 1 - 0.1 * least, 0.0)
+            low, high = low + shift, high + shift
+    return low, high

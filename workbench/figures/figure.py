@@ -16,12 +16,13 @@ from workbench.degeneracy.interaction_graph import InteractionGraph
 from workbench.degeneracy.modules import InteractionModules
 from workbench.errors import FigureError, nearest
 from workbench.figures.ablation import curve
+from workbench.figures.change_spectra import extraction, overlaps, singular
 from workbench.figures.comparison import first_and_last, trajectory
 from workbench.figures.connectivity import path, plane
 from workbench.figures.contents import heat_map, histogram, magnitudes
 from workbench.figures.degeneracy import activation_spectrum, ranks, spectra, weights
 from workbench.figures.density import eigenvalue_density, window_density
-from workbench.figures.diff import cosines, extraction, lorenz, overlaps, ranked, singular
+from workbench.figures.diff import cosines, lorenz, ranked
 from workbench.figures.interaction_graph import layered_graph, module_graph, module_sizes
 from workbench.figures.layers import sizes
 from workbench.figures.matching import alignment, graph, objective, reduction
@@ -88,7 +89,12 @@ def figure(
             (loss along the line, accuracy beside it). Surface: `surface` (loss on the plane with contours).
             PermutationGroups: `graph` (groups over the parameters that have them, and their units). Matching:
             `objective` (objective and distance per sweep), `reduction` (of every parameter's distance), `alignment`
-            (of singular vectors, per layer and γ, before and after). Similarity: `cosine` (a map of all pairs). Diff:
+            (of singular vectors, per layer and γ, before and after). Activations: `spectrum` (eigenvalues of a layer's
+            covariance; without a layer, ranks over depth). Degeneracy: `ranks` (of activations and gradients over
+            depth), `spectra` (of one layer). InteractionBasis: `weights` (Λ by direction of one layer, or of all).
+            InteractionGraph: `graph` (layers of directions, their strongest edges). Ablation: `ablation` (loss and
+            accuracy by what is kept). InteractionModules: `graph` (directions by module), `modularity` (sizes of the
+            modules, and Q beside that of null graphs). Similarity: `cosine` (a map of all pairs). Diff:
             `norms` (changes by rank, with the floor), `cosines` (of several models' changes, clustered), `lorenz`,
             `extraction` (what a LoRA holds), `singular` (σ after over σ before), `overlap` (of the change's directions
             with the base's).
@@ -112,22 +118,21 @@ def figure(
         >>> figure(wb.layers(torch.nn.Linear(3, 2))).kind
         'sizes'
     """
+    shown: Any = result
     if isinstance(result, Mapping):
-        first = next(iter(result.values()), None)
+        first = shown = next(iter(result.values()), None)
         if not isinstance(first, SEVERAL) or any(type(one) is not type(first) for one in result.values()):
             held = ", ".join(sorted({type(one).__name__ for one in result.values()})) or "nothing"
             raise FigureError(
                 f"a figure of several results by label takes Barriers, or Ablations; got a mapping of {held}."
             )
-        kinds = KINDS.get(type(first))
-    else:
-        kinds = KINDS.get(type(result))
+    kinds = KINDS.get(type(shown))
     if kinds is None:
         known = ", ".join(one.__name__ for one in KINDS)
-        raise FigureError(f"there is no figure of a {type(result).__name__}; there are figures of {known}.")
+        raise FigureError(f"there is no figure of {_one(shown)}; there are figures of {known}.")
     kind = next(iter(kinds)) if kind is None else kind
     if kind not in kinds:
-        message = f"a {type(result).__name__} has the figures {list(kinds)}, not {kind!r}."
+        message = f"{_one(shown)} has the figures {list(kinds)}, not {kind!r}."
         raise FigureError(message + nearest(kind, kinds))
     taken = [name for name, one in inspect.signature(kinds[kind]).parameters.items() if one.kind is one.KEYWORD_ONLY]
     if unknown := next((name for name in options if name not in taken), None):
@@ -140,3 +145,8 @@ def figure(
     if kind != "esd":
         raise FigureError(f"xmin goes with the figure 'esd', which fits the tail anew; got {kind!r}.")
     return kinds[kind](result, layer, xmin)
+
+
+def _one(result: object) -> str:
+    name = type(result).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"

@@ -3,12 +3,13 @@
 Constrained layout makes room for text, but neither breaks nor turns it, and makes the axes pay for all of it.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as Side
 from matplotlib.figure import Figure
@@ -29,6 +30,8 @@ FLAT, LOW = 0.45, 1.4  # an axes is as high as this share of its width, and as t
 LINE, MOST = 0.14, 3.0  # inches of a name beside an axis, and what names make an axes high at most
 AIR = 1.5  # points between the names of an axis
 FEWER = 6  # numbers on an axis, and less, where more lie on each other
+OUTER = 0.6  # inches of title and legend for which a figure has room in any case
+SETTLED = 0.015  # inches that a height may be off
 PASSES = 4  # heights and wraps settle in two or three
 TURNS = (0, 45, 90)  # degrees of the names below an axis: the first at which they are apart
 
@@ -47,10 +50,10 @@ def fit(figure: Figure, panels: Sequence[Drawn], rows: int, title: Text, legend:
 
     The height that the figure has is the least that it gets.
     """
-    least, inch = figure.get_figheight(), figure.dpi
+    least, inch = float(figure.get_figheight()), float(figure.dpi)
     canvas: Any = figure.canvas
     renderer: RendererBase = canvas.get_renderer()
-    width = figure.get_figwidth() * inch
+    width = float(figure.get_figwidth()) * inch
     title.set_text(wrapped(title, title.get_text(), width * MARGIN, renderer))
     room = width * rows / len(panels)
     for panel in panels:
@@ -59,24 +62,30 @@ def fit(figure: Figure, panels: Sequence[Drawn], rows: int, title: Text, legend:
     across = [(text, text.get_text(), axes) for axes in figure.axes for text in (axes.title, axes.xaxis.label)]
     upright = [(axes.yaxis.label, axes.get_ylabel(), axes) for axes in figure.axes]
     outer = [title, fitting_legend(figure, legend, renderer)] if legend else [title]
-    high = sum(one.get_window_extent(renderer).height for one in outer) / inch
-    figure.set_figheight(least + high + rows * (LOW + BELOW))  # high enough for any layout; then as high as it needs
+    high = max(sum(one.get_window_extent(renderer).height for one in outer) / inch - OUTER, 0.0)
+    high += sum(LINE * int(2 * _length(text, words, renderer) / room) for text, words, _ in across)
+    high += sum(rows * BELOW for panel in panels if len(panel.x.ticks) > 1)
+    figure.set_figheight(least + high)  # enough for any layout; then as high as it needs
     engine: Any = figure.get_layout_engine()
     engine.execute(figure)
     for _ in range(PASSES):
-        before = figure.get_figheight()
-        for text, words, axes in across:
-            text.set_text(wrapped(text, words, axes.bbox.width * MARGIN, renderer))
-        for text, words, axes in upright:
-            text.set_text(wrapped(text, words, axes.bbox.height * MARGIN, renderer))
+        changed = False
+        for text, words, axes in (*across, *upright):
+            side = axes.bbox.height if text is axes.yaxis.label else axes.bbox.width
+            lines = wrapped(text, words, side * MARGIN, renderer)
+            changed |= lines != text.get_text()
+            text.set_text(lines)
         for panel in panels:
-            _take_apart(panel.axes.xaxis, panel.x, TURNS, renderer)
-            _take_apart(panel.axes.yaxis, panel.y, TURNS[:1], renderer)
-        engine.execute(figure)
+            changed |= _take_apart(panel.axes.xaxis, panel.x, TURNS, renderer)
+            changed |= _take_apart(panel.axes.yaxis, panel.y, TURNS[:1], renderer)
+        if changed:
+            engine.execute(figure)
         lacking = max(_wanted(panel, inch) - panel.axes.bbox.height / inch for panel in panels)
-        figure.set_figheight(max(least, round(before + rows * lacking, 2)))
-        engine.execute(figure)
-        if abs(figure.get_figheight() - before) < 0.02:
+        height = max(least, round(figure.get_figheight() + rows * lacking, 2))
+        if abs(height - figure.get_figheight()) > SETTLED:
+            figure.set_figheight(height)
+            engine.execute(figure)
+        elif not changed:
             break
 
 
@@ -107,18 +116,14 @@ def wrapped(text: Text, words: str, room: float, renderer: "RendererBase") -> st
         lines.append(word)
         while len(lines[-1]) > 1 and _length(text, lines[-1], renderer) > room:
             whole = lines.pop()
-            cut = _most(len(whole) - 1, lambda count, whole=whole: _length(text, whole[:count], renderer) <= room)
-            lines += [whole[:cut], whole[cut:]]
+            head = _longest([whole[:end] for end in range(1, len(whole))], text, room, renderer)
+            lines += [head, whole[len(head) :]]
     return "\n".join(lines)
 
 
-def _most(high: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to `high` that fits, at least 1."""
-    low = 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+def _longest(parts: Sequence[str], text: Text, room: float, renderer: "RendererBase") -> str:
+    """The longest that fits of ever longer parts; the first, if none does."""
+    return parts[max(bisect_right(parts, room, key=lambda part: _length(text, part, renderer)) - 1, 0)]
 
 
 def fitting_legend(figure: Figure, entries: Sequence[tuple[Any, str]], renderer: "RendererBase") -> Legend:
@@ -144,39 +149,49 @@ def _shorten(side: Side, axis: Axis, room: float, renderer: "RendererBase") -> N
     """Cuts names that are longer than their room in front: layers differ at their ends."""
     for label, (_, name) in zip(side.get_ticklabels() if axis.ticks else (), axis.ticks, strict=True):
         if _length(label, name, renderer) > room:
-            fits = partial(_ending_fits, label, name, room, renderer)
-            label.set_text(f"…{name[-_most(len(name) - 1, fits) :]}")
+            ends = [f"…{name[-count:]}" for count in range(1, len(name))]
+            label.set_text(_longest(ends, label, room, renderer))
     if axis.ticks:
-        _name(side, [place for place, _ in axis.ticks], [label.get_text() for label in side.get_ticklabels()])
+        _name(side, [place for place, _ in axis.ticks], [label.get_text() for label in side.get_ticklabels()], renderer)
 
 
-def _ending_fits(label: Text, name: str, room: float, renderer: "RendererBase", count: int) -> bool:
-    return _length(label, f"…{name[-count:]}", renderer) <= room
-
-
-def _name(side: Side, places: Sequence[float], names: Sequence[str], turn: float = 0, *, minor: bool = False) -> None:
+def _name(
+    side: Side,
+    places: Sequence[float],
+    names: Sequence[str],
+    renderer: "RendererBase",
+    turn: float = 0,
+    *,
+    minor: bool = False,
+) -> None:
     """Gives the places of an axis names that are turned; what it shows stays."""
-    limits = side.get_view_interval().copy()
-    look = {"rotation": turn, "rotation_mode": "anchor", "ha": "right", "va": "center"} if turn else {}
+    low, high = side.get_view_interval()
+    look: dict[str, Any] = {"rotation": turn, "rotation_mode": "anchor", "ha": "right", "va": "center"} if turn else {}
     side.set_ticks(places, names, minor=minor, **look)
-    side.set_view_interval(*limits, ignore=True)  # ticks beyond the ends would widen it
+    side.set_view_interval(low, high, ignore=True)  # ticks beyond the ends would widen it
+    side.get_tightbbox(renderer)  # puts the names where they are drawn
 
 
-def _take_apart(side: Side, axis: Axis, turns: Sequence[int], renderer: "RendererBase") -> None:
-    """Turns the names of an axis until none lies on another, or draws fewer numbers; else leaves some out."""
+def _take_apart(side: Side, axis: Axis, turns: Sequence[int], renderer: "RendererBase") -> bool:
+    """Turns the names of an axis until none lies on another, or draws fewer numbers; else leaves some out.
+
+    Returns:
+        Whether it had to.
+    """
+    if not _crowded(side, renderer):
+        return False
     if axis.ticks:
-        for turn in turns:
+        now = side.get_ticklabels()[0].get_rotation()
+        for turn in (turn for turn in turns if turn > now):
+            _name(side, side.get_ticklocs().tolist(), [one.get_text() for one in side.get_ticklabels()], renderer, turn)
             if not _crowded(side, renderer):
-                return
-            names = [label.get_text() for label in side.get_ticklabels()]
-            _name(side, side.get_ticklocs().tolist(), names, turn)
+                return True
     elif axis.scale == "linear":
         for most in range(FEWER, 0, -1):
-            if not _crowded(side, renderer):
-                return
             side.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
-    if not _crowded(side, renderer):
-        return
+            side.get_tightbbox(renderer)
+            if not _crowded(side, renderer):
+                return True
     kept: list[Bbox] = []
     gone: set[int] = set()
     for label, box in boxes(side, renderer):
@@ -188,7 +203,10 @@ def _take_apart(side: Side, axis: Axis, turns: Sequence[int], renderer: "Rendere
         ticks = side.get_minor_ticks() if minor else side.get_major_ticks()
         if any(id(tick.label1) in gone for tick in ticks):
             names = ["" if id(tick.label1) in gone else tick.label1.get_text() for tick in ticks]
-            _name(side, [tick.get_loc() for tick in ticks], names, ticks[0].label1.get_rotation(), minor=minor)
+            _name(
+                side, [tick.get_loc() for tick in ticks], names, renderer, ticks[0].label1.get_rotation(), minor=minor
+            )
+    return True
 
 
 def _crowded(side: Side, renderer: "RendererBase") -> bool:
@@ -197,10 +215,9 @@ def _crowded(side: Side, renderer: "RendererBase") -> bool:
 
 def boxes(side: Side, renderer: "RendererBase") -> list[tuple[Text, Bbox]]:
     """The visible names of an axis, those of decades first, with boxes about them in a frame turned as they are."""
-    side.get_tightbbox(renderer)  # puts ticks and names where they are drawn
     low, high = sorted(side.get_view_interval())
     slack = 1e-9 * (high - low)
-    air = AIR / 2 * renderer.points_to_pixels(1.0)
+    air = AIR / 2 * float(np.asarray(renderer.points_to_pixels(1.0)))
     found = []
     for tick in (*side.get_major_ticks(), *side.get_minor_ticks()):
         label, turn = tick.label1, tick.label1.get_rotation()

@@ -86,12 +86,12 @@ def _draw_panel(axes: Axes, panel: Panel, colours: Collection[tuple[str, tuple[f
     axes.set_title(panel.title, fontsize=7)
     for mark in panel.marks:
         _draw_mark(axes, panel, mark, colours)
-    axes.set_xlim(*panel.x.ends)
-    axes.set_ylim(*panel.y.ends)
     for side, axis in ((axes.xaxis, panel.x), (axes.yaxis, panel.y)):
         if axis.ticks:
             side.set_ticks([place for place, _ in axis.ticks], [name for _, name in axis.ticks])
             side.set_ticks([], minor=True)
+    axes.set_xlim(*panel.x.ends)  # after the ticks: those beyond an end would widen the axis
+    axes.set_ylim(*panel.y.ends)
 
 
 def _draw_mark(axes: Axes, panel: Panel, mark: Mark, colours: Collection[tuple[str, tuple[float, float]]]) -> None:

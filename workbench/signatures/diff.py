@@ -13,9 +13,10 @@ from workbench.progress import ProgressCallback
 from workbench.results import Column, LayerResult, short_source
 from workbench.signatures import columns
 from workbench.signatures.activation_similarity import activation_similarity, check_similarity
-from workbench.signatures.changes import DETAILS, Comparison, layer_changes, layer_row, number_row, unread
+from workbench.signatures.changes import DETAILS, Comparison, layer_changes, unread
 from workbench.signatures.manifest import CHANGES, Paired, first_difference, labelled, manifest_rows, paired
 from workbench.signatures.pooling import pooled_models, pooled_pairs
+from workbench.signatures.rows import layer_row, number_row
 from workbench.weights import ModelLike, load
 
 Others: TypeAlias = ModelLike | Mapping[Any, ModelLike] | Sequence[ModelLike]
@@ -189,7 +190,7 @@ def checked_detail(detail: str | Sequence[str]) -> frozenset[str]:
     Raises:
         ArgumentError: one of them is unknown.
     """
-    names = [detail] if isinstance(detail, str) else list(detail)
+    names = list(detail) if isinstance(detail, Sequence) and not isinstance(detail, str) else [detail]
     for name in names:
         if name == "activations":
             raise ArgumentError("activations need data: pass data=batches, and module= where `a` is no nn.Module.")

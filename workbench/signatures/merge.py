@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from workbench.errors import ArgumentError, nearest
+from workbench.errors import ArgumentError, Cancelled, nearest
 from workbench.progress import ProgressCallback, check_progress, reporter
 from workbench.results import short_source
 from workbench.signatures.family import Family, Mismatch, family, outcome_infos
@@ -64,7 +64,7 @@ def merge(
         ArgumentError: an argument is out of its range or not one of the method's, a model is of another architecture.
         CheckpointError: a model cannot be opened.
         LayerError: a change is NaN or infinite under ties (at once), or ends of an arc are antiparallel (on reading).
-        Cancelled: the callback asked for it; `.partial` is None.
+        Cancelled: the callback asked for it; there is no partial merge before the end.
 
     Cost: the headers; a tensor read costs that tensor of each model. ties first walks through base and model two times
     for each model (four in float64, one more where changes of exactly the threshold's size are kept in part). Memory:
@@ -99,10 +99,13 @@ def merge(
         report(name, done, max(total, done + 1))
         done += 1
 
-    rule = way.rule(kin, told)
-    if progress is not None:
+    whole = _weights(kin, way, way.rule(kin, told))
+    try:
         report("", done, done)
-    return _weights(kin, way, rule)
+    except Cancelled as stop:
+        stop.partial = whole
+        raise
+    return whole
 
 
 def merge_method(method: str, **given: Any) -> MergeMethod:

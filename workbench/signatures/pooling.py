@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from workbench.signatures.changes import cosine, ratio, share
+from workbench.signatures.rows import cosine, ratio, share
 
 MODEL = "elements base others cross change changed both flipped change_beside_floor floor".split()
 PAIR = "elements product one other both flipped trimmed_both trimmed_flipped".split()

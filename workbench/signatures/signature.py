@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import ArgumentError
+from workbench.errors import ArgumentError, Cancelled
 from workbench.layers import Selection
 from workbench.linalg.pieces import flat_pieces
 from workbench.progress import ProgressCallback, check_progress, reporter
@@ -274,7 +274,7 @@ def signature(
         ArgumentError: the checkpoints are of different architectures (the first difference is named), or a tensor is
             complex, 8-bit, not dense or not finite.
         CheckpointError: one cannot be opened.
-        Cancelled: the callback asked for it; there is no partial signature.
+        Cancelled: the callback asked for it; there is no partial signature before the end.
 
     Cost: a pass over the bytes of all three; sums in float64; memory for the signature and three tensors.
 
@@ -316,7 +316,6 @@ def signature(
         for label, tensor in given.items():
             rows[label].append(f"{info.name} {content_fingerprint(tensor)}")
         tensors[info.name], numbers[info.name] = _rws(info.name, given)
-    report("", len(infos), len(infos))
     meta = {
         "sources": {label: short_source(weights.source) for label, weights in models.items()},
         "fingerprints": {
@@ -326,12 +325,18 @@ def signature(
         "notes": _notes(numbers, tensors, left_out),
         "versions": versions(),
     }
-    return Signature(
+    whole = Signature(
         _named(tensors, f"signature of {short_source(three[2].source)}", three[0].ordered, three[0].infos),
         statistics={name: three[2][name].cpu() for name in three[2] if is_statistic(name)},
         numbers=numbers,
         meta=meta,
     )
+    try:
+        report("", len(infos), len(infos))
+    except Cancelled as stop:
+        stop.partial = whole
+        raise
+    return whole
 
 
 def _rws(name: str, given: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

@@ -57,8 +57,7 @@ class Similarity(Result):
         same, other = words.count("same type"), words.count("other type")
         judged = f"{same} of {same + other} nearest are of the same type" if same + other else "no types to judge by"
         means = f"; mean cosine {self.within:.3f} within types, {self.between:.3f} between" if same + other else ""
-        stopped = "; CANCELLED, fewer tensors" if self.meta.get("cancelled") else ""
-        return f"{self.title}: {judged}{means}{stopped}"
+        return f"{self.title}: {judged}{means}{self.stopped('tensors')}"
 
     @property
     def within(self) -> float:
@@ -170,17 +169,18 @@ def similarity(
         "versions": versions(),
     }
 
-    def built(**more: Any) -> Similarity:
+    def built(done: int) -> Similarity:
+        cut = {"cancelled": {"done": done, "total": len(names)}} if done < len(names) else {}
         rows = list(_pairs(grams, counts, list(first), list(second), square=others is None))
         return Similarity(
             tables={
                 "nearest": Similarity.columns("nearest", _nearest(rows, known, square=others is None)),
                 "pairs": Similarity.columns("pairs", rows),
             },
-            meta=meta | more,
+            meta=meta | cut,
         )
 
-    report = reporter(progress, partial=lambda: built(cancelled=True))
+    report = reporter(progress, partial=lambda: built(len(grams)))
     try:
         for done, name in enumerate(names):
             report(ids[name], done, len(names))
@@ -188,9 +188,9 @@ def similarity(
             grams[ids[name]], counts[ids[name]] = gram, leading.infos[name].elements
         report("", len(names), len(names))
     except Cancelled as stop:
-        stop.partial = built(cancelled=True)
+        stop.partial = built(len(grams))
         raise
-    return built()
+    return built(len(grams))
 
 
 def _weights(one: ModelLike | Signature) -> Weights:
