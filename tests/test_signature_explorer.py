@@ -114,7 +114,7 @@ def test_every_view_gives_the_librarys_result_and_figures(
     assert explorer.table.value == "manifest" and len(explorer.rows._table.df) == 18
     assert explorer.plots[FIRST].spec.csv() == wb.figure(changes, "norms").csv()
     assert explorer.plots[SECOND].spec.csv() == wb.figure(changes, "lorenz", layer="0").csv()
-    assert explorer.plots[THIRD].spec is None and "detail='spectra'" in explorer.plots[THIRD]._caption.value
+    assert explorer.plots[THIRD].spec is None and "has no spectra" in explorer.plots[THIRD]._caption.value
     explorer.rows._table.selected_rows = [4]
     assert explorer.selection and explorer.inputs.layer.value == explorer.selection[0]
 
@@ -189,9 +189,6 @@ def test_groups_of_layers_have_sliders_of_their_own(given: SimpleNamespace) -> N
     assert "patched = noise_signature.apply(patched_1, scale=1.5, layers=['4'])" in explorer.code()
     kept = [call for call, _ in explorer._memory._kept if call.function is wb.Signature.apply]
     assert len(kept) == 2  # those of places where the sliders were before are let go
-    explorer.inputs.groups.value = "nowhere"
-    explorer.controls.run.click()
-    assert explorer.wait(30) and explorer.error is None  # read lazily: what has no layer is said below the sliders
     explorer.close()
 
 
