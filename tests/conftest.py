@@ -34,23 +34,27 @@ print(json.dumps(raised))
 
 # An interpreter that imported the workbench once and runs every script in a fork of its own: a start takes seconds.
 FORKS = """
-import json, os, sys, traceback, warnings
 import workbench
-for line in sys.stdin:
-    script, *sys.argv[1:] = json.loads(line)
-    with warnings.catch_warnings(action="ignore"):  # that numpy has threads, which the fork does not ask for
-        child = os.fork()
-    if not child:
-        failed = 1
-        try:
-            exec(script, vars(sys.modules["__main__"]))
-            failed = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush(), sys.stderr.flush()
-            os._exit(failed)
-    print("\\0" + str(os.waitpid(child, 0)[1]), flush=True)
+def serve(own):
+    import json, os, sys, traceback, warnings
+    for line in sys.stdin:
+        script, folder, *sys.argv[1:] = json.loads(line)
+        with warnings.catch_warnings(action="ignore"):  # that numpy has threads, which the fork does not ask for
+            child = os.fork()
+        if not child:
+            failed = 1
+            try:
+                os.chdir(folder)
+                own.clear(), own.update(__name__="__main__")
+                exec(script, own)
+                failed = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush(), sys.stderr.flush()
+                os._exit(failed)
+        print("\\0", os.waitpid(child, 0)[1], flush=True)
+serve(globals())
 """
 
 
@@ -63,25 +67,34 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def unchecked() -> Iterator[Callable[..., Any]]:
-    """Runs a script as a user does, without the run-time type checks of the tests; gives the JSON that it prints.
-
-    With the checks a wrong type never reaches the workbench's own message, and a mapping's first tensor is read.
-    """
-    command, where = [sys.executable, "-W", "error", "-c", FORKS], Path(workbench.__file__).parents[1]
+def interpreter() -> Iterator[Callable[..., str]]:
+    """Runs a script as a user does, in a folder, with no names but its own; gives what it prints."""
+    command = [sys.executable, "-W", "error", "-c", FORKS]
+    where = Path(workbench.__file__).parents[1]
     with subprocess.Popen(command, cwd=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert (asked := server.stdin) and (told := server.stdout)
 
-        def run(script: str, *arguments: str) -> Any:
-            print(json.dumps([script, *arguments]), file=asked, flush=True)
-            printed = ""
-            while not (line := told.readline()).startswith("\0"):
-                assert line, "the interpreter ended"
-                printed += line
-            assert line == "\0" + "0\n", f"failed, its traceback is in stderr:\n{script}"
-            return json.loads(printed)
+        def run(script: str, folder: Path = where, *arguments: str) -> str:
+            print(json.dumps([script, str(folder), *arguments]), file=asked, flush=True)
+            printed, status = "", ""
+            while not status:
+                assert (line := told.readline()), "the interpreter ended"
+                more, _, status = line.partition("\0")
+                printed += more
+            assert int(status) == 0, f"failed, its traceback is in stderr:\n{script}"
+            return printed
 
         yield run
+
+
+@pytest.fixture(scope="session")
+def unchecked(interpreter: Callable[..., str]) -> Callable[..., Any]:
+    """Runs a script without the run-time type checks of the tests; gives the JSON that it prints.
+
+    With the checks a wrong type never reaches the workbench's own message, and a mapping's first tensor is read.
+    """
+    root = Path(workbench.__file__).parents[1]
+    return lambda script, *arguments: json.loads(interpreter(script, root, *arguments))
 
 
 @pytest.fixture(scope="session")

@@ -494,6 +494,7 @@ def test_a_basis_of_other_weights_is_told(case: Case, tmp_path: Path) -> None:
     for found in (own, same):
         assert found.meta["fingerprints"]["weights"] == found.meta["fingerprints"]["basis"]
         assert found.meta["notes"] == [] and "note:" not in repr(found)
+        assert "other weights" not in found.facts()
     other = copy.deepcopy(case.net)
     other.load_state_dict(tuned)
     others = [
@@ -501,6 +502,7 @@ def test_a_basis_of_other_weights_is_told(case: Case, tmp_path: Path) -> None:
         ablation(wb.evaluator(other, case.data, "cross_entropy", device="cpu"), case.basis, "1", counts=[1, 2]),
     ]
     for found in (*others, wb.open_result(others[0].save(tmp_path / "other"))):
+        assert found.facts().endswith("; 2 points; basis of other weights")  # what an explorer's status shows
         assert "note: the module's weights are not those that the basis is of" in repr(found)
         assert "note: the module&#x27;s weights are not those" in found._repr_html_()
         assert found.meta["fingerprints"]["weights"] != own.meta["fingerprints"]["basis"]

@@ -1,12 +1,10 @@
 """The connectivity explorer without a screen: what is clicked, shown and said equals what the library computes."""
 
 import gc
-import subprocess
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -162,7 +160,7 @@ MOVED: dict[str, dict[str, Any]] = {
     ("view", "holds"), [*((view, "evaluator") for view in MOVED), ("groups", "module"), ("path", "module")]
 )
 def test_code_recomputes_the_frame_in_a_fresh_interpreter(
-    given: SimpleNamespace, view: str, holds: str, tmp_path: Path
+    given: SimpleNamespace, view: str, holds: str, tmp_path: Path, interpreter: Callable[..., str]
 ) -> None:
     network = {"evaluator": given.evaluator} if holds == "evaluator" else {"module": given.module, "data": given.data}
     explorer = Explorer(*given.paths[:2], **network, view=view.split()[0])
@@ -179,7 +177,7 @@ def test_code_recomputes_the_frame_in_a_fresh_interpreter(
     head, _, body = explorer.code().partition("\n")
     drawn = [f"{plot.spec.kind}_figure.save('{n}.csv')" for n, plot in enumerate(explorer.plots.values()) if plot.spec]
     code = "\n".join([head, given.code, body, "frame.to_pickle('frame.pkl')", *drawn])
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    interpreter(code, tmp_path)
     pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "frame.pkl"), frame)
     for number, plot in enumerate(explorer.plots.values()):
         assert plot.spec is None or (tmp_path / f"{number}.csv").read_text() == plot.spec.csv()

@@ -2,12 +2,10 @@
 
 import gc
 import re
-import subprocess
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -246,7 +244,7 @@ def test_modules_colour_the_graph_and_keep_their_names(explorer: wb.ui.Degenerac
     ("view", "holds"), [*((view, "evaluator") for view in MOVED), ("graph", "module"), ("ablation", "module")]
 )
 def test_code_recomputes_frame_and_figures_in_a_fresh_interpreter(
-    given: SimpleNamespace, view: str, holds: str, tmp_path: Path
+    given: SimpleNamespace, view: str, holds: str, tmp_path: Path, interpreter: Callable[..., str]
 ) -> None:
     evaluator = (given.evaluator,) if holds == "evaluator" else ()
     name = view.split()[0]
@@ -266,11 +264,11 @@ def test_code_recomputes_frame_and_figures_in_a_fresh_interpreter(
     kept = ["datapoints.to_pickle('datapoints.pkl')"] if name == "datapoints" else []
     setup = MLP if holds == "evaluator" else "\n".join(MLP.splitlines()[:-1])
     code = "\n".join([head, setup, body, "frame.to_pickle('frame.pkl')", *saved, *kept, told])
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    printed = interpreter(code, tmp_path)
     if name == "graph":
         lines = explorer.views[name].nodes_told, explorer.views[name].edges_told
         shown = [float(re.search(r"loss ([-\d.e]+)", text(line))[1]) for line in lines]  # type: ignore[index]
-        assert [float(one) for one in done.stdout.split()] == pytest.approx(shown, rel=1e-4)
+        assert [float(one) for one in printed.split()] == pytest.approx(shown, rel=1e-4)
     pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "frame.pkl"), frame, rtol=1e-9)
     for number, plot in enumerate(explorer.plots.values()):
         if plot.spec is not None:

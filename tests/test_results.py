@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import Tensor
 
 import workbench as wb
@@ -268,11 +269,29 @@ def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
     assert wb.open_result(saved).weights["part"].tolist() == [2, 3, 4]
 
 
-def test_a_saved_result_is_no_model(tmp_path: Path) -> None:
+def test_a_saved_result_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = toy().save(tmp_path / "toy")
-    with pytest.raises(wb.CheckpointError, match=r"toy: a saved result, and no model: wb.open_result\('.*toy'\) opens"):
-        wb.load(path)
-    assert wb.load(path / "tensors.safetensors").infos  # a file that is named is opened
+    (tmp_path / "model.safetensors").symlink_to(path / "tensors.safetensors")
+    told = r": a (file of a )?saved result, and no model: wb.open_result\('.*toy'\) opens it"
+    for source in (path, path / "tensors.safetensors", path / "result.json", tmp_path / "model.safetensors"):
+        for named in (source, str(source)):
+            with pytest.raises(wb.CheckpointError, match=told):
+                wb.load(named)
+    with pytest.raises(wb.CheckpointError, match=told):
+        wb.spectrum(path / "tensors.safetensors")
+    monkeypatch.chdir(path)
+    for relative in (".", "tensors.safetensors"):
+        with pytest.raises(wb.CheckpointError, match=r"saved result, and no model: wb.open_result\('.*'\) opens it"):
+            wb.load(relative)
+
+
+def test_weights_beside_a_result_or_called_like_its_tensors_are_a_model(tmp_path: Path) -> None:
+    path = toy().save(tmp_path / "toy")
+    for file in (path / "model.safetensors", tmp_path / "tensors.safetensors"):
+        save_file({"fc.weight": torch.ones(2, 3)}, file)
+        assert list(wb.load(file)) == ["fc.weight"]
+    (tmp_path / "result.json").write_text('{"accuracy": 0.9}')  # somebody's own, and no header of ours
+    assert list(wb.load(tmp_path / "tensors.safetensors")) == ["fc.weight"] == list(wb.load(tmp_path))
 
 
 def test_a_transposed_tensor_is_saved_as_it_looks(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def test_the_error_is_half_a_step_at_most_and_the_bytes_are_the_formula_s(values
     again = unpacked(data, tensor.shape, bits, torch.float64)
     if len(values):
         low, high = float(tensor.min()), float(tensor.max())
-        assert float((again - tensor.double()).abs().max()) <= (high - low) / (2 * (2**bits - 1)) * (1 + 1e-12)
+        half, rounding = (high - low) / (2 * (2**bits - 1)), 2.0**-51 * max(abs(low), abs(high))
+        assert float((again - tensor.double()).abs().max()) <= half + rounding
         assert again.min() == low and again.max() == pytest.approx(high, rel=1e-12, abs=1e-12)
 
 

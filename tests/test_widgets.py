@@ -1,11 +1,9 @@
 """Explorers without a screen: what is clicked, shown and said equals what the library computes."""
 
 import gc
-import subprocess
-import sys
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,7 +74,7 @@ MOVED = {
 
 @pytest.mark.parametrize("moves", MOVED.values(), ids=MOVED)
 def test_code_recomputes_the_frame_in_a_fresh_kernel(
-    explorer: wb.ui.SpectrumExplorer, moves: dict[str, Any], tmp_path: Path
+    explorer: wb.ui.SpectrumExplorer, moves: dict[str, Any], tmp_path: Path, interpreter: Callable[..., str]
 ) -> None:
     for control, value in moves.items():
         getattr(explorer.inputs, control).value = value
@@ -84,7 +82,7 @@ def test_code_recomputes_the_frame_in_a_fresh_kernel(
     assert explorer.code_box.value == explorer.code()
     assert not explorer.code().startswith("#")
     code = explorer.code() + "\nframe.to_pickle('frame.pkl')\noverview.save('alpha.csv')\none.save('esd.csv')"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    interpreter(code, tmp_path)
     pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "frame.pkl"), frame)
     assert (tmp_path / "esd.csv").read_text() == explorer.plots[ESD].spec.csv()
 

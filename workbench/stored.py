@@ -17,6 +17,7 @@ from workbench.results import Result
 
 R = TypeVar("R", bound=Result)
 
+HEADER, TENSORS = "result.json", "tensors.safetensors"
 FORMAT = 1  # raised when an older reader would misread a newer directory
 
 
@@ -36,13 +37,13 @@ def write(result: Result, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        (scratch / "result.json").write_text(json.dumps(header, indent=1), encoding="utf-8")
+        (scratch / HEADER).write_text(json.dumps(header, indent=1), encoding="utf-8")
         for name, table in result.tables.items():
             with (scratch / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
                 writer.writerow(table)
                 writer.writerows(zip(*table.values(), strict=True))
-        save_file(tensors, scratch / "tensors.safetensors")
+        save_file(tensors, scratch / TENSORS)
         scratch.chmod(0o755)  # mkdtemp's 0700 would hide a shared result from colleagues
         if target.exists():
             old = scratch.with_name(scratch.name + "-old")
@@ -74,10 +75,10 @@ def open_result(path: str | os.PathLike[str]) -> Result:
         CheckpointError: the directory is damaged, or written by a newer workbench.
     """
     target = Path(path).expanduser()
-    if not (target / "result.json").is_file():
+    if not (target / HEADER).is_file():
         raise CheckpointNotFoundError(str(target), None, "no saved result here (expected a directory with result.json)")
     try:
-        header = json.loads((target / "result.json").read_text(encoding="utf-8"))
+        header = json.loads((target / HEADER).read_text(encoding="utf-8"))
         kinds = {kind.__name__: kind for kind in _subclasses(Result)}
         if header["format"] > FORMAT or header["type"] not in kinds:
             raise CheckpointError(
@@ -101,7 +102,7 @@ def _read(kind: type[R], path: Path, header: Mapping[str, Any]) -> R:
         for name in kind.TABLES
         if name not in kind.OPTIONAL or (path / f"{name}.csv").exists()
     }
-    stored = load_file(path / "tensors.safetensors")
+    stored = load_file(path / TENSORS)
     tensors = {key: stored[key] for key in header["tensors"]}
     extra: dict[str, Any] = {}
     for field in kind.extra_fields():
@@ -113,16 +114,24 @@ def _read(kind: type[R], path: Path, header: Mapping[str, Any]) -> R:
 def is_saved_result(path: Path) -> bool:
     """Whether a directory is one that `write` made."""
     try:
-        header = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        header = json.loads((path / HEADER).read_text(encoding="utf-8"))
         return {"format", "type", "tensors"} <= set(header)
     except (OSError, ValueError, TypeError):
         return False
 
 
+def saved_result_of(path: Path) -> Path | None:
+    """The saved result that a path is, or is the tensors or the header of, under its own name or by a link."""
+    if path.is_dir():
+        return path if is_saved_result(path) else None
+    files = (file for file in (path, path.resolve()) if file.name in (HEADER, TENSORS))
+    return next((file.parent for file in files if is_saved_result(file.parent)), None)
+
+
 def _file_names() -> set[str]:
     """Every name that a saved result's files may have."""
     tables = {f"{table}.csv" for kind in _subclasses(Result) for table in kind.TABLES}
-    return {"result.json", "tensors.safetensors", *tables}
+    return {HEADER, TENSORS, *tables}
 
 
 def _read_table(kind: type[Result], name: str, file: Path) -> dict[str, list[Any]]:

@@ -88,14 +88,16 @@ class Ablation(Result):
         return _needed(dict(rows), self.unablated, self.meta["parameters"], self.total)
 
     def facts(self) -> str:
-        """How many are needed of how many, for what, and whether the run was stopped."""
+        """How many are needed of how many, for what, whether the basis is of other weights, or the run was stopped."""
         asked, points = self.meta["parameters"], len(self.tables["points"]["kept"])
         metric, of = asked["metric"], f"{self.total} {self.meta['unit']} of {self.meta['layer']!r}"
         if not points:
             return f"{self.title}: CANCELLED before the first point: nothing is known of the {of}"
+        prints = self.meta.get("fingerprints", {})
+        others = "; basis of other weights" if prints.get("basis") not in (None, prints.get("weights")) else ""
         return (
             f"{self.title}: {self.needed} of {of} keep the {metric} within {asked['tolerance']:g} of "
-            f"{self.unablated[metric]:.4g}; {points} points{self.stopped('points at most')}"
+            f"{self.unablated[metric]:.4g}; {points} points{others}{self.stopped('points at most')}"
         )
 
 
@@ -125,7 +127,7 @@ def ablation(
     Args:
         evaluator: of the module that the basis is of; its data, loss and metrics decide the numbers.
         basis: the nodes of each layer and their order. Of other weights than those that are evaluated (before a
-            fine-tuning, say) it is told in `.meta["notes"]`.
+            fine-tuning, say) the result's facts and `.meta["notes"]` tell so.
         layer: a layer of the basis, but not the last.
         graph: the interaction graph of this basis: ablates the edges from `layer` to the next, the largest |E| first,
             of equal ones the first by row and column. None ablates nodes.

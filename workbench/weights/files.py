@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from workbench.errors import CheckpointError, CheckpointNotFoundError, nearest
-from workbench.stored import is_saved_result
+from workbench.stored import saved_result_of
 from workbench.weights.hub import HUB, hub_file
 from workbench.weights.naming import LIGHTNING, LIGHTNING_PREFIX
 from workbench.weights.opened import Opened, while_unchanged
@@ -106,7 +106,7 @@ def weight_file(source: str | os.PathLike[str]) -> Path:
 
     Raises:
         CheckpointNotFoundError: nothing is there.
-        CheckpointError: the directory holds several, or cannot be read.
+        CheckpointError: the directory holds several, or cannot be read; it is a saved result, or its tensors.
     """
     text = os.fspath(source)
     if text.startswith(HUB):
@@ -119,10 +119,11 @@ def weight_file(source: str | os.PathLike[str]) -> Path:
             others = (child.name for child in path.parent.iterdir()) if path.parent.is_dir() else ()
             near = nearest(path.name, (name for name in others if name != path.name))
             raise CheckpointNotFoundError(str(path), None, f"no such file or directory.{near}")
+        if (result := saved_result_of(path)) is not None:
+            what = "a saved result" if path.is_dir() else "a file of a saved result"
+            raise CheckpointError(str(path), None, f"{what}, and no model: wb.open_result({str(result)!r}) opens it")
         if not path.is_dir():
             return path
-        if is_saved_result(path):
-            raise CheckpointError(str(path), None, f"a saved result, and no model: wb.open_result({text!r}) opens it")
         files = sorted(child for child in path.iterdir() if child.is_file())
     except CheckpointError:
         raise
