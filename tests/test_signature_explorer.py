@@ -171,6 +171,28 @@ def test_sliders_say_what_the_evaluator_says(explorer: wb.ui.SignatureExplorer, 
     assert explorer.error is None and explorer.code_box.value == explorer.code()
 
 
+def test_numbers_never_stand_beside_places_that_they_are_not_of(
+    given: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = explorer_of(given, models={"blur": "blur.safetensors"}, view="patch", scale=0.0)
+    explorer.run()
+    assert explorer.wait(30)
+    view, own, clean = explorer.views["patch"], signatures(("blur",))["blur"], wb.load("clean.safetensors")
+    seen: list[tuple[str, str]] = []
+    view.told.observe(
+        lambda change: seen.append((re.sub("<[^>]+>", " ", change.new).strip(), told(view)["with the signatures"])),
+        "value",
+    )
+    for scale in (0.5, 1.0, 0.5):
+        view.scales.children[0].value = scale
+        assert explorer.wait(30)
+    known = {scale: as_told(given.evaluator(own.apply(clean, scale=scale))) for scale in (0.0, 0.5, 1.0)}
+    for text, numbers in seen:
+        place = re.match(r"([\d.]+) × blur", text)
+        assert numbers == known[float(place[1]) if place else 0.0], text
+    assert {numbers for _, numbers in seen} >= {known[0.5], known[1.0]}
+
+
 def test_groups_of_layers_have_sliders_of_their_own(given: SimpleNamespace) -> None:
     models = {name: given.models[name] for name in ("blur", "noise")}
     explorer = explorer_of(given, models=models, view="patch", groups=["0, 2", "4"], scale=1.0)

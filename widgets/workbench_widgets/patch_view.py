@@ -31,7 +31,7 @@ class PatchView(SignatureView):
 
     def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The sliders, and what the network does."""
-        self._style, self._numbers = style, Numbers()
+        self._style, self._numbers, self._where = style, Numbers(), ""
         self.scales = ScaleSliders(style, initial["scale"])
         self.told = ipw.HTML()
         for control in (self.inputs.models, self.inputs.groups):
@@ -113,15 +113,21 @@ class PatchView(SignatureView):
         """Loss and metrics, the sliders' places beside them; errors of the difference too."""
         if call.name not in WHAT and not isinstance(value, Exception):
             return
-        self._numbers.keep(call.name if call.name in WHAT else "numbers", value)
-        places = [
-            f"{scale:g} × {label}" + (f" in {', '.join(group)}" if group else "")
-            for label, group, scale in self.scales.steps()
-        ]
-        where = status_html(" + ".join(places) or "α = 0 everywhere")
+        name = call.name if call.name in WHAT else "numbers"
+        self._numbers.keep(name, value)
+        if name == "numbers":  # the places that these numbers are of: the others may be known before them
+            places = [
+                f"{scale:g} × {label}" + (f" in {', '.join(group)}" if group else "")
+                for label, group, scale in self.scales.steps()
+            ]
+            where = " + ".join(places) or "α = 0 everywhere"
+            if where != self._where:
+                self._numbers.drop("off_numbers")  # of the places before
+            self._where = where
         same = self._numbers.same("off_numbers", "clean_numbers")
         names = WHAT | ({"off_numbers": f"{WHAT['off_numbers']}, the same"} if same else {})
-        self.told.value = where + self._numbers.html(names)
+        line = status_html(self._where) if self._where else ""
+        self.told.value = line + self._numbers.html(names)
 
     def _saved(self, path: str) -> Call:
         if self.what.value == NETWORK:

@@ -72,6 +72,10 @@ class Numbers:
         """What was evaluated, or the error."""
         self._found[what] = value
 
+    def drop(self, what: str) -> None:
+        """Forgets numbers that hold no more."""
+        self._found.pop(what, None)
+
     def same(self, what: str, other: str) -> bool:
         """Whether the numbers of both are known and the same to the last digit."""
         return what in self._found and self._found[what] == self._found.get(other)
