@@ -56,7 +56,17 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.signatures import Diff, Patched, Signature, Similarity, diff, merge, signature, similarity
+from workbench.signatures import (
+    MERGE_METHODS,
+    Diff,
+    Patched,
+    Signature,
+    Similarity,
+    diff,
+    merge,
+    signature,
+    similarity,
+)
 from workbench.spectra import (
     AlphaPruning,
     Comparison,
@@ -77,6 +87,7 @@ from workbench.version import __version__ as __version__
 from workbench.weights import ModelLike, Weights, load, save
 
 __all__ = [
+    "MERGE_METHODS",
     "Ablation",
     "Activations",
     "AlphaPruning",

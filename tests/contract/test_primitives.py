@@ -350,7 +350,7 @@ OTHERS = {
     *("Evaluator EvaluationError").split(),
     *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
     *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
-    *("Diff Patched Signature Similarity").split(),
+    *("MERGE_METHODS Diff Patched Signature Similarity").split(),
     *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }

@@ -8,6 +8,15 @@ from workbench_widgets.call import Call
 from workbench_widgets.connectivity import ConnectivityExplorer
 from workbench_widgets.degeneracy import DegeneracyExplorer
 from workbench_widgets.explorer import Explorer
+from workbench_widgets.signatures import SignatureExplorer
 from workbench_widgets.spectrum import SpectrumExplorer
 
-__all__ = ["Call", "CheckpointBrowser", "ConnectivityExplorer", "DegeneracyExplorer", "Explorer", "SpectrumExplorer"]
+__all__ = [
+    "Call",
+    "CheckpointBrowser",
+    "ConnectivityExplorer",
+    "DegeneracyExplorer",
+    "Explorer",
+    "SignatureExplorer",
+    "SpectrumExplorer",
+]

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import pprint
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,9 +121,11 @@ class Call:
 
     def lines(self) -> list[str]:
         """The call alone."""
-        positional, remarks, head = list(self.positional), list[str](), f"wb.{self.function.__name__}"
-        if "." in self.function.__qualname__:  # a method
-            head = f"{_told(positional.pop(0), 'model')[0]}.{self.function.__name__}"
+        positional, remarks = list(self.positional), list[str]()
+        owner, _, name = self.function.__qualname__.rpartition(".")
+        head = f"wb.{owner}.{name}" if owner else f"wb.{name}"
+        if owner and "self" in inspect.signature(self.function).parameters:
+            head = _told(positional.pop(0), "model")[0] + ("" if name == "__call__" else f".{name}")
         parts = []
         for name, value in [*(("", one) for one in positional), *self.keywords.items()]:
             text, remark = _told(value, name or "model")
@@ -137,23 +140,28 @@ class Call:
 
 @dataclass(frozen=True)
 class Part:
-    """What is taken of what a call returns, as an argument of another.
+    """What is taken of what a call returns or of what was given, as an argument of another.
 
     Attributes:
-        call: the call.
+        call: the call, or what was given.
         path: how it is taken, as Python: `.layers[0]`.
         take: the same as a function.
     """
 
-    call: Call
+    call: Call | Given
     path: str
     take: Callable[[Any], Any] = field(compare=False)
 
 
 class Memory:
-    """What calls returned, so that a call that comes again need not be made again."""
+    """What calls returned, so that a call that comes again need not be made again.
+
+    Attributes:
+        alone: held by whoever makes calls that build on it: a module is lent to one computation at a time.
+    """
 
     def __init__(self) -> None:
+        self.alone = threading.Lock()
         self._kept: list[tuple[Call, Any]] = []
 
     def find(self, call: Call) -> Any:
@@ -163,6 +171,10 @@ class Memory:
     def keep(self, call: Call, value: Any) -> None:
         """Remembers what a call returned."""
         self._kept = [*(pair for pair in self._kept if pair[0] != call), (call, value)]
+
+    def drop(self, unwanted: Callable[[Call], bool]) -> None:
+        """Lets go of what some calls returned."""
+        self._kept = [pair for pair in self._kept if not unwanted(pair[0])]
 
     def forget(self) -> None:
         """Lets go of everything."""
@@ -184,6 +196,7 @@ def given_code(calls: Iterable[Call]) -> list[str]:
     given: list[Given] = []
     for part in _parts(calls):
         for one in _walked([*part.positional, *part.keywords.values()]):
+            one = one.call if isinstance(one, Part) else one
             given += [one] if isinstance(one, Given) and one not in given else []
     return [one.code() for one in given]
 
@@ -206,19 +219,22 @@ def named(value: Any) -> str:
 
 
 def _walked(values: Iterable[Any]) -> Iterator[Any]:
-    """The arguments, and those inside lists of them."""
+    """The arguments, and those inside lists and dicts of them."""
     for value in values:
-        yield from _walked(value) if isinstance(value, list | tuple) else [value]
+        inside = value.values() if isinstance(value, dict) else value
+        yield from _walked(inside) if isinstance(value, list | tuple | dict) else [value]
 
 
 def _value(argument: Any, memory: Memory) -> Any:
     """What an argument stands for."""
     if isinstance(argument, list | tuple):
         return [_value(one, memory) for one in argument]
+    if isinstance(argument, dict):
+        return {name: _value(one, memory) for name, one in argument.items()}
     if isinstance(argument, Call):
         return memory.find(argument)
     if isinstance(argument, Part):
-        return argument.take(memory.find(argument.call))
+        return argument.take(_value(argument.call, memory))
     return argument.value if isinstance(argument, Given) else argument
 
 
@@ -231,6 +247,8 @@ def _told(value: Any, name: str) -> tuple[str, list[str]]:
     plain = value.values() if isinstance(value, dict) else [value]
     if all(one is None or isinstance(one, str | int | float) for one in plain):
         return pprint.pformat(value, width=WIDEST), []
+    if isinstance(value, dict) and all(isinstance(one, Call | Given) for one in plain):
+        return "{" + ", ".join(f"{label!r}: {one.variable}" for label, one in value.items()) + "}", []
     if isinstance(value, list | tuple) and not all(isinstance(one, str | int | float) for one in value):
         parts = [_told(one, f"{name}_{place}") for place, one in enumerate(value)]
         return f"[{', '.join(text for text, _ in parts)}]", [line for _, remark in parts for line in remark]

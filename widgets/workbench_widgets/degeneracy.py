@@ -14,13 +14,13 @@ from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.datapoints_view import DatapointsView
 from workbench_widgets.degeneracy_inputs import DegeneracyInputs, Subject
 from workbench_widgets.interaction_graph_view import InteractionGraphView
+from workbench_widgets.layered_explorer import LayeredExplorer
 from workbench_widgets.modules_view import ModulesView
 from workbench_widgets.style import Theme
 from workbench_widgets.view import View
-from workbench_widgets.view_explorer import ViewExplorer
 
 
-class DegeneracyExplorer(ViewExplorer):
+class DegeneracyExplorer(LayeredExplorer):
     """A network over data: spectra, interaction bases, their graph and its modules, ablations, and datapoints.
 
     Each view is a call: `wb.degeneracy`, `wb.interaction_basis`, `wb.interaction_graph`, `wb.interaction_modules`,
@@ -119,7 +119,6 @@ class DegeneracyExplorer(ViewExplorer):
         """Layers, basis, graph, and the layer that is shown."""
         found = DegeneracyInputs(style, **self._shared)
         del self._shared
-        found.layer.observe(self._guarded(self._layer_chosen), "value")
         return found
 
     def shared(self) -> list[ipw.DOMWidget]:
@@ -138,19 +137,6 @@ class DegeneracyExplorer(ViewExplorer):
     def view_of(self, call: Call) -> View:
         """All views compute alike."""
         return self.views[AuditView.NAME]
-
-    def show_selection(self, layers: tuple[str, ...]) -> None:
-        """The figures, with the first of the selected layers that they have."""
-        known = [name for _, name in self.inputs.layer.options]
-        if chosen := next((layer for layer in layers if layer in known), None):
-            self.inputs.layer.value = chosen
-        super().show_selection(layers)
-
-    def _layer_chosen(self) -> None:
-        """The chosen layer is the selected one."""
-        layer = self.inputs.layer.value
-        if layer is None or layer not in self.selection:
-            self.selection = () if layer is None else (layer,)
 
     def _picked(self, name: str) -> None:
         """A layer was clicked, or a direction of one, as in fc1[3]."""

@@ -10,6 +10,7 @@ from torch import nn
 import workbench as wb
 from workbench_widgets.arguments import one_of, whole
 from workbench_widgets.call import Call, Given, Part
+from workbench_widgets.layered_view import LayerInputs
 
 KINDS = ("local", "integrated", "pca", "gradient-flow", "neuron")
 ESTIMATORS = ("auto", "closed form", "exact", "Hutchinson")
@@ -81,7 +82,7 @@ class Subject:
         return Call(wb.evaluator, (*self.given(), loss))
 
 
-class DegeneracyInputs:
+class DegeneracyInputs(LayerInputs):
     """The controls that several views share.
 
     Args:
@@ -173,18 +174,6 @@ class DegeneracyInputs:
     def basis_widgets(self) -> list[ipw.DOMWidget]:
         """The controls of the basis."""
         return [self.layers, self.kind, self.estimator]
-
-    def know(self, names: Sequence[str]) -> None:
-        """Lists the layers that there are; the chosen one stays."""
-        options = [(UNCHOSEN, None), *((name, name) for name in names)]
-        if list(self.layer.options) != options:
-            chosen = self.layer.value
-            self.layer.options = options
-            self.layer.index = 1 + list(names).index(chosen) if chosen in names else 0
-
-    def shown_layer(self, names: Sequence[str]) -> str | None:
-        """The chosen layer, or the first of those that there are."""
-        return self.layer.value if self.layer.value in names else next(iter(names), None)
 
     def audit(self) -> Call:
         """`wb.degeneracy`."""

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -44,7 +43,7 @@ class ViewExplorer(Explorer):
         one_of("view", view, tuple(one.NAME for one in self.VIEWS))
         self._initial = {**initial, "view": view}
         self._memory = Memory()
-        self._alone = threading.Lock()  # a module is lent to one computation at a time
+        self._alone = self._memory.alone
         self._latest = Latest(self._lived)
         self._rests, self._listing, self._arriving = 0.0, False, False
         self._last: dict[str, tuple[Call | None, wb.Result]] = {}  # what each view showed
@@ -220,8 +219,8 @@ class ViewExplorer(Explorer):
         self._controls = controls
         for name, panel in self.panels.items():
             panel.layout.display = None if name == self.view.value else "none"
-        self.plots[SECOND].layout.display = None if len(self._view.FIGURES) > 1 else "none"
-        for plot in self.plots.values():
+        for place, plot in enumerate(self.plots.values()):
+            plot.layout.display = None if place < max(1, len(self._view.FIGURES)) else "none"
             plot.resize(self._view.HEIGHT)
 
     def _view_chosen(self) -> None:

@@ -1,0 +1,518 @@
+"""The signature explorer without a screen: what is moved, shown and saved equals what the library computes."""
+
+import gc
+import re
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ipywidgets as ipw
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import workbench as wb
+from workbench_widgets.checkpoint import LabelledField
+from workbench_widgets.scale_sliders import ScaleSliders
+from workbench_widgets.signature_inputs import variables
+from workbench_widgets.signatures import THIRD
+from workbench_widgets.view_explorer import FIRST, SECOND
+
+Explorer = wb.ui.SignatureExplorer
+NETWORK = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+module = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
+inputs = torch.randn(90, 16, generator=torch.Generator().manual_seed(7))
+data = [(part, part[:, :3].argmax(1)) for part in inputs.split(30)]
+evaluator = wb.evaluator(module, data, 'cross_entropy')
+"""
+NAMES = ("ancestor", "clean", "floor", "blur", "noise", "shot")
+ROBUST = NAMES[3:]
+MOVED: dict[str, dict[str, Any]] = {
+    "changes": {"layers": "0, 2*", "model": "noise", "floor": "", "layer": "2"},
+    "cosines": {"layer": "2", "model": "blur"},
+    "signatures": {"layer": "4"},
+    "patch": {"groups": "0, 2; 4", "layer": "0"},
+    "merge": {"method": "task_arithmetic", "layer": "2"},
+    "merge by slerp": {"method": "slerp", "models": "blur=blur.safetensors"},
+}
+
+
+def made(code: str) -> SimpleNamespace:
+    """What the notebook of a user would hold."""
+    found: dict[str, Any] = {"wb": wb}
+    with torch.random.fork_rng(devices=[]):
+        exec(code, found)
+    return SimpleNamespace(**found)
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A family of six networks on disk, and an evaluator of theirs."""
+    monkeypatch.chdir(tmp_path)
+    found = made(NETWORK)
+    ancestor = {name: tensor.clone() for name, tensor in found.module.state_dict().items()}
+    for seed, name in enumerate(NAMES):
+        random = torch.Generator().manual_seed(seed)
+        size = 0.2 * bool(seed)
+        own = {key: one + size * torch.randn(one.shape, generator=random) for key, one in ancestor.items()}
+        wb.save(own, f"{name}.safetensors")
+    found.models = {name: f"{name}.safetensors" for name in ROBUST}
+    return found
+
+
+def explorer_of(given: SimpleNamespace, **more: Any) -> wb.ui.SignatureExplorer:
+    known = {"clean": "clean.safetensors", "floor": "floor.safetensors", "evaluator": given.evaluator} | more
+    return Explorer("ancestor.safetensors", known.pop("models", given.models), **known)
+
+
+@pytest.fixture
+def explorer(given: SimpleNamespace) -> Iterator[wb.ui.SignatureExplorer]:
+    found = explorer_of(given)
+    yield found
+    found.close()
+
+
+def signatures(names: tuple[str, ...] = ROBUST) -> dict[str, wb.Signature]:
+    common = {"ancestor": "ancestor.safetensors", "clean": "clean.safetensors"}
+    return {name: wb.signature(**common, robust=f"{name}.safetensors") for name in names}
+
+
+def told(view: Any) -> dict[str, str]:
+    """The lines under the sliders: what → numbers."""
+    lines = [re.sub(r"<[^>]+>", "", line) for line in view.told.value.split("</div>")]
+    return dict(line.split(": ", 1) for line in lines if ": loss" in line)
+
+
+def as_told(numbers: dict[str, float]) -> str:
+    return " · ".join(f"{name} {number:.5g}" for name, number in numbers.items())
+
+
+def assert_same(shown: wb.Result, result: wb.Result) -> None:
+    for table in result.TABLES:
+        if table in result.tables or table in shown.tables:
+            columns = [name for name in result.frame(table) if name != "seconds"]
+            pd.testing.assert_frame_equal(shown.frame(table)[columns], result.frame(table)[columns])
+
+
+def test_every_view_gives_the_librarys_result_and_figures(
+    explorer: wb.ui.SignatureExplorer, given: SimpleNamespace
+) -> None:
+    assert explorer.result is None and explorer.error is None
+    explorer.views["changes"].details["lorenz"].value = True
+    changes = wb.diff("ancestor.safetensors", given.models, detail=["lorenz"], floor="floor.safetensors")
+    assert_same(explorer.run(), changes)
+    assert explorer.table.value == "manifest" and len(explorer.rows._table.df) == 18
+    assert explorer.plots[FIRST].spec.csv() == wb.figure(changes, "norms").csv()
+    assert explorer.plots[SECOND].spec.csv() == wb.figure(changes, "lorenz", layer="0").csv()
+    assert explorer.plots[THIRD].spec is None and "has no spectra" in explorer.plots[THIRD]._caption.value
+    explorer.rows._table.selected_rows = [4]
+    assert explorer.selection and explorer.inputs.layer.value == explorer.selection[0]
+
+    explorer.view.value = "cosines"
+    cosines = wb.diff("ancestor.safetensors", given.models, detail=["lorenz", "spectra"])
+    assert_same(explorer.run(), cosines)
+    explorer.inputs.layer.value = "2"
+    for plot, kind in zip(explorer.plots.values(), ("cosines", "lorenz", "overlap"), strict=True):
+        assert plot.spec.csv() == wb.figure(cosines, kind, layer="2").csv()
+    explorer.inputs.model.value = "noise"
+    assert explorer.wait(30)
+    assert explorer.plots[SECOND].spec.csv() == wb.figure(cosines, "lorenz", layer="2", model="noise").csv()
+
+    explorer.view.value = "signatures"
+    alike = wb.similarity(signatures())
+    assert_same(explorer.run(), alike)
+    assert explorer.plots[FIRST].spec.csv() == wb.figure(alike, layer="2").csv()
+    panel = explorer.views["signatures"].panel.value
+    assert all(name in panel for name in ROBUST) and "norm" in panel
+
+    explorer.view.value = "merge"
+    assert_same(
+        explorer.run(), wb.diff("ancestor.safetensors", {"merged": wb.merge("ancestor.safetensors", paths(given))})
+    )
+
+
+def paths(given: SimpleNamespace) -> list[str]:
+    return list(given.models.values())
+
+
+def test_sliders_say_what_the_evaluator_says(explorer: wb.ui.SignatureExplorer, given: SimpleNamespace) -> None:
+    explorer.view.value = "patch"
+    view, own = explorer.views["patch"], signatures()
+    assert [slider.description for slider in view.scales.children] == list(ROBUST)
+    assert view.scales.value == (0.35,) * 3  # a third, to a step
+    explorer.run()
+    assert explorer.wait(30)
+    clean = wb.load("clean.safetensors")
+    weights = clean
+    for name in ROBUST:
+        weights = own[name].apply(weights, scale=0.35)
+    assert told(view)["with the signatures"] == as_told(given.evaluator(weights))
+    for slider in view.scales.children[1:]:
+        slider.value = 0.0
+    for scale in (1.0, 0.5, -0.25, 0.0):
+        view.scales.children[0].value = scale
+        assert explorer.wait(30)
+        patched = own["blur"].apply(clean, scale=scale)
+        assert told(view)["with the signatures"] == as_told(given.evaluator(patched))
+        assert_same(explorer.result, wb.diff("clean.safetensors", {"patched": patched}))
+        assert explorer.plots[FIRST].spec is None or "patched" in explorer.plots[FIRST].spec.title
+    base = as_told(given.evaluator(clean))
+    assert told(view)["clean"] == told(view)["taken off again, the same"] == base == told(view)["with the signatures"]
+    assert explorer.error is None and explorer.code_box.value == explorer.code()
+
+
+def test_numbers_never_stand_beside_places_that_they_are_not_of(
+    given: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer = explorer_of(given, models={"blur": "blur.safetensors"}, view="patch", scale=0.0)
+    explorer.run()
+    assert explorer.wait(30)
+    view, own, clean = explorer.views["patch"], signatures(("blur",))["blur"], wb.load("clean.safetensors")
+    seen: list[tuple[str, str]] = []
+    view.told.observe(
+        lambda change: seen.append((re.sub("<[^>]+>", " ", change.new).strip(), told(view)["with the signatures"])),
+        "value",
+    )
+    for scale in (0.5, 1.0, 0.5):
+        view.scales.children[0].value = scale
+        assert explorer.wait(30)
+    known = {scale: as_told(given.evaluator(own.apply(clean, scale=scale))) for scale in (0.0, 0.5, 1.0)}
+    for text, numbers in seen:
+        place = re.match(r"([\d.]+) × blur", text)
+        assert numbers == known[float(place[1]) if place else 0.0], text
+    assert {numbers for _, numbers in seen} >= {known[0.5], known[1.0]}
+
+
+def test_groups_of_layers_have_sliders_of_their_own(given: SimpleNamespace) -> None:
+    models = {name: given.models[name] for name in ("blur", "noise")}
+    explorer = explorer_of(given, models=models, view="patch", groups=["0, 2", "4"], scale=1.0)
+    view, own, clean = explorer.views["patch"], signatures(), wb.load("clean.safetensors")
+    assert [slider.description for slider in view.scales.children] == [
+        "blur: 0, 2", "blur: 4", "noise: 0, 2", "noise: 4",
+    ]  # fmt: skip
+    explorer.run()
+    for slider, scale in zip(view.scales.children, (0.5, 0.0, 0.0, 1.5), strict=True):
+        slider.value = scale
+    assert explorer.wait(30)
+    weights = own["blur"].apply(clean, scale=0.5, layers=["0", "2"])
+    weights = own["noise"].apply(weights, scale=1.5, layers=["4"])
+    assert told(view)["with the signatures"] == as_told(given.evaluator(weights))
+    assert "patched_1 = blur_signature.apply(clean, scale=0.5, layers=['0', '2'])" in explorer.code()
+    assert "patched = noise_signature.apply(patched_1, scale=1.5, layers=['4'])" in explorer.code()
+    kept = [call for call, _ in explorer._memory._kept if call.function is wb.Signature.apply]
+    assert len(kept) == 2  # those of places where the sliders were before are let go
+    explorer.close()
+
+
+def test_an_unknown_group_is_said_and_passes(given: SimpleNamespace) -> None:
+    explorer = explorer_of(given, view="patch", groups="nowhere")
+    explorer.controls.run.click()
+    assert explorer.wait(30) and isinstance(explorer.error, wb.LayerNotFoundError)
+    assert "nowhere" in explorer.status and 'role="alert"' in explorer.controls.line.value
+    explorer.inputs.groups.value = ""
+    assert explorer.run() is explorer.result and explorer.error is None
+    explorer.inputs.groups.value = "; ".join(str(number) for number in range(60))
+    with pytest.raises(wb.ArgumentError, match="48 sliders at most"):
+        explorer.run()
+    explorer.close()
+
+
+def test_a_slider_that_moves_on_is_followed_to_where_it_rests(
+    explorer: wb.ui.SignatureExplorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explorer.view.value = "patch"
+    explorer.run()
+    assert explorer.wait(30)
+    view, evaluated, own = explorer.views["patch"], [], wb.Evaluator.__call__
+
+    def slow(self: Any, weights: Any = None) -> dict[str, float]:
+        evaluated.append(weights)
+        time.sleep(0.05)
+        return own(self, weights)
+
+    slow.__qualname__, slow.__name__ = own.__qualname__, own.__name__
+    monkeypatch.setattr(wb.Evaluator, "__call__", slow)
+    begin = time.perf_counter()
+    for step in range(30):
+        view.scales.children[0].value = step / 20
+    assert time.perf_counter() - begin < 5 and explorer.wait(60)
+    assert len(evaluated) < 60 and "1.45 × blur" in view.told.value
+
+
+@pytest.mark.parametrize("moved", MOVED)
+def test_code_recomputes_frame_and_figures_in_a_fresh_interpreter(
+    given: SimpleNamespace, moved: str, tmp_path: Path
+) -> None:
+    view = moved.split()[0]
+    explorer = explorer_of(given, view=view, detail=["lorenz", "spectra"])
+    explorer.run()
+    for name, value in MOVED[moved].items():
+        owners = (getattr(one, name, None) for one in (explorer.views[view], explorer.inputs))
+        next(one for one in owners if isinstance(one, ipw.ValueWidget)).value = value
+    if view == "patch":
+        explorer.views["patch"].scales.children[2].value = 0.0
+    if moved == "merge":
+        explorer.views["merge"].form.fields["scale"].value = "0.5, 0.25, -0.1"
+    frame = explorer.run().frame()
+    assert explorer.wait(30)
+    assert explorer.code_box.value == explorer.code() and not explorer.code().startswith("#")
+    head, _, body = explorer.code().partition("\n")
+    drawn = [one.code().partition(" = ")[0] for one in explorer._drawings()]
+    saved = [f"{name}.save('{number}.csv')" for number, name in enumerate(drawn) if f"{name} = " in body]
+    printed = ["print(numbers['loss'], numbers['accuracy'])"] if view in ("patch", "merge") else []
+    code = "\n".join([head, NETWORK, body, "frame.to_pickle('frame.pkl')", *saved, *printed])
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    columns = [name for name in frame if name != "seconds"]
+    pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "frame.pkl")[columns], frame[columns], rtol=1e-9)
+    for number, plot in enumerate(explorer.plots.values()):
+        if plot.spec is not None:
+            assert (tmp_path / f"{number}.csv").read_text() == plot.spec.csv()
+    if printed:
+        loss, accuracy = (float(one) for one in done.stdout.split())
+        shown = told(explorer.views[view])
+        assert shown["with the signatures" if view == "patch" else "merged"] == as_told(
+            {"loss": loss, "accuracy": accuracy}
+        )
+    explorer.close()
+
+
+def test_signatures_are_saved_packed_and_opened_again(given: SimpleNamespace, tmp_path: Path) -> None:
+    explorer = explorer_of(given, view="patch", scale=1.0)
+    explorer.run()
+    view, own = explorer.views["patch"], signatures()
+    assert list(view.what.options) == [*ROBUST, "the patched network"]
+    view.what.value, view.bits.value, view.saving.path.value = "noise", 4, "four.safetensors"
+    view.saving.button.click()
+    assert view.saving.wait(30)
+    own["noise"].save("expected.safetensors", bits=4)
+    assert (tmp_path / "four.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
+    assert "noise_signature.save(&#x27;four.safetensors&#x27;, bits=4)" in view.saving.message.value
+    view.what.value, view.saving.path.value = "the patched network", "patched.safetensors"
+    assert view.bits.disabled
+    view.saving.button.click()
+    assert view.saving.wait(30)
+    assert as_told(given.evaluator(wb.load("patched.safetensors"))) == told(view)["with the signatures"]
+    for bad, message in (("", "no path"), ("nowhere/x.safetensors", "nowhere"), ("x.bin", "safetensors")):
+        view.what.value, view.saving.path.value = "noise", bad
+        view.saving.button.click()
+        assert view.saving.wait(30) and 'role="alert"' in view.saving.message.value, bad
+        assert message in view.saving.message.value and not view.saving.button.disabled
+    explorer.close()
+    again = explorer_of(given, models=None, signatures={"noise, packed": "four.safetensors", "whole": own["noise"]})
+    again.view.value = "patch"
+    again.views["patch"].scales.children[0].value = 0.0
+    again.run()
+    assert again.wait(30) and "whole_signature.apply(clean, scale=0.5)" in again.code_box.value
+    patched = wb.Signature.load("four.safetensors").apply("clean.safetensors", scale=0.5)
+    again.views["patch"].scales.children[0].value, again.views["patch"].scales.children[1].value = 0.5, 0.0
+    assert again.wait(30)
+    assert told(again.views["patch"])["with the signatures"] == as_told(given.evaluator(patched))
+    assert "wb.Signature.load('four.safetensors')" in again.code_box.value
+    again.close()
+
+
+def test_the_form_of_a_merge_is_the_methods(explorer: wb.ui.SignatureExplorer, given: SimpleNamespace) -> None:
+    explorer.view.value = "merge"
+    view = explorer.views["merge"]
+    assert list(view.method.options) == list(wb.MERGE_METHODS)
+    for method, fields in (("ties", ["density", "scale"]), ("task_arithmetic", ["scale"]), ("slerp", ["t"])):
+        view.method.value = method
+        assert list(view.form.fields) == fields == wb.MERGE_METHODS[method].parameters()
+        assert wb.MERGE_METHODS[method].SOURCE in view.formula.value.replace("&#x27;", "'")
+    explorer.controls.run.click()
+    assert explorer.wait(30) and "slerp takes 1 beside the base" in explorer.status
+    view.method.value = "ties"
+    view.form.fields["density"].value = 0.0
+    explorer.controls.run.click()
+    assert explorer.wait(30) and "density=0.0" in explorer.status
+    view.form.fields["density"].value, view.form.fields["scale"].value = 0.5, 1.5
+    explorer.run()
+    assert explorer.wait(30) and explorer.error is None
+    merged = wb.merge("ancestor.safetensors", paths(given), density=0.5, scale=1.5)
+    assert told(view)["merged"] == as_told(given.evaluator(merged))
+    assert told(view)["base"] == as_told(given.evaluator(wb.load("ancestor.safetensors")))
+    view.saving.button.click()
+    assert view.saving.wait(30) and "saved merged.safetensors" in view.saving.message.value
+    found = wb.load("merged.safetensors")
+    assert all(torch.equal(found[name], merged[name]) for name in merged)
+    view.method.value = "task_arithmetic"
+    view.form.fields["scale"].value = "much"
+    explorer.controls.run.click()
+    assert explorer.wait(30) and "expected a number" in explorer.status
+    assert "expected a number" in explorer.code_box.value
+
+
+def test_batch_norm_is_asked_for_and_has_its_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    states = []
+    for _ in range(3):
+        states.append({name: one.clone() for name, one in net.state_dict().items()})
+        for name, one in states[-1].items():
+            if one.is_floating_point():
+                states[-1][name] = one + 0.3 * torch.rand(one.shape)
+    x = torch.randn(40, 8)
+    evaluator = wb.evaluator(net, [(x, (x[:, 0] > 0).long())], "cross_entropy")
+    ancestor, clean, robust = states
+    explorer = Explorer(ancestor, {"noise": robust}, clean=clean, evaluator=evaluator, view="patch")
+    explorer.controls.run.click()
+    assert "choose what becomes of running statistics" in explorer.status
+    own, view = wb.signature(ancestor=ancestor, clean=clean, robust=robust), explorer.views["patch"]
+    for policy, more in (
+        ("untouched", {}),
+        ("copied", {}),
+        ("re-estimated", {"data": evaluator.data, "module": evaluator.module}),
+    ):
+        explorer.inputs.batch_norm.value = policy
+        explorer.run()
+        assert explorer.wait(30) and explorer.error is None
+        patched, control = (own.apply(clean, scale=scale, batch_norm=policy, **more) for scale in (1.0, 0.0))
+        assert told(view)["with the signatures"] == as_told(evaluator(patched))
+        if policy != "untouched":
+            assert told(view)["batch norm alone, α = 0"] == as_told(evaluator(control))
+        assert told(view)["taken off again, the same"] == as_told(evaluator(clean))
+    assert "data=evaluator.data" in explorer.code() and "module=evaluator.module" in explorer.code()
+    explorer.close()
+
+
+def test_without_an_evaluator_a_patch_says_so(given: SimpleNamespace) -> None:
+    explorer = explorer_of(given, evaluator=None, view="patch")
+    explorer.run()
+    assert explorer.wait(30) and "give the explorer evaluator=" in explorer.views["patch"].told.value
+    explorer.views["patch"].scales.children[0].value = 1.0
+    assert explorer.wait(30) and "blur_signature.apply(clean)" in explorer.code()
+    assert not explorer.code().startswith("#") and "give the explorer" in explorer.views["patch"].told.value
+    explorer.close()
+
+
+def test_errors_are_shown_where_they_happen_and_pass(explorer: wb.ui.SignatureExplorer) -> None:
+    explorer.inputs.models.value = "blur=blur.safetensors, noise=nowhere.safetensors"
+    assert isinstance(explorer.error, wb.CheckpointNotFoundError) and "nowhere" in explorer.status
+    explorer.inputs.models.value = "one=blur.safetensors, one=noise.safetensors"
+    assert "the label 'one' stands for two models" in explorer.status
+    explorer.inputs.models.value = "one=blur.safetensors"
+    assert explorer.error is None and explorer.run() is explorer.result
+    explorer.view.value = "cosines"
+    explorer.controls.run.click()
+    assert "two models or more" in explorer.status
+    explorer.view.value = "signatures"
+    explorer.inputs.clean.value = ""
+    explorer.controls.run.click()
+    assert "no clean network yet" in explorer.status
+    explorer.inputs.clean.value = "clean.safetensors"
+    assert isinstance(explorer.run(), wb.Similarity) and explorer.error is None
+    wb.save({"other.weight": torch.ones(2, 2)}, "other.safetensors")
+    explorer.inputs.models.value = "other.safetensors"
+    explorer.controls.run.click()
+    assert explorer.wait(30) and "expected checkpoints of one architecture" in explorer.status
+
+
+def test_a_cancel_in_mid_run_keeps_what_is_done(
+    explorer: wb.ui.SignatureExplorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, reached, own = threading.Event(), threading.Event(), wb.Signature.apply
+    real = wb.signature
+
+    def slow(*, progress: Any = None, **named: Any) -> wb.Signature:
+        if "noise" in str(named["robust"]):
+            reached.set()
+            go.wait(30)
+        return real(progress=progress, **named)
+
+    slow.__qualname__ = slow.__name__ = "signature"
+    monkeypatch.setattr(wb, "signature", slow)
+    explorer.view.value = "patch"
+    explorer.start()
+    assert reached.wait(30)
+    begin = time.perf_counter()
+    explorer.controls.cancel.click()
+    assert time.perf_counter() - begin < 0.5 and explorer.status.startswith("stopping")
+    go.set()
+    assert explorer.wait(60) and isinstance(explorer.error, wb.Cancelled) and explorer.result is None
+    assert wb.Signature.apply is own
+    assert isinstance(explorer.run(), wb.Diff) and explorer.error is None
+
+
+def test_arguments_set_the_controls_and_bad_ones_are_refused(given: SimpleNamespace) -> None:
+    explorer = explorer_of(given, view="merge", method="slerp", models="blur.safetensors", layers="0", groups="0;2,4")
+    assert explorer.inputs.labels == ["blur"] and explorer.call().positional[1]["merged"].keywords == {
+        "method": "slerp"
+    }
+    assert explorer.inputs.layer_groups() == [("0",), ("2", "4")] and explorer.inputs.layers.value == "0"
+    explorer.close()
+    nothing = Explorer()
+    nothing.controls.run.click()
+    assert "no checkpoint yet" in nothing.status
+    nothing.close()
+    wrong: list[dict[str, Any]] = [{"view": "surface"}, {"method": "best"}, {"detail": ["all"]}, {"scale": 3}]
+    wrong += [{"batch_norm": "frozen"}, {"evaluator": given.module}, {"layers": ["0,2"]}, {"theme": "blue"}]
+    wrong += [{"groups": [["0;2"]]}, {"scale": "big"}]
+    for bad in wrong:
+        with pytest.raises(wb.ArgumentError):
+            explorer_of(given, **bad)
+
+
+def test_labels_of_models_and_names_of_variables() -> None:
+    style: dict[str, str] = {}
+    field = LabelledField(["a/blur.safetensors", "b/blur.safetensors"], "Models", style, "")
+    assert field.labelled == {"blur": "a/blur.safetensors", "blur-2": "b/blur.safetensors"}
+    assert field.value == "a/blur.safetensors, blur-2=b/blur.safetensors"
+    field = LabelledField({"x": {"w": torch.ones(2)}, "y": "y.pt"}, "Models", style, "")
+    assert list(field.labelled) == ["x", "y"] and field.placeholder == "2 models that were given"
+    field.value = "first=z.pt, w.pt"
+    assert field.labelled == {"first": "z.pt", "w": "w.pt"}
+    assert list(LabelledField({"w": torch.ones(2)}, "Models", style, "").labelled) == ["model1"]
+    assert LabelledField({"a": Path("a.pt")}, "Models", style, "").value == "a.pt"
+    assert variables(["a b", "a-b", "3"], "model") == {"a b": "a_b_model", "a-b": "a_b_model_2", "3": "model_3"}
+    sliders = ScaleSliders(style, None)
+    sliders.arrange(["x"], [(), ("fc*",)])
+    assert sliders.value == (1.0, 1.0) and sliders.steps()[1] == ("x", ("fc*",), 1.0)
+
+
+def test_a_given_result_opens_its_view(given: SimpleNamespace, tmp_path: Path) -> None:
+    wb.similarity(signatures()).save(tmp_path / "saved")
+    explorer = Explorer()
+    explorer.result = wb.open_result(tmp_path / "saved")
+    assert explorer.view.value == "signatures" and explorer.plots[FIRST].spec is not None
+    explorer.result = wb.diff("clean.safetensors", "blur.safetensors")
+    assert explorer.view.value == "changes" and explorer.plots[FIRST].spec is not None
+    with pytest.raises(wb.ArgumentError, match="SignatureExplorer shows Diff or Similarity"):
+        explorer.result = wb.layers("clean.safetensors")
+    explorer.close()
+
+
+def test_closing_lets_go_of_models_and_widgets(given: SimpleNamespace) -> None:
+    gc.collect()
+    before = len(ipw.widgets.widget._instances)
+    module = made(NETWORK).module
+    explorer = Explorer(module, given.models, clean="clean.safetensors", evaluator=given.evaluator, view="patch")
+    held = [weakref.ref(module), weakref.ref(explorer.run()), weakref.ref(explorer)]
+    assert explorer.wait(30)
+    explorer._prepare()
+    explorer.close()
+    del module, explorer
+    gc.collect()
+    assert [reference() for reference in held] == [None] * 3
+    assert len(ipw.widgets.widget._instances) == before
+
+
+def test_every_control_has_a_name(explorer: wb.ui.SignatureExplorer) -> None:
+    def walk(widget: ipw.Widget) -> Iterator[ipw.Widget]:
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from walk(child)
+
+    controls = [one for one in walk(explorer) if isinstance(one, ipw.ValueWidget | ipw.Button)]
+    controls = [one for one in controls if not isinstance(one, ipw.HTML | ipw.IntProgress)]
+    assert len(controls) >= 20 and all(one.description for one in controls)
