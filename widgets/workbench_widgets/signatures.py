@@ -136,13 +136,15 @@ class SignatureExplorer(LayeredExplorer):
     def _made(self, call: Call) -> Any:
         """What a call returns; networks with signatures at places where the sliders were before are let go."""
         found = super()._made(call)
-        try:
-            calls = [*self._lives(), *filter(None, [self._known])]
-        except wb.WorkbenchError:  # the controls stand for nothing now
-            calls = []
+        known = [one for one in self._memory.calls if one.function in APPLIED and _is_patched(one)]
+        with self._lock:  # a run that began before what is known now has said so
+            calls = [*filter(None, [self._known, self._started if self.running else None])]
+            try:
+                calls += self._lives()
+            except wb.WorkbenchError:  # the controls stand for nothing now
+                pass
         wanted = [part for one in calls for part in one.parts]
-        with self._alone:
-            self._memory.drop(lambda one: one.function in APPLIED and _is_patched(one) and one not in wanted)
+        self._memory.drop([one for one in known if one not in wanted])
         return found
 
     def _lived(self, call: Any, found: Any) -> None:

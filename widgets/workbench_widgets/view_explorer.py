@@ -11,7 +11,7 @@ import pandas as pd
 
 import workbench as wb
 from workbench_widgets.arguments import one_of
-from workbench_widgets.call import Call, Memory
+from workbench_widgets.call import MISSING, Call, Memory
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.latest import Latest
 from workbench_widgets.plot import Plot
@@ -46,6 +46,7 @@ class ViewExplorer(Explorer):
         self._alone = self._memory.alone
         self._latest = Latest(self._lived)
         self._rests, self._listing, self._arriving = 0.0, False, False
+        self._refused: wb.WorkbenchError | None = None  # what a control was moved to last, if that was refused
         self._last: dict[str, tuple[Call | None, wb.Result]] = {}  # what each view showed
         self._tables: dict[str, str] = {}  # and which table
         super().__init__(source, theme=theme)
@@ -247,8 +248,16 @@ class ViewExplorer(Explorer):
 
     def _look_moved(self) -> None:
         """Shows the result as the controls now want it, beside the main thread: they may move on meanwhile."""
-        if not self._arriving and self.result is not None:
+        if self._arriving or self.result is None:
+            return
+        try:
             self._follow(draw=True)
+        except wb.WorkbenchError as error:
+            self._refused = error
+            raise
+        if self.error is not None and self.error is self._refused:  # what was refused is moved away from
+            self.error, self._refused = None, None
+            self._say(self.result.facts())
 
     def _recall(self) -> bool:
         """Shows what the controls stand for, if it was computed before."""
@@ -272,7 +281,7 @@ class ViewExplorer(Explorer):
         """Makes the calls that follow the controls, each once; then draws, where that has not been done."""
         new: list[tuple[Any, Callable[[], Any]]] = []
         for call in self._lives():
-            if (found := self._memory.find(call)) is not None:
+            if (found := self._memory.find(call, MISSING)) is not MISSING:
                 self._view.show_live(call, found)
             else:
                 new.append((call, functools.partial(self._made, call)))
@@ -286,7 +295,14 @@ class ViewExplorer(Explorer):
 
     def _lived(self, call: Any, found: Any) -> None:
         def show() -> None:
-            if call is not DRAWN and not self._closed and call in self._lives():
+            if call is DRAWN or self._closed:
+                return
+            try:
+                lives = self._lives()
+            except wb.WorkbenchError:  # the controls stand for nothing now, and say so themselves
+                return
+            told = isinstance(found, Exception) or self._memory.find(call) is found  # else of models before these
+            if told and call in lives:
                 self._view.show_live(call, found)
 
         self._attempt(show)
