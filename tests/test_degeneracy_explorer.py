@@ -512,15 +512,10 @@ def test_closing_lets_go_of_module_data_and_widgets(given: SimpleNamespace) -> N
     assert len(ipw.widgets.widget._instances) == before
 
 
-def test_every_control_has_a_name(explorer: wb.ui.DegeneracyExplorer) -> None:
-    def walk(widget: ipw.Widget) -> Iterator[ipw.Widget]:
-        yield widget
-        for child in getattr(widget, "children", ()):
-            yield from walk(child)
-
-    controls = [one for one in walk(explorer) if isinstance(one, ipw.ValueWidget | ipw.Button)]
-    controls = [one for one in controls if not isinstance(one, ipw.HTML | ipw.IntProgress)]
-    assert len(controls) >= 20 and all(one.description for one in controls)
+def test_every_control_has_a_name(
+    explorer: wb.ui.DegeneracyExplorer, controls: Callable[[ipw.Widget], list[ipw.Widget]]
+) -> None:
+    assert len(controls(explorer)) >= 20 and all(one.description for one in controls(explorer))
 
 
 def test_the_places_of_a_slider_hold_both_ends() -> None:
