@@ -10,6 +10,7 @@ from workbench_widgets.degeneracy import DegeneracyExplorer
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.signatures import SignatureExplorer
 from workbench_widgets.spectrum import SpectrumExplorer
+from workbench_widgets.workbench import Workbench
 
 __all__ = [
     "Call",
@@ -19,4 +20,5 @@ __all__ = [
     "Explorer",
     "SignatureExplorer",
     "SpectrumExplorer",
+    "Workbench",
 ]

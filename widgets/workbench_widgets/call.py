@@ -35,7 +35,7 @@ class Given:
     @property
     def variable(self) -> str:
         """The variable that holds it."""
-        return (_variable(self.value) if self._is_object else None) or self.name
+        return (variable_of(self.value) if self._is_object else None) or self.name
 
     def code(self) -> str:
         """The line that makes it, or says what it is."""
@@ -81,6 +81,12 @@ class Call:
             if isinstance(call, Call):
                 found += [part for part in call.parts if part not in found]
         return [*found, self]
+
+    def rests_on(self, source: Any) -> bool:
+        """Whether it takes a model: that path, or that very object."""
+        taken = [one for part in self.parts for one in _walked([*part.positional, *part.keywords.values()])]
+        plain = [one.value if isinstance(one, Given) else one for one in taken]
+        return any(one is source or (isinstance(one, str) and one == source) for one in plain)
 
     def run(self, progress: Callable[[wb.Progress], None] | None = None, memory: "Memory | None" = None) -> Any:
         """What the call returns.
@@ -288,15 +294,19 @@ def _told(value: Any, name: str) -> tuple[str, list[str]]:
         return f"[{', '.join(text for text, _ in parts)}]", [line for _, remark in parts for line in remark]
     if isinstance(value, list | tuple):
         return pprint.pformat(value, width=WIDEST), []
-    if found := _variable(value):
+    if found := variable_of(value):
         return found, []
     return name, [f"# {name}: the {type(value).__name__} that the explorer was given"]
 
 
-def _variable(value: Any) -> str | None:
+def variable_of(value: Any) -> str | None:
     """The name under which the notebook knows an object."""
+    return next((name for name, known in notebook().items() if known is value and not name.startswith("_")), None)
+
+
+def notebook() -> dict[str, Any]:
+    """What the notebook's cells have assigned, by variable; nothing outside of one."""
     from IPython import get_ipython
 
     shell = get_ipython()
-    names = list(shell.user_ns.items()) if shell else []  # a cell may assign meanwhile
-    return next((name for name, known in names if known is value and not name.startswith("_")), None)
+    return dict(shell.user_ns) if shell else {}

@@ -8,12 +8,13 @@ from typing import Any
 import ipywidgets as ipw
 
 import workbench as wb
+from workbench_widgets.shelf import Shelf
 
 LABEL = r"[\w.+ -]+"
 
 
-class CheckpointField(ipw.Text):
-    """A path to type, or an object that was given; what is typed comes first.
+class CheckpointField(ipw.Combobox):
+    """A path to type, or a model's name on the shelf, or an object that was given; what is typed comes first.
 
     Args:
         source: a path, or a model: anything `wb.load` takes; None for an empty field.
@@ -29,6 +30,7 @@ class CheckpointField(ipw.Text):
         style: Mapping[str, str],
         empty: str = "path of a file or folder",
     ) -> None:
+        self.shelf: Shelf | None = None
         source = os.fspath(source) if isinstance(source, os.PathLike) else source
         self._given = None if source is None or isinstance(source, str) else source
         super().__init__(
@@ -53,7 +55,18 @@ class CheckpointField(ipw.Text):
         """
         if not self.filled:
             raise wb.ArgumentError("no checkpoint yet: type the path of a file or folder, or pass a model.")
-        return self.value.strip() or self._given
+        typed = self.value.strip()
+        return (self.shelf.find(typed) if self.shelf else typed) if typed else self._given
+
+    def lend(self, shelf: Shelf) -> None:
+        """Offers the models of a shelf."""
+        self.shelf = shelf
+        shelf.listen(lambda: setattr(self, "options", shelf.names))
+        self.options = shelf.names
+
+    def withdraw(self, name: str) -> None:
+        """Empties the field if it names that model."""
+        self.value = "" if self.value.strip() == name else self.value
 
     def release(self) -> None:
         """Lets go of the object that was given."""
@@ -72,6 +85,7 @@ class CheckpointsField(ipw.Text):
 
     def __init__(self, models: Sequence[Any], description: str, style: Mapping[str, str], tooltip: str) -> None:
         typed = all(isinstance(one, str) and "," not in one for one in models)
+        self.shelf: Shelf | None = None
         self._given = [] if typed else list(models)
         super().__init__(
             ", ".join(models) if typed else "",
@@ -84,8 +98,18 @@ class CheckpointsField(ipw.Text):
 
     @property
     def models(self) -> list[Any]:
-        """The paths that were typed, or the models that were given."""
-        return [part.strip() for part in self.value.split(",") if part.strip()] or self._given
+        """The paths that were typed or the models of those names, or the models that were given."""
+        typed = [part.strip() for part in self.value.split(",") if part.strip()]
+        return [self.shelf.find(one) if self.shelf else one for one in typed] or self._given
+
+    def lend(self, shelf: Shelf) -> None:
+        """Takes the names of a shelf's models too."""
+        self.shelf = shelf
+
+    def withdraw(self, name: str) -> None:
+        """Takes that model's name out."""
+        parts = [part.strip() for part in self.value.split(",")]
+        self.value = ", ".join(part for part in parts if part.rpartition("=")[2].strip() != name)
 
     def release(self) -> None:
         """Lets go of the models that were given."""
@@ -118,7 +142,11 @@ class LabelledField(CheckpointsField):
         Raises:
             wb.ArgumentError: a label stands for two.
         """
-        return _labelled(self.value) or dict(self._labelled)
+        names = self.shelf.names if self.shelf else []
+        found = _labelled(self.value, names)
+        return {label: self.shelf.find(one) if self.shelf else one for label, one in found.items()} or dict(
+            self._labelled
+        )
 
     @property
     def models(self) -> list[Any]:
@@ -144,14 +172,14 @@ def _typed(models: Mapping[str, Any]) -> list[str] | None:
     return None
 
 
-def _labelled(text: str) -> dict[str, str]:
-    """Label → path of what was typed.
+def _labelled(text: str, known: Sequence[str] = ()) -> dict[str, str]:
+    """Label → path of what was typed; a name among those known is its own label.
 
     Raises:
         wb.ArgumentError: a label stands for two.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    cut = [[one.strip() for one in part.partition("=")] for part in parts]
+    cut = [[part, "=", part] if part in known else [one.strip() for one in part.partition("=")] for part in parts]
     own = [bool(sign and path and re.fullmatch(LABEL, label)) for label, sign, path in cut]
     names = iter(wb.labelled([part for part, is_own in zip(parts, own, strict=True) if not is_own]))
     found: dict[str, str] = {}

@@ -133,6 +133,10 @@ class ConnectivityExplorer(ViewExplorer):
             wb.load(model)
         return weights
 
+    def suggested(self, names: list[str]) -> dict[str, str]:
+        """The first two models."""
+        return dict(zip((self.SOURCE, self.inputs.b.description), names, strict=False))
+
     def view_of(self, call: Call) -> View:
         """A surface's points are kept; the others are alike."""
         return self.views[SurfaceView.NAME] if call.function is wb.surface else super().view_of(call)

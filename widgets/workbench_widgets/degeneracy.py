@@ -130,6 +130,10 @@ class DegeneracyExplorer(LayeredExplorer):
         """The names of modules: nothing is computed anew."""
         return [self.inputs.names]
 
+    def suggested(self, names: list[str]) -> dict[str, str]:
+        """Nothing: the module was given."""
+        return {}
+
     def sources(self) -> list[ipw.ValueWidget]:
         """None to choose."""
         return []

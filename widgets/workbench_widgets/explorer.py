@@ -12,17 +12,21 @@ from workbench_widgets.arguments import error_text, one_of
 from workbench_widgets.call import Call, script
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
+from workbench_widgets.guard import Guard
 from workbench_widgets.job import Job
 from workbench_widgets.layout import accordion, beside, close_parts, code_field, listen
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
+from workbench_widgets.settings import labelled_controls, restored, values
+from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import PageStyle, Theme
 from workbench_widgets.table import LayerRows
+from workbench_widgets.turns import Turns
 
 PAINTED = 0.3  # seconds after which an explorer that is displayed has been painted
 
 
-class Explorer(ipw.VBox):
+class Explorer(Guard, ipw.VBox):
     """What every explorer has; a subclass says its inputs, its call and how a result is shown.
 
     Attributes:
@@ -64,6 +68,7 @@ class Explorer(ipw.VBox):
         self.code_box = code_field()
         self.export_panel = ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})
         controls, own = self.make_inputs(wide), self.make_panels()
+        self._settings = labelled_controls([self.source, *controls])
         panels = {**own, "Code": self.code_box, "Export": self.export_panel}
         inputs, right = [self.source, *controls, self.controls], [*self.plots.values(), *self.make_beside()]
         page = beside(inputs, right, self.LEFT, self.FLOW)
@@ -129,6 +134,13 @@ class Explorer(ipw.VBox):
         """Whether the result of `shown` is what the controls stand for now, though they stand for `call`."""
         return shown == call
 
+    def let_go(self) -> None:
+        """Lets go of what was computed for another checkpoint."""
+
+    def suggested(self, names: list[str]) -> dict[str, str]:
+        """Label → what a field would take of a shelf's models, where it is empty."""
+        return {self.SOURCE: names[0]} if names else {}
+
     def after_run(self) -> None:
         """Called when a run has ended and another may begin."""
 
@@ -162,15 +174,73 @@ class Explorer(ipw.VBox):
 
     def code(self) -> str:
         """The exact call, as Python that runs in a fresh kernel."""
-        call, remark, figures, also = self.call(), "", list[str](), list[Call]()
-        if self.result is not None and (self._shown is None or self._shown[1] is not self.result):
+        call, remark = self.call(), ""
+        if self.result is not None and self.made is None:
             remark = f"the result shown was given to the explorer: {self.result.title}"
-        elif self.result is not None and self._shown is not None:
-            if self.shows(self._shown[0], call):
-                call, figures, also = self._shown[0], self.figure_code(), self.also()
-            else:
-                remark = "the settings have changed since the result shown: press Run"
-        return script(call, remark, figures, also)
+        elif self.made is not None:
+            if self.shows(self.made, call):
+                return self.shown_code()
+            remark = "the settings have changed since the result shown: press Run"
+        return script(call, remark, ())
+
+    def shown_code(self) -> str:
+        """The call that made the result shown, whatever the controls say now.
+
+        Raises:
+            wb.ArgumentError: no call made it.
+        """
+        if self.made is None:
+            raise wb.ArgumentError("no result that a call made is shown: press Run.")
+        return script(self.made, "", self.figure_code(), self.also())
+
+    @property
+    def made(self) -> Call | None:
+        """The call that made the result shown; None if there is none, or it was given."""
+        return self._shown[0] if self._shown and self._shown[1] is self.result else None
+
+    def show(self, call: Call, result: wb.Result) -> None:
+        """Shows a result again, and the call that made it."""
+        with self._lock:
+            self.result, self._shown = None, (call, result)
+            self.result = result
+            self._say(result.facts())
+
+    def forget_result(self, result: wb.Result) -> None:
+        """Lets go of a result, also where it is shown."""
+        with self._lock:
+            if self.result is result:
+                self.result, self._shown = None, None
+                self._forget("press Run")
+                self._say("the result was released: press Run")
+
+    def withdraw(self, name: str) -> None:
+        """A model has left the shelf: fields that name it are emptied."""
+        for control in self._settings.values():
+            if hasattr(control, "withdraw"):
+                control.withdraw(name)
+
+    def settings(self) -> dict[str, Any]:
+        """Label → value of every control, as JSON has it; of a model that was given, nothing."""
+        return values(self._settings)
+
+    def restore(self, settings: Mapping[str, Any]) -> list[str]:
+        """Moves controls to where they were.
+
+        Args:
+            settings: as `settings` gave them, or some of them.
+
+        Returns:
+            Labels of the controls that could not be moved: those that know their values when there is a result.
+        """
+        with self._lock:
+            return restored(self._settings, settings)
+
+    def share(self, shelf: Shelf, turns: Turns, alone: threading.Lock) -> None:
+        """Works beside other explorers: with models by name, one run at a time, and one user of a module at a time."""
+        self._job.turns = turns
+        for control in self._settings.values():
+            if hasattr(control, "lend"):
+                control.lend(shelf)
 
     def open_checkpoint(self) -> None:
         """Opens the checkpoint and lists its layers; a checkpoint that does not open is an inline error.
@@ -182,6 +252,12 @@ class Explorer(ipw.VBox):
             self._job.cancel()
         self.result, self.error, self._shown = None, None, None
         self.selection, self.controls.bar.value = (), 0
+        self.let_go()
+        if not self.source.filled:
+            self._forget("no checkpoint")
+            self.show_model(None)
+            self._say(self.NOTHING)
+            return
         try:
             weights = self.opened()
             table = wb.layers(weights)
@@ -205,7 +281,7 @@ class Explorer(ipw.VBox):
             self._job.start(lambda progress: self.compute(call, progress))
             self.error, self._item, self._started, self._started_for = None, "", call, self._opened
             self._set_running(True)
-            self._say("starting")
+            self._say("waiting for its turn" if self._job.turns and self._job.turns.waiting > 1 else "starting")
 
     def cancel(self) -> None:
         """Asks the run to stop after the layers it is at; what is done is kept."""
@@ -269,21 +345,6 @@ class Explorer(ipw.VBox):
         return super()._repr_mimebundle_(**options)
 
     # how it works
-
-    def _guarded(self, action: Callable[[], Any]) -> Callable[..., None]:
-        """A callback that shows its errors: ipywidgets would swallow them."""
-
-        def callback(*_: Any) -> None:
-            self._attempt(action)
-
-        return callback
-
-    def _attempt(self, action: Callable[[], Any]) -> None:
-        with self._lock:  # callbacks run in threads of the kernel's choice, and a run ends in its own
-            try:
-                action()
-            except Exception as error:
-                self._fail(error)
 
     def _prepare(self) -> None:
         for plot in self.plots.values():

@@ -3,9 +3,11 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import workbench as wb
+from workbench_widgets.turns import Turns
 
 REPORTS_PER_SECOND = 10
 
@@ -18,6 +20,9 @@ class Job:
     Args:
         on_progress: called in the worker with a Progress, ten times a second at most.
         on_done: called in the worker at the end with the result or None, and the error, the Cancelled or None.
+
+    Attributes:
+        turns: what it waits in for jobs of others, if it has to.
     """
 
     def __init__(
@@ -29,6 +34,7 @@ class Job:
         self._thread: threading.Thread | None = None
         self._busy = False
         self._reported = 0.0
+        self.turns: Turns | None = None
 
     @property
     def running(self) -> bool:
@@ -75,7 +81,8 @@ class Job:
     def _work(self, function: Callable[[Callable[[wb.Progress], None]], Any]) -> None:
         result, failed = None, None
         try:
-            result = function(self._progress)
+            with self.turns.turn(self._stop) if self.turns else nullcontext():
+                result = function(self._progress)
         except BaseException as error:  # a thread's last chance: nobody else would hear of it
             result, failed = getattr(error, "partial", None), error
         self._on_done(result, failed)

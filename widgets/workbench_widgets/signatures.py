@@ -124,6 +124,11 @@ class SignatureExplorer(LayeredExplorer):
         """The models."""
         return [self.source, self.inputs.models, self.inputs.clean, self.inputs.floor]
 
+    def suggested(self, names: list[str]) -> dict[str, str]:
+        """The first model as the base, and the others as what is compared with it."""
+        others = {self.inputs.models.description: ", ".join(names[1:])} if names[1:] else {}
+        return super().suggested(names) | others
+
     def opened(self) -> wb.Weights:
         """The base, open; the others are tried."""
         weights = super().opened()
@@ -138,7 +143,7 @@ class SignatureExplorer(LayeredExplorer):
         found = super()._made(call)
         known = [one for one in self._memory.calls if one.function in APPLIED and _is_patched(one)]
         with self._lock:  # a run that began before what is known now has said so
-            calls = [*filter(None, [self._known, self._started if self.running else None])]
+            calls = [*filter(None, [self.made, self._started if self.running else None])]
             try:
                 calls += self._lives()
             except wb.WorkbenchError:  # the controls stand for nothing now

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,7 +16,9 @@ from workbench_widgets.call import MISSING, Call, Memory
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.latest import Latest
 from workbench_widgets.plot import Plot
+from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import Theme
+from workbench_widgets.turns import Turns
 from workbench_widgets.view import Drawing, View
 
 FIRST, SECOND = "figure", "second figure"
@@ -108,11 +111,16 @@ class ViewExplorer(Explorer):
         """The views' panels."""
         return list(self.panels.values())
 
-    def opened(self) -> wb.Weights:
-        """What is looked at, open; nothing that was computed for another counts any more."""
+    def let_go(self) -> None:
+        """Nothing that was computed for another counts any more."""
         self._memory.forget()
         self._last = {}
-        return super().opened()
+
+    def forget_result(self, result: wb.Result) -> None:
+        """Lets go of a result, also where other views build on it."""
+        self._last = {view: pair for view, pair in self._last.items() if pair[1] is not result}
+        self._memory.drop([call for call in self._memory.calls if self._memory.find(call) is result])
+        super().forget_result(result)
 
     def call(self) -> Call:
         """The call of the view."""
@@ -151,7 +159,7 @@ class ViewExplorer(Explorer):
             self._arriving = True
             self.view.value = next(name for name, view in self.views.items() if isinstance(result, view.SHOWS))
             self._arriving = False
-        self._last[self.view.value] = (self._known, result)
+        self._last[self.view.value] = (self.made, result)
         names = [name for name in result.TABLES if name in result.tables and len(result.frame(name))]
         chosen = self._tables.get(self.view.value, self._view.TABLE)
         self._listing = True
@@ -180,6 +188,11 @@ class ViewExplorer(Explorer):
         options = [one for drawing in self._drawings() for one in drawing.options.values()]
         return [*self._lives(), *(one for one in options if isinstance(one, Call))]
 
+    def share(self, shelf: Shelf, turns: Turns, alone: threading.Lock) -> None:
+        """As every explorer; what follows its controls waits for the others' use of a module too."""
+        super().share(shelf, turns, alone)
+        self._memory.alone = self._alone = alone
+
     def wait(self, timeout: float | None = None) -> bool:
         """Waits for the run to end, and for what follows the controls."""
         return super().wait(timeout) and self._latest.wait(timeout)
@@ -203,14 +216,9 @@ class ViewExplorer(Explorer):
         return self.views[self.view.value]
 
     @property
-    def _known(self) -> Call | None:
-        """The call that made the result, if it was not given."""
-        return self._shown[0] if self._shown and self._shown[1] is self.result else None
-
-    @property
     def _made_here(self) -> Call | None:
-        """The same, if other calls can build on it: a cancelled run's partial result is not kept."""
-        call = self._known
+        """The call that made the result, if others can build on it: a cancelled run's partial result is not kept."""
+        call = self.made
         return call if call is not None and self._memory.find(call) is self.result else None
 
     def _shown_controls(self, controls: Sequence[ipw.DOMWidget]) -> None:
@@ -308,7 +316,7 @@ class ViewExplorer(Explorer):
         self._attempt(show)
 
     def _drawings(self) -> list[Drawing]:
-        return [] if self.result is None else self._view.drawings(self._known, self.result, self.selection)
+        return [] if self.result is None else self._view.drawings(self.made, self.result, self.selection)
 
     def _draw_all(self) -> None:
         drawings = self._drawings()

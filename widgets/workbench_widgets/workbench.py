@@ -1,0 +1,429 @@
+"""All explorers beside each other: models on the left, a tab for each, one selection, one queue, one history."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import ipywidgets as ipw
+import traitlets
+
+import workbench as wb
+from workbench_widgets.arguments import error_text, one_of
+from workbench_widgets.browser import CheckpointBrowser
+from workbench_widgets.call import notebook, variable_of
+from workbench_widgets.connectivity import ConnectivityExplorer
+from workbench_widgets.degeneracy import DegeneracyExplorer
+from workbench_widgets.explorer import Explorer
+from workbench_widgets.guard import Guard
+from workbench_widgets.history import Entry, HistoryPanel
+from workbench_widgets.layout import accordion, close_parts, code_field
+from workbench_widgets.models_panel import ModelsPanel
+from workbench_widgets.session import as_notebook, as_script, read, without_repeats, written
+from workbench_widgets.session_panel import SessionPanel
+from workbench_widgets.shelf import Shelf
+from workbench_widgets.signatures import SignatureExplorer
+from workbench_widgets.spectrum import SpectrumExplorer
+from workbench_widgets.style import PageStyle, Theme, status_html
+from workbench_widgets.turns import Turns
+
+NOT_SHOWN = "not shown yet"
+LEFT = "230px"
+
+
+class Workbench(Guard, ipw.VBox):
+    """Models on the left, and a tab for every explorer: one selection of layers, one queue of runs, one history.
+
+    An explorer is made when its tab is first opened. Models go by name: every field that takes a checkpoint takes the
+    name of a model in the list as well.
+
+    Args:
+        models: name → model, a list of models or one: anything `wb.load` takes.
+        evaluator: of the networks, made by `wb.evaluator`: for losses, interaction bases and patches.
+        setup: Python that makes the evaluator and other objects that are given, for the session's code.
+        tab: the first one: `browser`, `spectra`, `connectivity`, `degeneracy` or `signatures`.
+        theme: `auto` follows JupyterLab, `light` and `dark` do not.
+
+    Attributes:
+        selection: ids of the selected layers, in all tabs.
+        status: one line: what is going on.
+        error: the last error of the workbench itself, or None; each explorer has its own.
+
+    Example:
+        >>> import torch, workbench as wb
+        >>> bench = wb.ui.Workbench({"net": {"fc.weight": torch.eye(8)}}, tab="spectra")
+        >>> bench.explorer("spectra").run().row("fc")["stable_rank"]
+        8.0
+    """
+
+    TABS: ClassVar[tuple[str, ...]] = ("browser", "spectra", "connectivity", "degeneracy", "signatures")
+
+    selection = traitlets.Tuple()
+    status = traitlets.Unicode()
+    error = traitlets.Instance(BaseException, allow_none=True)
+
+    def __init__(
+        self,
+        models: Any = None,
+        *,
+        evaluator: Any = None,
+        setup: str = "",
+        tab: str = "browser",
+        theme: Theme = "auto",
+    ) -> None:
+        one_of("tab", tab, self.TABS)
+        one_of("theme", theme, ("auto", "light", "dark"))
+        if evaluator is not None and not isinstance(evaluator, wb.Evaluator):
+            raise wb.ArgumentError(
+                f"evaluator is {type(evaluator).__name__}: expected wb.evaluator(module, data, loss)."
+            )
+        self.evaluator, self.setup, self.theme = evaluator, setup, theme
+        self.shelf, self.turns, self._alone = Shelf(), Turns(), threading.Lock()
+        self._lock = threading.RLock()
+        self._made: dict[str, Explorer] = {}
+        self._closed = self._showing = False
+        self.models = ModelsPanel(self.shelf, self._add_typed, self._look, self.release)
+        self.history = HistoryPanel(self._show_entry, self._released)
+        self.jobs, self.cancel_button = (
+            ipw.HTML(),
+            ipw.Button(
+                description="Cancel all", icon="stop", disabled=True, tooltip="stop the run, and those that wait"
+            ),
+        )
+        self.files = SessionPanel(self._guarded_text(self.save), self._guarded_text(self.restore), self._run_shown)
+        self.code_box = code_field()
+        self.tabs = ipw.ToggleButtons(
+            options=list(self.TABS), value=tab, description="Tabs", style={"description_width": "0"}
+        )
+        self.stack = ipw.Stack([ipw.VBox() for _ in self.TABS], selected_index=self.TABS.index(tab))
+        self.cancel_button.on_click(self._guarded(self.cancel))
+        self.tabs.observe(self._guarded(self._tab_chosen), "value")
+        self.observe(self._guarded(self._selected), "selection")
+        left = ipw.VBox([self.models, self.jobs, self.cancel_button, self.history, self.files])
+        left.layout = ipw.Layout(flex=f"0 0 {LEFT}", min_width="0")
+        right = ipw.VBox([self.tabs, self.stack], layout=ipw.Layout(flex="1 1 auto", min_width="0"))
+        session = accordion({"Code of the session": self.code_box}, unfolded=False)
+        super().__init__([PageStyle(), ipw.HBox([left, right]), session])
+        self.add_class("wb-explorer").add_class(f"wb-{theme}").add_class("wb-workbench")
+        for name, model in _named(models):
+            self.add(model, name)
+        self.explorer(tab)
+        self._say("type the path of a model, or add one with .add(model)" if not self.shelf.names else "ready")
+
+    # what a user calls
+
+    def add(self, source: Any, name: str | None = None) -> str:
+        """Takes in a model: a path, a hub id, a module or a mapping of tensors.
+
+        Args:
+            source: anything `wb.load` takes.
+            name: for fields; None for one made of the path or the kind of object.
+
+        Returns:
+            Its name.
+
+        Raises:
+            wb.ArgumentError: the name is taken, or has other characters than letters, digits, `_`, `.` and `-`.
+            wb.CheckpointError: it does not open.
+        """
+        with self._lock:
+            name = self.shelf.put(source, name)
+            for tab, explorer in self._made.items():
+                if not explorer.running:
+                    self._fill(tab, explorer)
+            self._say(f"{name} was added")
+        return name
+
+    def release(self, name: str) -> None:
+        """Lets go of a model, and of all results that rest on it.
+
+        Raises:
+            wb.ArgumentError: there is none of that name.
+        """
+        with self._lock:
+            source = self.shelf.take(name)
+            for explorer in self._made.values():
+                explorer.withdraw(name)
+            self.history.release([one for one in self.history.entries if one.call.rests_on(source)])
+            self._say(f"{name} was released")
+
+    def explorer(self, tab: str) -> Explorer:
+        """The explorer of a tab, made if it was never shown.
+
+        Raises:
+            wb.ArgumentError: there is no such tab.
+        """
+        one_of("tab", tab, self.TABS)
+        with self._lock:
+            if tab not in self._made:
+                made = self._new(tab)
+                made.share(self.shelf, self.turns, self._alone)
+                self._made[tab] = made
+                self._fill(tab, made)
+                made.observe(self._guarded(lambda: self._chosen(made)), "selection")
+                made.observe(self._guarded(self._tell), ["running", "status"])
+                made.observe(self._guarded(lambda: self._arrived(tab, made)), "result")
+                page = self.stack.children[self.TABS.index(tab)]
+                page.children = [made]
+            return self._made[tab]
+
+    def cancel(self) -> None:
+        """Cancels the run under way and all that wait."""
+        for explorer in self._made.values():
+            explorer.cancel()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for all runs to end; False if one did not within `timeout` seconds."""
+        return all([explorer.wait(timeout) for explorer in list(self._made.values())])
+
+    def code(self) -> str:
+        """The session as a script of cells that recomputes every result shown; each leaves its table in `frame`."""
+        return as_script(self._cells())
+
+    def save_notebook(self, path: str | os.PathLike[str]) -> Path:
+        """The same as a notebook.
+
+        Raises:
+            wb.ArgumentError: the path does not end in .ipynb.
+        """
+        return as_notebook(self._cells(), path)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """The session as JSON: models by path or variable, settings of all controls, what was shown; no tensors.
+
+        Raises:
+            wb.ArgumentError: the path does not end in .json.
+        """
+        made = self._made.items()
+        session = {
+            "tab": self.tabs.value,
+            "selection": list(self.selection),
+            "models": [_saved(name, source) for name, source in self.shelf.sources.items()],
+            "evaluator": None if self.evaluator is None else variable_of(self.evaluator) or "evaluator",
+            "setup": self.setup,
+            "explorers": {tab: {"settings": one.settings(), "shown": one.made is not None} for tab, one in made},
+        }
+        target = written(session, path)
+        self._say(f"saved {target}")
+        return target
+
+    def restore(self, path: str | os.PathLike[str], objects: Mapping[str, Any] | None = None) -> None:
+        """Opens a session into this workbench: models, settings and selection. Results come back by `run_shown`.
+
+        Args:
+            path: of the JSON.
+            objects: variable → object, for models and the evaluator that are no files; by default the notebook's.
+
+        Raises:
+            wb.ArgumentError: it is no session, or an object that it needs is not there.
+        """
+        found, known = read(path), {**notebook(), **(objects or {})}
+        needed = [one["variable"] for one in found["models"] if "variable" in one]
+        needed += [found["evaluator"]] if found.get("evaluator") and self.evaluator is None else []
+        if missing := [name for name in needed if name not in known]:
+            raise wb.ArgumentError(
+                f"the session needs {', '.join(missing)}: make it in the notebook first, or pass objects="
+                f"{{{missing[0]!r}: …}}."
+            )
+        with self._lock:
+            if self.evaluator is None and found.get("evaluator"):
+                self.evaluator = known[found["evaluator"]]
+            self.setup = self.setup or found.get("setup", "")
+            for one in found["models"]:
+                if one["name"] not in self.shelf.names:
+                    self.add(one["source"] if "source" in one else known[one["variable"]], one["name"])
+            self._pending = {tab: one for tab, one in found["explorers"].items() if tab in self.TABS}
+            for tab, one in self._pending.items():
+                self.explorer(tab).restore(one["settings"])
+            if found["tab"] in self.TABS:
+                self.tabs.value = found["tab"]
+            self.selection = tuple(found["selection"])
+            shown = [tab for tab, one in self._pending.items() if one.get("shown")]
+            self._say(f"restored; press Run shown for the results in {', '.join(shown)}" if shown else "restored")
+
+    @classmethod
+    def restored(
+        cls, path: str | os.PathLike[str], *, objects: Mapping[str, Any] | None = None, theme: Theme = "auto"
+    ) -> "Workbench":
+        """A workbench with a session that was saved, in a fresh kernel.
+
+        Args:
+            path: of the JSON.
+            objects: variable → object, for models and the evaluator that are no files; by default the notebook's.
+            theme: as of a new one.
+
+        Raises:
+            wb.ArgumentError: it is no session, or an object that it needs is not there.
+        """
+        made = cls(theme=theme)
+        made.restore(path, objects)
+        return made
+
+    def run_shown(self) -> list[wb.Result]:
+        """Computes again what a restored session showed, and waits.
+
+        Raises:
+            wb.WorkbenchError: whatever an analysis raises.
+        """
+        found = []
+        for tab, one in self._pending.items():
+            if one.get("shown"):
+                explorer = self.explorer(tab)
+                found.append(explorer.run())
+                explorer.restore(one["settings"])  # what knows its values only now
+        return found
+
+    def close(self) -> None:
+        """Cancels runs, lets go of models and results, and removes the widget and its parts."""
+        if not getattr(self, "_closed", True):
+            self._closed = True
+            self.unobserve_all()
+            for explorer in self._made.values():
+                explorer.close()
+            self._made = {}
+            self.history.release(self.history.entries)
+            for name in self.shelf.names:
+                self.shelf.take(name)
+            self.evaluator = None
+            close_parts(self)
+        super().close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {len(self.shelf.names)} models, {len(self.history.entries)} results"
+
+    # how it works
+
+    _pending: Mapping[str, Mapping[str, Any]] = {}
+
+    def _new(self, tab: str) -> Explorer:
+        network, theme = {"evaluator": self.evaluator}, self.theme
+        if tab == "browser":
+            return CheckpointBrowser(theme=theme)
+        if tab == "spectra":
+            return SpectrumExplorer(theme=theme)
+        if tab == "connectivity":
+            return ConnectivityExplorer(**network, theme=theme)
+        if tab == "degeneracy":
+            return DegeneracyExplorer(**network, theme=theme)
+        return SignatureExplorer(**network, theme=theme)
+
+    def _fill(self, tab: str, explorer: Explorer) -> None:
+        """Puts models into fields that are empty."""
+        names = self.shelf.names
+        for label, value in explorer.suggested(names).items():
+            if not explorer.settings().get(label):
+                explorer.restore({label: value})
+
+    def _look(self, name: str) -> None:
+        """A model was chosen in the list: the tabs that look at one look at it."""
+        for tab in ("browser", "spectra"):
+            explorer = self._made.get(tab)
+            if explorer is not None and not explorer.running:
+                explorer.source.value = name
+
+    def _add_typed(self, text: str) -> None:
+        def add() -> None:
+            asked = text.strip()
+            if asked:
+                known = notebook()
+                self.add(known[asked] if asked.isidentifier() and asked in known else asked, None)
+                self.models.text.value = ""
+
+        self._attempt(add)
+
+    def _tab_chosen(self) -> None:
+        tab = self.tabs.value
+        explorer = self.explorer(tab)
+        self.stack.selected_index = self.TABS.index(tab)
+        if explorer.selection != self.selection:
+            self._pass_on(explorer)
+
+    def _chosen(self, explorer: Explorer) -> None:
+        """Layers were selected in a tab: they are in all."""
+        if not self._showing and explorer.selection and explorer is self._made.get(self.tabs.value):
+            self.selection = explorer.selection
+
+    def _selected(self) -> None:
+        """Only the tab on the screen is drawn anew; the others are when they are opened."""
+        explorer = self._made.get(self.tabs.value)
+        if explorer is not None and explorer.selection != self.selection:
+            self._pass_on(explorer)
+
+    def _pass_on(self, explorer: Explorer) -> None:
+        self._showing = True
+        try:
+            explorer.selection = self.selection
+        finally:
+            self._showing = False
+
+    def _arrived(self, tab: str, explorer: Explorer) -> None:
+        """A result is shown: it is one of the history, and the session's code has it."""
+        if explorer.made is not None and explorer.result is not None:
+            known = [one for one in self.history.entries if one.result is explorer.result]
+            if not known:
+                self.history.keep(Entry(tab, explorer.made, explorer.result))
+        self.models.describe()
+        self._on_code()
+
+    def _show_entry(self, entry: Entry) -> None:
+        def show() -> None:
+            self.tabs.value = entry.tab
+            self.explorer(entry.tab).show(entry.call, entry.result)
+
+        self._attempt(show)
+
+    def _released(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            explorer = self._made.get(entry.tab)
+            if explorer is not None:
+                explorer.forget_result(entry.result)
+        self.models.describe()
+        self._on_code()
+
+    def _cells(self) -> list[tuple[str, str]]:
+        shown = [(tab, one) for tab, one in self._made.items() if one.made is not None]
+        titles = [f"{tab}: {one.result.title}" for tab, one in shown if one.result is not None]
+        codes = without_repeats([self.setup, *(one.shown_code() for _, one in shown)])
+        setup = [("given", codes[0])] if codes[0].strip() else []
+        return [*setup, *zip(titles, codes[1:], strict=True)]
+
+    def _on_code(self) -> None:
+        self.code_box.value = self.code() if any(one.made is not None for one in self._made.values()) else NOT_SHOWN
+
+    def _run_shown(self) -> None:
+        for tab, one in self._pending.items():
+            if one.get("shown"):
+                self._attempt(self.explorer(tab).start)
+
+    def _guarded_text(self, action: Callable[[str], Any]) -> Callable[[str], None]:
+        return lambda text: self._attempt(lambda: action(text))
+
+    def _tell(self) -> None:
+        """What runs and waits."""
+        busy = {tab: one for tab, one in self._made.items() if one.running}
+        self.cancel_button.disabled = not busy
+        lines = [f"{tab}: {one.status}" for tab, one in busy.items()]
+        self.jobs.value = "".join(status_html(line) for line in lines) or status_html(self.status or "no run")
+
+    def _fail(self, error: BaseException) -> None:
+        self.error, self.status = error, error_text(error)
+        self.jobs.value = status_html(self.status, error=True)
+
+    def _say(self, text: str) -> None:
+        self.error, self.status = None, text
+        self._tell()
+
+
+def _named(models: Any) -> list[tuple[str | None, Any]]:
+    if models is None:
+        return []
+    several = wb.labelled(models)
+    by_name = isinstance(models, Mapping) and not any(model is models for model in several.values())
+    return [(name if by_name else None, model) for name, model in several.items()]
+
+
+def _saved(name: str, source: Any) -> dict[str, str]:
+    if isinstance(source, str):
+        return {"name": name, "source": source}
+    return {"name": name, "variable": variable_of(source) or name, "kind": type(source).__name__}
