@@ -252,6 +252,7 @@ class Explorer(Guard, ipw.VBox):
             self._job.cancel()
         self.result, self.error, self._shown = None, None, None
         self.selection, self.controls.bar.value = (), 0
+        self._started = self._started if self.running else None
         self.let_go()
         if not self.source.filled:
             self._forget("no checkpoint")
@@ -317,6 +318,11 @@ class Explorer(Guard, ipw.VBox):
             raise self.error
         return self.result
 
+    def displayed(self) -> None:
+        """Gets ready to draw, once the page has painted."""
+        if self._later.ident is None:
+            self._later.start()
+
     def close(self) -> None:
         """Cancels a run, lets go of the model and the result, and removes the widget and its parts."""
         if not getattr(self, "_closed", True):  # ipywidgets also closes what failed to be made
@@ -340,8 +346,7 @@ class Explorer(Guard, ipw.VBox):
         return f"{type(self).__name__}: {self.status}"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
-        if self._later.ident is None:  # the page paints first
-            self._later.start()
+        self.displayed()
         return super()._repr_mimebundle_(**options)
 
     # how it works

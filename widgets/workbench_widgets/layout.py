@@ -33,6 +33,11 @@ def accordion(panels: Mapping[str, ipw.DOMWidget], *, unfolded: bool) -> ipw.Acc
     return ipw.Accordion(list(panels.values()), titles=tuple(panels), selected_index=0 if unfolded else None)
 
 
+def heading(title: str) -> ipw.HTML:
+    """The title of a part of a column."""
+    return ipw.HTML(f'<h4 class="wb-heading">{title}</h4>')
+
+
 def listen(controls: Sequence[ipw.DOMWidget], heard: Callable[..., None]) -> None:
     """Calls `heard` whenever one of the controls has another value."""
     for control in controls:

@@ -58,6 +58,10 @@ CSS = """
 .wb-explorer .wb-tokens { font-family: var(--jp-code-font-family, monospace); font-size: 12px; }
 .wb-explorer .wb-tokens mark { background: #E69F00; color: #000000; padding: 0 2px; }
 .wb-explorer .wb-bars rect { fill: #0072B2; }
+.wb-explorer .wb-heading { margin: 10px 0 2px 4px; font-size: 13px; color: var(--wb-ink); }
+.wb-explorer .wb-tabs { width: 100%; }
+.wb-explorer .wb-tabs > label { position: absolute; width: 1px; height: 1px; overflow: hidden; }
+.wb-workbench .wb-explorer { padding: 0; }
 .wb-explorer .wb-unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; }
 .wb-explorer .wb-code textarea { font-family: var(--jp-code-font-family, monospace); font-size: 12px; opacity: 1; }
 """

@@ -18,7 +18,7 @@ from workbench_widgets.degeneracy import DegeneracyExplorer
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.guard import Guard
 from workbench_widgets.history import Entry, HistoryPanel
-from workbench_widgets.layout import accordion, close_parts, code_field
+from workbench_widgets.layout import accordion, close_parts, code_field, heading
 from workbench_widgets.models_panel import ModelsPanel
 from workbench_widgets.session import as_notebook, as_script, read, without_repeats, written
 from workbench_widgets.session_panel import SessionPanel
@@ -82,7 +82,7 @@ class Workbench(Guard, ipw.VBox):
         self.shelf, self.turns, self._alone = Shelf(), Turns(), threading.Lock()
         self._lock = threading.RLock()
         self._made: dict[str, Explorer] = {}
-        self._closed = self._showing = False
+        self._closed = self._showing = self._displayed = False
         self.models = ModelsPanel(self.shelf, self._add_typed, self._look, self.release)
         self.history = HistoryPanel(self._show_entry, self._released)
         self.jobs, self.cancel_button = (
@@ -96,11 +96,14 @@ class Workbench(Guard, ipw.VBox):
         self.tabs = ipw.ToggleButtons(
             options=list(self.TABS), value=tab, description="Tabs", style={"description_width": "0"}
         )
+        self.tabs.add_class("wb-tabs")
         self.stack = ipw.Stack([ipw.VBox() for _ in self.TABS], selected_index=self.TABS.index(tab))
         self.cancel_button.on_click(self._guarded(self.cancel))
         self.tabs.observe(self._guarded(self._tab_chosen), "value")
         self.observe(self._guarded(self._selected), "selection")
-        left = ipw.VBox([self.models, self.jobs, self.cancel_button, self.history, self.files])
+        parts = {"Models": [self.models], "Runs": [self.jobs, self.cancel_button], "Results": [self.history]}
+        parts["Session"] = [self.files]
+        left = ipw.VBox([one for title, own in parts.items() for one in (heading(title), *own)])
         left.layout = ipw.Layout(flex=f"0 0 {LEFT}", min_width="0")
         right = ipw.VBox([self.tabs, self.stack], layout=ipw.Layout(flex="1 1 auto", min_width="0"))
         session = accordion({"Code of the session": self.code_box}, unfolded=False)
@@ -289,6 +292,11 @@ class Workbench(Guard, ipw.VBox):
             close_parts(self)
         super().close()
 
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        self._displayed = True
+        self.explorer(self.tabs.value).displayed()
+        return super()._repr_mimebundle_(**options)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}: {len(self.shelf.names)} models, {len(self.history.entries)} results"
 
@@ -336,6 +344,8 @@ class Workbench(Guard, ipw.VBox):
         tab = self.tabs.value
         explorer = self.explorer(tab)
         self.stack.selected_index = self.TABS.index(tab)
+        if self._displayed:
+            explorer.displayed()
         if explorer.selection != self.selection:
             self._pass_on(explorer)
 
