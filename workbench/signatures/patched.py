@@ -71,8 +71,7 @@ class Patched(Weights):
         """
         if Path(path).suffix != ".safetensors":
             raise ArgumentError(f"{path}: expected a name that ends in .safetensors.")
-        kept = [self.original.infos[name] for name in self.changed]
-        originals = Weights(kept, self.original._read, source=self.original.source, ordered=self.ordered)
+        originals = self.original.only(self.changed)
         told = self.record | {"patched": _fingerprints(self), "original": _fingerprints(originals)}
         return save(originals, path, metadata={UNDO: json.dumps(told)})
 

@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +23,7 @@ from workbench.signatures.chosen import chosen
 from workbench.signatures.common_ancestor import arithmetic, check_common, common_tie, is_statistic
 from workbench.signatures.patched import BatchNorm, Patched, patched, restored
 from workbench.signatures.stored_signature import opened, written
-from workbench.weights import ModelLike, TensorInfo, Weights, content_fingerprint, load
+from workbench.weights import ModelLike, Weights, content_fingerprint, load
 
 if TYPE_CHECKING:
     import pandas
@@ -92,14 +91,12 @@ class Signature(Mapping[str, Tensor]):
             LayerNotFoundError: one matches nothing.
         """
         names = chosen(self.weights, layers)
-        own = Weights(
-            [self.weights.infos[name] for name in names],
-            self.weights._read,
-            source=self.weights.source,
-            ordered=self.weights.ordered,
-            shared=self.weights._shared,
+        return Signature(
+            self.weights.only(names),
+            statistics=self.statistics,
+            numbers={name: self.numbers[name] for name in names},
+            meta=self.meta,
         )
-        return Signature(own, statistics=self.statistics, numbers={n: self.numbers[n] for n in names}, meta=self.meta)
 
     def apply(
         self,
@@ -204,7 +201,7 @@ class Signature(Mapping[str, Tensor]):
             name: dict.fromkeys(NUMBERS, float("nan")) | {"norm": float(tensor.double().norm())}
             for name, tensor in tensors.items()
         }
-        weights = _named(tensors, f"the mean of {len(models)} signatures", models[0].ordered)
+        weights = load(tensors).told_as(f"the mean of {len(models)} signatures", ordered=models[0].ordered)
         return Signature(weights, statistics={}, numbers=numbers, meta=meta)
 
     def save(self, path: str | os.PathLike[str], *, bits: int | None = None) -> Path:
@@ -326,7 +323,7 @@ def signature(
         "versions": versions(),
     }
     whole = Signature(
-        _named(tensors, f"signature of {short_source(three[2].source)}", three[0].ordered, three[0].infos),
+        load(tensors).told_as(f"signature of {short_source(three[2].source)}", like=three[0], ordered=three[0].ordered),
         statistics={name: three[2][name].cpu() for name in three[2] if is_statistic(name)},
         numbers=numbers,
         meta=meta,
@@ -390,18 +387,3 @@ def _notes(
     if left_out:
         notes.append(f"left out, as they are no real numbers: {', '.join(left_out[:5])}")
     return notes
-
-
-def _named(
-    tensors: Mapping[str, Tensor], source: str, ordered: bool, like: Mapping[str, TensorInfo] | None = None
-) -> Weights:
-    """Tensors in memory as Weights under a name; `like` knows the modules that own them."""
-    plain = load(dict(tensors))
-    infos = list(plain.infos.values())
-    if like is not None:
-        owners = [like[one.name] for one in infos]
-        infos = [
-            replace(one, module=owner.module, groups=owner.groups, buffer=owner.buffer)
-            for one, owner in zip(infos, owners, strict=True)
-        ]
-    return Weights(infos, plain._read, source=source, ordered=ordered, shared=True)
