@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import workbench as wb
+from workbench.signatures.family import Mismatch
 from workbench.signatures.magnitudes import largest
 
 Tensors = dict[str, Tensor]
@@ -223,10 +224,10 @@ def test_a_vocabulary_that_grew() -> None:
     smaller = wb.merge(models[0], [base], mismatch="overlap", density=1)
     assert smaller["embedding"].tolist() == [[0.0, 0.0]] * 3 + [[1.0, 1.0]] * 2
     assert "embedding: the first 3 of 5 rows are merged, the others the base's" in smaller.notes
-    with pytest.raises(wb.ArgumentError, match=r"1 tensors of model 1 are not in the base \('head'\)"):
+    with pytest.raises(wb.ArgumentError, match=r"1 tensors of model 1 \(.*\) are not in the base \('head'\)"):
         wb.merge(base, models[1:])
     assert (
-        "1 tensors of model 1 are not in the base ('head') and left out"
+        "1 tensors of model 1 (a mapping in memory) are not in the base ('head') and left out"
         in wb.merge(base, models[1:], mismatch="base").notes
     )
 
@@ -276,6 +277,40 @@ def test_arguments_that_are_wrong(raised: Callable[[Iterable[str]], dict[str, li
     for call, match in calls.items():
         kind, message = found[call]
         assert kind == "ArgumentError" and re.search(match, message), (call, kind, message)
+
+
+REFUSED = {
+    "float8_e4m3fn": torch.ones(2, 2).to(torch.float8_e4m3fn),
+    "complex64": torch.ones(2, 2, dtype=torch.complex64),
+    "sparse_coo float32": torch.eye(2).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.parametrize("mismatch", ["error", "base"])
+@pytest.mark.parametrize("name", ["w", "norm.running_mean"])
+def test_numbers_whose_differences_mean_nothing_are_refused_by_name(words: str, mismatch: Mismatch, name: str) -> None:
+    state = {"w": torch.ones(2, 2), "norm.running_mean": torch.ones(2, 2), "step": torch.ones(3, dtype=torch.int64)}
+    base, model = (state | {name: one} for one in (REFUSED[words], REFUSED[words].clone()))
+    with pytest.raises(wb.ArgumentError, match=rf"'{re.escape(name)}' in the base is {words}: expected dense real"):
+        wb.merge(base, [model], mismatch=mismatch)
+    if words != "complex64":
+        with pytest.raises(wb.ArgumentError, match=rf"'{re.escape(name)}' in model 2 \(.*\) is {words}"):
+            wb.merge(state, [state, model], mismatch=mismatch)
+
+
+def test_a_model_with_other_numbers_than_the_base_is_a_mismatch_and_no_integer() -> None:
+    base = {"w": torch.ones(2), "z": torch.ones(2), "step": torch.ones(3, dtype=torch.int64), "on": torch.ones(1) > 0}
+    model = base | {"z": torch.ones(2, dtype=torch.complex64)}
+    with pytest.raises(wb.ArgumentError, match=r"'z' is float32 in the base and complex64 in model 1"):
+        wb.merge(base, [model])
+    for mismatch in ("base", "overlap"):
+        merged = wb.merge(base, [model], mismatch=mismatch)
+        assert torch.equal(merged["z"], base["z"])
+        assert merged.notes[-1] == "2 tensors of integers are the base's"
+        assert any(
+            note.startswith("z is the base's: 'z' is float32 in the base and complex64") for note in merged.notes
+        )
 
 
 def test_changes_that_are_not_finite_have_no_size() -> None:

@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(wb.ArgumentError, match=r"types has no 'y2': .*every label"):
         wb.similarity(FOUR, types={label: "x" for label in ("x1", "x2", "y1")})
     other = {"a.weight": torch.ones(1, 3), "b.bias": torch.ones(1)}
-    with pytest.raises(wb.ArgumentError, match=r"'a\.weight' has the shape \[1, 2\] in signature 'x1' and \[1, 3\] in"):
+    with pytest.raises(wb.ArgumentError, match=r"'a\.weight' is \[1, 2\] in signature 'x1' and \[1, 3\] in"):
         wb.similarity({**FOUR, "z": other})
     with pytest.raises(wb.ArgumentError, match=r"in other 'x1'"):
         wb.similarity(FOUR, {"x1": other})

@@ -62,7 +62,8 @@ def merge(
         `.notes` say so.
 
     Raises:
-        ArgumentError: an argument is out of its range or not one of the method's, a model is of another architecture.
+        ArgumentError: an argument is out of its range or not one of the method's, a model is of another architecture,
+            or a tensor is complex, 8-bit floats or sparse.
         CheckpointError: a model cannot be opened.
         LayerError: a change is NaN or infinite under ties (at once), or ends of an arc are antiparallel (on reading).
         Cancelled: the callback asked for it; there is no partial merge before the end.

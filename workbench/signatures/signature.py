@@ -296,7 +296,7 @@ def signature(
     models = {label: load(one) for label, one in (("ancestor", ancestor), ("clean", clean), ("robust", robust))}
     check_common(models)
     three = list(models.values())
-    infos, left_out = arithmetic(three)
+    infos, left_out = arithmetic(models)
     if not infos:
         raise ArgumentError(
             f"{three[0].source} has no tensors of real numbers: there is nothing to take a signature of."

@@ -154,7 +154,7 @@ def similarity(
     models = [*first.values(), *(second.values() if others is not None else ())]
     leading = models[0]
     ids = {view.tensor: view.layer if view.part is None else view.tensor for view in layer_views(leading)}
-    real = {info.name for info in arithmetic(models)[0] if info.tied_to is None}
+    real = {info.name for info in arithmetic({str(n): m for n, m in enumerate(models)})[0] if info.tied_to is None}
     names = [name for name in chosen(leading, layers) if name in real]
     grams: dict[str, Tensor] = {}
     counts: dict[str, int] = {}
