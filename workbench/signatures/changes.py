@@ -16,7 +16,7 @@ from workbench.errors import LayerError
 from workbench.layers import Layer, found
 from workbench.signatures.common_ancestor import is_statistic
 from workbench.signatures.concentration import lorenz_curve, outlier_channels
-from workbench.signatures.elements import element_sums, kept_signs, not_finite
+from workbench.signatures.elements import element_sums, kept_signs, not_finite_text
 from workbench.signatures.manifest import Paired, shape_text
 from workbench.signatures.rows import (
     View,
@@ -239,13 +239,6 @@ def _refused(compared: Compared, view: View, own: Tensor, others: Mapping[int, T
     ]
     row = layer_row(view, "not finite", reason) | {"elements": own.numel()}
     return found({"layers": [row], "values": values})
-
-
-def not_finite_text(label: str, tensor: Tensor) -> str:
-    """How many elements of a tensor are NaN or infinite; empty if none is."""
-    counts = zip(not_finite(tensor), ("NaN", "infinite"), strict=True)
-    told = " and ".join(f"{count} of {tensor.numel()} elements {word}" for count, word in counts if count)
-    return f"{told} in {label}" if told else ""
 
 
 def _spectra(

@@ -204,3 +204,10 @@ def not_finite(tensor: Tensor) -> tuple[int, int]:
         nan += int(np.isnan(piece).sum())
         infinite += int(np.isinf(piece).sum())
     return nan, infinite
+
+
+def not_finite_text(label: str, tensor: Tensor) -> str:
+    """How many elements of a tensor are NaN or infinite; empty if none is."""
+    counts = zip(not_finite(tensor), ("NaN", "infinite"), strict=True)
+    told = " and ".join(f"{count} of {tensor.numel()} elements {word}" for count, word in counts if count)
+    return f"{told} in {label}" if told else ""

@@ -108,8 +108,9 @@ def family(base: Weights, models: Sequence[Weights], mismatch: str) -> Family:
         reasons.setdefault(found.name, found.text)
     if all(info.name in reasons for info in real):
         raise ArgumentError(
-            f"no tensor of {short_source(base.source)} is in all {len(models)} models in the same shape: they are of another "
-            f"architecture, or their names have another prefix ({_first(base)!r} against {_first(models[0])!r})."
+            f"no tensor of {short_source(base.source)} is in all {len(models)} models in the same shape: they are of "
+            "another architecture, or their names have another prefix "
+            f"({_first(base)!r} against {_first(models[0])!r})."
         )
     notes = [note for label, own in zip(labels, differ, strict=True) for note in _foreign(base, label, own, mismatch)]
     merged: list[str] = []
