@@ -1,5 +1,7 @@
 """wb.merge against hand calculations, numpy, and what other packages get wrong."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -311,6 +313,28 @@ def test_a_model_with_other_numbers_than_the_base_is_a_mismatch_and_no_integer()
         assert any(
             note.startswith("z is the base's: 'z' is float32 in the base and complex64") for note in merged.notes
         )
+
+
+def test_a_parameter_says_its_range_once_for_the_form_and_the_check() -> None:
+    told = {
+        (way, field.name): tuple(field.metadata[key] for key in ("low", "high", "open_low", "several"))
+        for way, kind in wb.MERGE_METHODS.items()
+        for field in dataclasses.fields(kind)
+    }
+    finite = (-math.inf, math.inf, False)
+    assert told == {
+        ("task_arithmetic", "scale"): (*finite, True),
+        ("ties", "density"): (0.0, 1.0, True, False),
+        ("ties", "scale"): (*finite, False),
+        ("slerp", "t"): (0.0, 1.0, False, False),
+    }
+    for (way, name), (low, high, open_low, _) in told.items():
+        for value, fits in ((low, not open_low and math.isfinite(low)), (high, math.isfinite(high)), (math.nan, False)):
+            if fits:
+                wb.MERGE_METHODS[way](**{name: value})
+            else:
+                with pytest.raises(wb.ArgumentError, match=rf"{name}=.*: expected a .*number.*, "):
+                    wb.MERGE_METHODS[way](**{name: value})
 
 
 def test_changes_that_are_not_finite_have_no_size() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, nn
@@ -61,9 +62,10 @@ class Diff(LayerResult):
         compared, identical = sum(models["compared"]), sum(models["identical"])
         counts = [(word, sum(models[word])) for word in CHANGES if word != "kept"]
         told = "".join(f", {count} {word}" for word, count in counts if count)
+        units = "batches" if "activations" in self.tables else "tensors"
         return (
             f"{self.title}: {len(self.tables['layers']['layer'])} layers{f' ({words})' if words else ''}; "
-            f"{identical} of {compared} tensors bit-identical{told}{self.stopped('tensors')}"
+            f"{identical} of {compared} tensors bit-identical{told}{self.stopped(units)}"
         )
 
 
@@ -99,7 +101,8 @@ def diff(
         data: a re-iterable of batches: adds `activations`, linear CKA of every submodule's outputs under both weights.
         module: the network that `data` are run through; may be left out where `a` is one.
         device: where spectra and activations are computed: `auto`, `cpu` or `cuda`.
-        progress: called before each tensor with a Progress, then before each batch; it may raise `wb.Cancelled`.
+        progress: called before each tensor with a Progress and once after them, then alike of the batches; it may raise
+            `wb.Cancelled`.
 
     Returns:
         A Diff: `layers` (a row per tensor of the base, fused q/k/v, experts and gates apart), `manifest` (a row per
@@ -163,7 +166,8 @@ def diff(
         device=place,
     )
     parameters = {"detail": [name for name in KNOWN if name in names], "density": density, "directions": directions}
-    result = layer_run(
+    run = partial(
+        layer_run,
         base,
         layers,
         lambda view, tensor: layer_changes(compared, view, tensor),
@@ -176,14 +180,20 @@ def diff(
         held=1 + len(models) + (second is not None),
     )
     if network is None or data is None:
-        return result
+        return run()
+    try:
+        result = run()
+    except Cancelled as stop:  # in its last call too: the activations are missing then
+        done = {"done": len(stop.partial.meta["fingerprints"]), "total": len(stop.partial.meta["fingerprints"])}
+        stop.partial = replace(stop.partial, meta={"cancelled": done} | dict(stop.partial.meta))
+        raise
     chosen = None if layers is None else result.tables["layers"]["layer"]
     try:
         rows = activation_similarity(network, data, base, models, chosen, place, progress)
     except Cancelled as stop:
-        stop.partial = _with_activations(result, stop.partial)
+        stop.partial = _with_activations(result, *stop.partial)
         raise
-    return _with_activations(result, rows)
+    return _with_activations(result, rows, {})
 
 
 def checked_detail(detail: str | Sequence[str]) -> frozenset[str]:
@@ -201,8 +211,9 @@ def checked_detail(detail: str | Sequence[str]) -> frozenset[str]:
     return frozenset(names) | {"elements"}
 
 
-def _with_activations(result: Diff, rows: Sequence[Mapping[str, Any]]) -> Diff:
-    return replace(result, tables={**result.tables, "activations": Diff.columns("activations", rows)})
+def _with_activations(result: Diff, rows: Sequence[Mapping[str, Any]], cut: Mapping[str, int]) -> Diff:
+    tables = {**result.tables, "activations": Diff.columns("activations", rows)}
+    return replace(result, tables=tables, meta={**result.meta, **({"cancelled": cut} if cut else {})})
 
 
 def _diff(run: Run, compared: Compared) -> Diff:

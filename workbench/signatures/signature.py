@@ -108,6 +108,7 @@ class Signature(Mapping[str, Tensor]):
         data: Iterable[Any] | None = None,
         module: nn.Module | None = None,
         device: str = "auto",
+        progress: ProgressCallback | None = None,
     ) -> Patched:
         """θ + α·RWS, added in float64 and rounded once to the dtype of θ.
 
@@ -122,6 +123,8 @@ class Signature(Mapping[str, Tensor]):
             data: batches for "re-estimated", as `wb.evaluator` takes them; their targets are not used.
             module: the network that "re-estimated" runs, where `model` is a checkpoint.
             device: where it runs: "auto" takes CUDA when there is one.
+            progress: called before each batch of "re-estimated" with a Progress, and once at the end; it may raise
+                `wb.Cancelled`.
 
         Returns:
             Patched: Weights under the model's own names, added up as they are read; `.original` is the model as it
@@ -132,8 +135,10 @@ class Signature(Mapping[str, Tensor]):
                 missing or lacks what it needs; on reading, that a sum overflows the dtype.
             LayerNotFoundError: layers match nothing.
             EvaluationError: a batch failed.
+            Cancelled: the callback asked for it; there is no partial network before the end.
 
-        Cost: nothing until a tensor is read; a model in memory is copied first. "re-estimated": a pass over the data.
+        Cost: once, a pass over the signature's bytes for its fingerprint; then nothing until a tensor is read. A model
+        in memory is copied first. "re-estimated": a pass over the data.
 
         Misreads: what re-estimation alone gains is no gain of the signature: compare with scale=0.
         """
@@ -148,6 +153,7 @@ class Signature(Mapping[str, Tensor]):
             data=data,
             module=module,
             device=device,
+            progress=progress,
         )
 
     @staticmethod
@@ -204,12 +210,16 @@ class Signature(Mapping[str, Tensor]):
         weights = load(tensors).told_as(f"the mean of {len(models)} signatures", ordered=models[0].ordered)
         return Signature(weights, statistics={}, numbers=numbers, meta=meta)
 
-    def save(self, path: str | os.PathLike[str], *, bits: int | None = None) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], *, bits: int | None = None, progress: ProgressCallback | None = None
+    ) -> Path:
         """Writes the signature as one safetensors file, exactly or in `bits` bits an element.
 
         Args:
             path: a file that ends in `.safetensors`; what stood there is replaced whole or kept.
             bits: 2 to 8: ⌈n·bits/8⌉ + 8 bytes a tensor, an error of (hi − lo)/(2·(2^bits − 1)) at most. None: exact.
+            progress: called before each tensor with a Progress, and once at the end; it may raise `wb.Cancelled`, and
+                what stood at the path stays.
 
         Returns:
             The path.
@@ -217,6 +227,7 @@ class Signature(Mapping[str, Tensor]):
         Raises:
             ArgumentError: another ending or number of bits, or values that float32 does not hold.
             OSError: the disk is full or refuses; nothing is left behind.
+            Cancelled: the callback asked for it; nothing is left behind.
 
         Cost: a pass over the bytes. Beside the tensors the file has a header: some 2 kB, and 300 bytes a tensor; and
         running statistics, exactly, where the robust network has them.
@@ -225,7 +236,7 @@ class Signature(Mapping[str, Tensor]):
 
         Misreads: zero is no code: a sparse signature is no longer sparse after packing.
         """
-        return written(self.weights, self.statistics, self.numbers, self.meta, Path(path), bits)
+        return written(self.weights, self.statistics, self.numbers, self.meta, Path(path), bits, progress)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Signature:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from workbench.errors import LayerError
 from workbench.signatures.family import PIECE, Aligned, Family
-from workbench.signatures.merge_method import MergeMethod, Rule, Told, number
+from workbench.signatures.merge_method import MergeMethod, Rule, Told, parameter
 
 ANTIPARALLEL = 1e-4  # radians from π within which the plane of the arc is rounding
 
@@ -25,10 +25,7 @@ class Slerp(MergeMethod):
     SOURCE: ClassVar[str] = "Shoemake 1985, 'Animating rotation with quaternion curves'"
     MODELS: ClassVar[tuple[int, float]] = (1, 1)
 
-    t: float = field(default=0.5, metadata={"meaning": "0 is the base, 1 the model", "low": 0.0, "high": 1.0})
-
-    def __post_init__(self) -> None:
-        number("t", self.t, 0, 1, "0 for the base and 1 for the model")
+    t: float = parameter(0.5, "0 for the base and 1 for the model", 0.0, 1.0)
 
     def rule(self, family: Family, told: Told) -> Rule:
         """Nothing needs to be known before."""
