@@ -24,7 +24,9 @@ from workbench.signatures.rows import (
     model_numbers,
     note,
     number_row,
+    over,
     pair_row,
+    pair_sums,
     ratio,
     summary,
     verdict_of,
@@ -178,14 +180,17 @@ def _measured(
             values.append(number_row(view.layer, label, "absent", told[place]))
             continue
         index = places.index(place)
-        numbers = model_numbers(sums, index, noise)
+        numbers = model_numbers(sums.of(index), over(ratio(sums.changes[index, index], sums.base), noise))
         verdict = "identical" if same[place] else verdict_of(numbers)
         values.append(number_row(view.layer, label, verdict, "" if same[place] else note(sums, index)) | numbers)
     trimmed = None
     if compared.density is not None and pairs:
-        trimmed = kept_signs(own, tensors, compared.density)
+        trimmed = [counts.tolist() for counts in kept_signs(own, tensors, compared.density)]
+    plain = {field.name: _plain(getattr(sums, field.name)) for field in fields(sums)} | {"trimmed": trimmed}
+    named = [labels[place] for place in places]
     layer_pairs = [
-        {"layer": view.layer, **pair_row([labels[place] for place in places], sums, trimmed, i, j)} for i, j in pairs
+        {"layer": view.layer, **pair_row(named, i, j, pair_sums(plain, i, j), trimmed=trimmed is not None)}
+        for i, j in pairs
     ]
     curves = dict[str, list[Tensor]]()
     for place, other in others.items():
@@ -209,8 +214,6 @@ def _measured(
     entry = found({"layers": [row], "values": values, "layer_pairs": layer_pairs, **tables}, kept)
     if info.tied_to or info.buffer or is_statistic(info.name):
         return entry
-    plain = {field.name: _plain(getattr(sums, field.name)) for field in fields(sums)}
-    plain["trimmed"] = None if trimmed is None else [counts.tolist() for counts in trimmed]
     return Entry({**entry.values, "sums": {"places": places, "floor": floor is not None, **plain}}, entry.tensors)
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from torch import Tensor, nn
 
-from workbench.errors import ArgumentError, Cancelled, nearest
+from workbench.errors import ArgumentError, Cancelled, known_names
 from workbench.layers import Run, Selection, layer_run
 from workbench.linalg import resolved_device
 from workbench.progress import ProgressCallback
@@ -184,8 +184,8 @@ def diff(
     try:
         result = run()
     except Cancelled as stop:  # in its last call too: the activations are missing then
-        done = {"done": len(stop.partial.meta["fingerprints"]), "total": len(stop.partial.meta["fingerprints"])}
-        stop.partial = replace(stop.partial, meta={"cancelled": done} | dict(stop.partial.meta))
+        done = len(stop.partial.tables["layers"]["layer"])
+        stop.partial = replace(stop.partial, meta={"cancelled": {"done": done, "total": done}, **stop.partial.meta})
         raise
     chosen = None if layers is None else result.tables["layers"]["layer"]
     try:
@@ -202,13 +202,9 @@ def checked_detail(detail: str | Sequence[str]) -> frozenset[str]:
     Raises:
         ArgumentError: one of them is unknown.
     """
-    names = list(detail) if isinstance(detail, Sequence) and not isinstance(detail, str) else [detail]
-    for name in names:
-        if name == "activations":
-            raise ArgumentError("activations need data: pass data=batches, and module= where `a` is no nn.Module.")
-        if name not in KNOWN:
-            raise ArgumentError(f"detail={name!r}: expected {', '.join(map(repr, KNOWN))}." + nearest(name, KNOWN))
-    return frozenset(names) | {"elements"}
+    if "activations" in ([detail] if isinstance(detail, str) or not isinstance(detail, Sequence) else detail):
+        raise ArgumentError("activations need data: pass data=batches, and module= where `a` is no nn.Module.")
+    return frozenset(known_names("detail", detail, KNOWN)) | {"elements"}
 
 
 def _with_activations(result: Diff, rows: Sequence[Mapping[str, Any]], cut: Mapping[str, int]) -> Diff:

@@ -46,6 +46,11 @@ class Sums:
     pair_both: Array
     pair_flipped: Array
 
+    def of(self, index: int) -> dict[str, float | int]:
+        """The sums of one model, as they are pooled."""
+        named = {name: float(getattr(self, name)[index]) for name in ("others", "cross", "changed", "both", "flipped")}
+        return {"elements": self.elements, "base": self.base, "change": float(self.changes[index, index]), **named}
+
     @property
     def finite(self) -> bool:
         """Whether no element is NaN or infinite, and no square overflows."""
