@@ -359,3 +359,16 @@ def test_progress_and_cancel() -> None:
     with pytest.raises(wb.Cancelled) as stopped:
         wb.merge(base, [near(base, 1), near(base, 2)], progress=stop)
     assert stopped.value.partial is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "slerp"])
+def test_models_on_a_gpu_are_merged_on_the_cpu(method: str) -> None:
+    base = checkpoint(0) | {"norm.running_var": torch.ones(4), "step": torch.tensor(3)}
+    model = near(base, 1) | {"step": torch.tensor(4)}
+    expected = wb.merge(base, [model], method=method)
+    for where in ({}, {"cuda": True}):
+        own = {name: one.cuda() for name, one in base.items()} if where else base
+        found = wb.merge(own, [{name: one.cuda() for name, one in model.items()}], method=method)
+        assert all(found[name].device.type == "cpu" for name in found)
+        assert all(torch.equal(found[name], expected[name]) for name in found)

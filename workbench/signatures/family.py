@@ -38,10 +38,11 @@ class Aligned(NamedTuple):
             yield place, base, [model - base for model in models]
 
     def values(self) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
-        """(place, θ₀, [θ_i]) piece by piece, in the precision to compute in; to be read only."""
+        """(place, θ₀, [θ_i]) piece by piece on the CPU, in the precision to compute in; to be read only."""
         for start in range(0, len(self.base), PIECE):
             place = slice(start, start + PIECE)
-            yield place, self.base[place].to(self.precision), [one[place].to(self.precision) for one in self.models]
+            base, *models = (one[place].to("cpu", self.precision) for one in (self.base, *self.models))
+            yield place, base, models
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -61,9 +61,9 @@ def merge(
             `wb.Cancelled`.
 
     Returns:
-        Weights that merge a tensor when it is read, for `wb.save`, `load_state_dict` or any analysis. Integers are
-        those of the base, ties stay, running statistics of batch norm are averages (wb.repair estimates them);
-        `.notes` say so.
+        Weights that merge a tensor on the CPU when it is read, for `wb.save`, `load_state_dict` or any analysis.
+        Integers are those of the base, ties stay, running statistics of batch norm are averages (wb.repair estimates
+        them); `.notes` say so.
 
     Raises:
         ArgumentError: an argument is out of its range or not one of the method's, a model is of another architecture,
@@ -129,11 +129,11 @@ def _weights(kin: Family, way: MergeMethod, rule: Rule) -> Weights:
     def read(info: TensorInfo) -> Tensor:
         name = info.tied_to or info.name
         if name not in merged and name not in statistics:
-            return kin.base[name]
+            return kin.base[name].cpu()
         tensors = kin.aligned(name)
         found = (way.averaged(tensors) if name in statistics else rule(name, tensors)).to(info.dtype)
         if name in kin.rows:
-            whole = kin.base[name].reshape(-1)
+            whole = kin.base[name].cpu().reshape(-1)
             whole[: len(found)] = found
             found = whole
         return found.reshape(info.shape)

@@ -65,7 +65,7 @@ class MergeMethod(ABC):
 
     def averaged(self, tensors: Aligned) -> Tensor:
         """Running statistics of the merged network, until they are estimated anew: the models' mean."""
-        return torch.stack([one.to(tensors.precision) for one in tensors.models]).mean(0)
+        return torch.stack([one.to("cpu", tensors.precision) for one in tensors.models]).mean(0)
 
     def __str__(self) -> str:
         chosen = ", ".join(f"{name}={getattr(self, name)}" for name in self.parameters())

@@ -214,7 +214,7 @@ def _sum(name: str, tensor: Tensor, delta: Tensor, scale: float) -> Tensor:
     """
     total = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
     start = 0
-    for theta, added in flat_pieces(tensor, delta.to(tensor.device)):
+    for theta, added in flat_pieces(tensor, delta, device=tensor.device):
         piece = (theta + scale * added).to(tensor.dtype)
         if bool((theta.isfinite() & ~piece.isfinite()).any()):
             raise ArgumentError(f"{name!r} overflows {tensor.dtype} at scale={scale:g}: choose a smaller one.")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import LayerError
+from workbench.linalg.pieces import flat_pieces
 from workbench.signatures.family import PIECE, Aligned, Family
 from workbench.signatures.merge_method import MergeMethod, Rule, Told, parameter
 
@@ -41,7 +42,7 @@ class Slerp(MergeMethod):
 
     def averaged(self, tensors: Aligned) -> Tensor:
         """On the straight line: a variance has no angle."""
-        base, model = (one.to(tensors.precision) for one in (tensors.base, tensors.models[0]))
+        base, model = (one.to("cpu", tensors.precision) for one in (tensors.base, tensors.models[0]))
         return torch.lerp(base, model, self.t)
 
     def _shares(self, name: str, tensors: Aligned) -> tuple[float, float]:
@@ -72,8 +73,7 @@ def _angle(tensors: Aligned) -> float | None:
 
 
 def _norm(tensor: Tensor) -> float:
-    pieces = (tensor[start : start + PIECE] for start in range(0, len(tensor), PIECE))
-    return math.sqrt(math.fsum(float(piece.double().square().sum()) for piece in pieces))
+    return math.sqrt(math.fsum(float(piece.square().sum()) for (piece,) in flat_pieces(tensor, size=PIECE)))
 
 
 def _sinc(x: float) -> float:
