@@ -123,6 +123,7 @@ def similarity(
     off the second nearest is.
 
     Example:
+        >>> import torch
         >>> found = similarity(
         ...     {"a": {"w": torch.tensor([1.0, 0.0])}, "b": {"w": torch.tensor([3.0, 4.0])}}, types={"a": "x", "b": "x"}
         ... )
