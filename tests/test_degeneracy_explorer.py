@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import workbench as wb
-from workbench_widgets.degeneracy_inputs import UNCHOSEN
+from workbench_widgets.degeneracy_inputs import ANY_LAYER
 from workbench_widgets.degeneracy_view import counts
 from workbench_widgets.samples import as_image, sample_html, samples, token_name
 from workbench_widgets.view_explorer import FIRST, SECOND
@@ -462,7 +462,7 @@ def test_a_given_result_opens_its_view(given: SimpleNamespace, tmp_path: Path) -
     wb.ablation(given.evaluator, basis, "1", schedule="bisect").save(tmp_path / "saved")
     explorer = Explorer()
     explorer.result = wb.open_result(tmp_path / "saved")
-    assert explorer.view.value == "ablation" and "no module yet" in explorer.code_box.value
+    assert explorer.view.value == "ablation" and "give the explorer module= and data=" in explorer.code_box.value
     explorer.result = basis
     assert explorer.view.value == "basis" and explorer.plots[FIRST].spec is not None
     with pytest.raises(wb.ArgumentError, match="DegeneracyExplorer shows Degeneracy or InteractionBasis or"):
@@ -471,7 +471,7 @@ def test_a_given_result_opens_its_view(given: SimpleNamespace, tmp_path: Path) -
 
 
 def test_one_layer_in_all_views(explorer: wb.ui.DegeneracyExplorer) -> None:
-    assert explorer.inputs.layer.label == UNCHOSEN
+    assert explorer.inputs.layer.label == ANY_LAYER
     explorer.run()
     explorer.rows._table.selected_rows = [1]
     assert explorer.selection == ("3",) and explorer.inputs.layer.value == "3"

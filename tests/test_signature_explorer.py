@@ -1,7 +1,9 @@
 """The signature explorer without a screen: what is moved, shown and saved equals what the library computes."""
 
+import dataclasses
 import gc
 import json
+import math
 import re
 import threading
 import weakref
@@ -14,10 +16,12 @@ import ipywidgets as ipw
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 import workbench as wb
-from workbench_widgets import merge_view, patch_view
+from workbench_widgets import changes_view, merge_view, patch_view
 from workbench_widgets.checkpoint import LabelledField
+from workbench_widgets.merge_form import MergeForm
 from workbench_widgets.scale_sliders import ScaleSliders
 from workbench_widgets.signature_inputs import variables
 from workbench_widgets.signatures import THIRD
@@ -398,6 +402,114 @@ def test_signatures_are_saved_packed_and_opened_again(given: SimpleNamespace, tm
     again.close()
 
 
+def test_a_file_that_is_written_says_so_and_can_be_stopped(
+    explorer: wb.ui.SignatureExplorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    explorer.view.value = "merge"
+    explorer.run()
+    saving, reached, go = explorer.views["merge"].saving, threading.Event(), threading.Event()
+    real = wb.save
+
+    def slow(weights: Any, path: str, *, progress: Any = None) -> Path:
+        for done, item in enumerate(("0.weight", "2.weight")):
+            progress(wb.Progress(done=done, total=2, item=item, seconds=0.0))
+            reached.set()
+            assert go.wait(30)
+        return real(weights, path)
+
+    monkeypatch.setattr(wb, "save", slow)
+    saving.button.click()
+    assert reached.wait(30)
+    assert "saving merged.safetensors: 0 of 2 done, at 0.weight" in saving.message.value
+    assert saving.button.disabled and explorer.controls.run.disabled and not saving.stop.disabled
+    assert all(panel.button.disabled for panel in explorer.panels.values() if hasattr(panel, "button"))
+    with pytest.raises(wb.ArgumentError, match="a file is being written"):
+        explorer.run()
+    saving.stop.click()
+    assert "stopping" in saving.message.value and saving.stop.disabled
+    go.set()
+    assert saving.wait(30) and "was stopped" in saving.message.value and not (tmp_path / "merged.safetensors").exists()
+    assert not saving.button.disabled and not explorer.controls.run.disabled and not saving.busy
+    saving.button.click()
+    assert saving.wait(30) and "saved merged.safetensors" in saving.message.value and saving.stop.disabled
+
+
+def test_no_file_is_written_while_a_run_is_under_way(
+    explorer: wb.ui.SignatureExplorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go, real = threading.Event(), threading.Event(), wb.merge
+
+    def held(*arguments: Any, **named: Any) -> wb.Weights:
+        reached.set()
+        assert go.wait(30)
+        return real(*arguments, **named)
+
+    held.__qualname__ = held.__name__ = "merge"
+    monkeypatch.setattr(wb, "merge", held)
+    explorer.view.value = "merge"
+    explorer.start()
+    assert reached.wait(30)
+    save_buttons = [explorer.views[name].saving.button for name in ("merge", "patch")]
+    assert all(button.disabled for button in save_buttons)
+    go.set()
+    assert explorer.wait(30) and explorer.error is None and not any(button.disabled for button in save_buttons)
+
+
+def test_the_form_and_the_details_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Told:
+        """A method whose fields say what they take."""
+
+        share: float = dataclasses.field(
+            default=0.5, metadata={"meaning": "", "low": 0.0, "high": 1.0, "open_low": True, "several": False}
+        )
+        place: float = dataclasses.field(default=0.5, metadata={"meaning": "", "low": 0.0, "high": 1.0})
+        factors: Any = dataclasses.field(
+            default=1.0, metadata={"meaning": "", "low": -math.inf, "high": math.inf, "several": True}
+        )
+
+    form = MergeForm({})
+    form.arrange("ties", {})
+    assert form.fields["density"].min == 0.01, "0 keeps nothing, and wb.merge refuses it"
+    form.arrange("task_arithmetic", {})
+    assert isinstance(form.fields["scale"], ipw.Text)
+    monkeypatch.setattr(wb, "MERGE_METHODS", {"told": Told})
+    form.arrange("told", {})
+    assert (form.fields["share"].min, form.fields["place"].min) == (0.01, 0.0)
+    assert isinstance(form.fields["factors"], ipw.Text) and form.keywords() == {}
+    assert {*changes_view.DETAILS, "activations"} == set(wb.Diff.OPTIONAL)
+
+
+def test_a_policy_is_offered_where_the_library_asks_for_one() -> None:
+    plain, own = {"fc.weight": torch.ones(2, 2)}, {"fc.weight": torch.eye(2)}
+    for name in ("bn.running_mean", "bn.running_var", "bn.num_batches_tracked", "bn.weight"):
+        models = [one | {name: torch.ones(2)} for one in (plain, own, own)]
+        explorer = Explorer(models[0], {"robust": models[2]}, clean=models[1], view="patch")
+        signature = wb.signature(ancestor=models[0], clean=models[1], robust=models[2])
+        try:
+            signature.apply(models[1])
+        except wb.ArgumentError:
+            assert not explorer.inputs.batch_norm.disabled, name
+        else:
+            assert explorer.inputs.batch_norm.disabled, name
+        explorer.close()
+
+
+def test_a_row_of_a_fused_tensor_selects_its_parts() -> None:
+    torch.manual_seed(0)
+    module = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "norm": nn.LayerNorm(8)})
+    other = {name: one + 0.1 * torch.randn(one.shape) for name, one in module.state_dict().items()}
+    explorer = Explorer(module, {"other": other})
+    explorer.run()
+    table = explorer.rows._table
+    parts = wb.layers(module).frame().groupby("tensor")["layer"].agg(tuple)
+    assert parts["attention.in_proj_weight"] == tuple(f"attention.in_proj_weight.{part}" for part in "qkv")
+    for tensor, layers in parts.items():
+        table.selected_rows = [list(table.df["tensor"]).index(tensor)]
+        assert explorer.selection == layers and explorer.inputs.layer.value == layers[0]
+    explorer.close()
+
+
 def test_the_form_of_a_merge_is_the_methods(explorer: wb.ui.SignatureExplorer, given: SimpleNamespace) -> None:
     explorer.view.value = "merge"
     view = explorer.views["merge"]
@@ -409,9 +521,6 @@ def test_the_form_of_a_merge_is_the_methods(explorer: wb.ui.SignatureExplorer, g
     explorer.controls.run.click()
     assert explorer.wait(30) and "slerp takes 1 beside the base" in explorer.status
     view.method.value = "ties"
-    view.form.fields["density"].value = 0.0
-    explorer.controls.run.click()
-    assert explorer.wait(30) and "density=0.0" in explorer.status
     view.form.fields["density"].value, view.form.fields["scale"].value = 0.5, 1.5
     explorer.run()
     assert explorer.wait(30) and explorer.error is None

@@ -11,7 +11,8 @@ import workbench as wb
 
 ROUNDING = 1e-12  # of the largest number of a panel
 PLOT = """index => {
-  const plot = document.querySelectorAll('.wb-explorer .js-plotly-plot')[index];
+  const plots = document.querySelectorAll('.wb-explorer .js-plotly-plot');
+  const plot = Array.from(plots).filter(one => one.offsetParent)[index];  // other tabs have plots too
   const numbers = list => Array.from(list || [], value => value === null ? NaN : value);
   return { title: plot._fullLayout.title.text, subtitle: plot._fullLayout.title.subtitle.text,
     fits: Math.abs(plot._fullLayout.width - plot.clientWidth) < 2 && plot.clientWidth > 100,
@@ -23,7 +24,7 @@ PLOT = """index => {
 
 
 def drawn(page: Any, index: int) -> dict[str, Any]:
-    """What a plot of the page shows."""
+    """What a plot of the page shows, of those that can be seen."""
     return dict(page.evaluate(PLOT, index))
 
 

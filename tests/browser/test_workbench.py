@@ -1,12 +1,21 @@
 """The workbench as a user meets it: models, tabs, one selection, one queue, history, session and code."""
 
+import random
+import re
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import Locator, expect
+
+import workbench as wb
+from browser.pages import assert_soon_drawn, rows
 
 pytestmark = pytest.mark.browser
 
+ROOT = Path(__file__).parents[2]
 PATHS = [f"data/checkpoints/digits-mlp512-seed{seed}.safetensors" for seed in (0, 1)]
 SETUP = """import sys
 sys.path.insert(0, "data")
@@ -18,33 +27,223 @@ module.load_state_dict(dict(wb.load("data/checkpoints/digits-mlp512-seed0.safete
 data = [(digits.test_x, digits.test_y)]
 evaluator = wb.evaluator(module, data, "cross_entropy")
 """
+SHOW = "bench = wb.ui.Workbench({{'a': {!r}}}, evaluator=evaluator{})\nbench"
+# what no callback of the kernel may raise: it is logged, and nobody sees it
+WATCH = """
+import logging, sys, threading
+uncaught = []
+class Kept(logging.Handler):
+    def emit(self, record):
+        ours = "Unable to signal" not in record.msg  # ipykernel's own, where a callback runs beside the main thread
+        if ours and (record.exc_info or record.levelno >= logging.ERROR):
+            uncaught.append(self.format(record))
+logging.getLogger().addHandler(Kept())
+get_ipython().kernel.log.addHandler(Kept())
+threading.excepthook = lambda raised: uncaught.append(repr(raised))
+"""
+SECONDS = 60  # of clicks
+CLICKABLE = "button, select, input[type=checkbox], [role=treeitem], .noUi-handle, .dt-layout-table tbody tr"
 
 
-def shown(lab: Any) -> Any:
-    cell = f"bench = wb.ui.Workbench({{'a': {PATHS[0]!r}}}, evaluator=evaluator)\nbench"
-    lab.write("bench.ipynb", SETUP, cell)
+def shown(lab: Any, more: str = "", *, before: str = "") -> Locator:
+    """A notebook with the workbench on one shipped checkpoint."""
+    lab.write("bench.ipynb", before + SETUP, SHOW.format(PATHS[0], more))
     lab.open("bench.ipynb")
     lab.run_all()
-    lab.page.locator(".wb-workbench").evaluate("element => element.scrollIntoView({ block: 'start' })")
-    return lab.page.locator(".wb-workbench")
+    bench: Locator = lab.page.locator(".wb-workbench")
+    expect(bench.get_by_label("Models", exact=True)).to_be_visible()
+    bench.evaluate("element => element.scrollIntoView({ block: 'start' })")
+    return bench
 
 
-def test_one_selection_over_tabs_and_a_model_that_comes_and_goes(lab: Any) -> None:
+def tab(bench: Locator, name: str) -> Locator:
+    """Opens a tab, and gives its explorer."""
+    bench.get_by_role("button", name=name, exact=True).click()
+    return seen(bench)
+
+
+def seen(bench: Locator) -> Locator:
+    """The explorer of the tab that is open."""
+    return bench.locator(".wb-explorer").filter(visible=True)
+
+
+def status(explorer: Locator) -> Locator:
+    return explorer.locator(".wb-status").filter(visible=True).first
+
+
+def add(bench: Locator, path: str) -> None:
+    field = bench.get_by_label("Add a model")
+    field.fill(path)
+    field.press("Enter")
+
+
+def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -> None:
     bench, page = shown(lab), lab.page
-    page.wait_for_timeout(1500)
-    lab.shot("workbench-browser")
-    bench.get_by_role("button", name="spectra").click()
-    explorer = bench.locator(".wb-explorer").filter(visible=True)
-    explorer.get_by_role("button", name="Run").click()
-    expect(explorer.locator(".wb-status").filter(visible=True).first).to_contain_text("3 layers")
-    page.wait_for_timeout(1500)
-    lab.shot("workbench-spectra")
-    bench.get_by_label("Add a model").fill(PATHS[1])
-    bench.get_by_label("Add a model").press("Enter")
-    page.wait_for_timeout(1500)
-    bench.get_by_role("button", name="connectivity").click()
-    page.wait_for_timeout(1500)
-    lab.shot("workbench-connectivity")
-    bench.get_by_role("button", name="signatures").click()
-    page.wait_for_timeout(1500)
-    lab.shot("workbench-signatures")
+    browser = seen(bench)
+    browser.get_by_role("treeitem").nth(1).click()
+    lab.shot("workbench-1-browser")
+    spectra = tab(bench, "spectra")
+    spectra.get_by_role("button", name="Run").click()
+    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
+    spectrum = wb.spectrum(str(ROOT / PATHS[0]))
+    rows(spectra).nth(1).click()
+    assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="2"))
+    lab.shot("workbench-2-spectra")
+    add(bench, PATHS[1])
+    expect(bench.get_by_label("Models", exact=True).locator("option")).to_have_text(["a", "digits-mlp512-seed1"])
+    signatures = tab(bench, "signatures")
+    expect(signatures.get_by_label("Models")).to_have_value("digits-mlp512-seed1")
+    signatures.get_by_role("button", name="Run").click()
+    expect(status(signatures)).to_contain_text("3 layers (3 changed)")
+    changes = wb.diff(str(ROOT / PATHS[0]), {"digits-mlp512-seed1": str(ROOT / PATHS[1])})
+    expect(signatures.locator(".widget-hslider", has_text="Layer").locator(".widget-readout")).to_have_text("2")
+    assert_soon_drawn(page, 0, wb.figure(changes, "norms", layer="2"))
+    lab.shot("workbench-3-signatures")
+    connectivity = tab(bench, "connectivity")
+    expect(connectivity.get_by_label("Checkpoint B")).to_have_value("digits-mlp512-seed1")
+    degeneracy = tab(bench, "degeneracy")
+    degeneracy.get_by_role("button", name="Run").click()
+    expect(status(degeneracy)).to_contain_text("3 layers")
+    expect(degeneracy.locator(".gtitle").filter(visible=True).first).to_be_visible()
+    lab.shot("workbench-4-degeneracy")
+
+    history = bench.get_by_label("Results", exact=True)
+    history.select_option(index=2)
+    bench.get_by_role("button", name="Show", exact=False).first.click()
+    assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="2"))
+
+    bench.get_by_text("Code of the session").click()
+    code = bench.locator(".wb-code textarea").filter(visible=True).last
+    expect(code).to_have_value(re.compile("# %% degeneracy"))
+    told = code.input_value().replace("frame = ", "frame = shown = ").replace("# %%", "print(0)\n# %%")
+    sections = [part for part in code.input_value().split("# %% ") if "frame = " in part]
+    assert [part.partition(":")[0] for part in sections] == ["browser", "spectra", "signatures", "degeneracy"] or [
+        part.partition(":")[0] for part in sections
+    ] == ["spectra", "signatures", "degeneracy"]
+    assert told
+    script = SETUP + code.input_value().replace(
+        "frame = spectrum.frame()", "frame = spectrum.frame()\nprint(frame.to_json(double_precision=15))"
+    )
+    again = pd.read_json(fresh_kernel(script, lab.folder).strip(), dtype=False)
+    pd.testing.assert_frame_equal(again, spectrum.frame().astype({"layer": str}), check_dtype=False, rtol=1e-12)
+    assert not lab.problems
+
+
+def test_by_keyboard_alone(lab: Any) -> None:
+    bench, page = shown(lab), lab.page
+    bench.get_by_label("Add a model").focus()
+    page.keyboard.type(PATHS[1])
+    page.keyboard.press("Enter")
+    expect(bench.get_by_label("Models", exact=True).locator("option")).to_have_count(2)
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        name = page.evaluate("() => document.activeElement.textContent.trim()")
+        reached.append(name)
+        if name == "spectra":
+            break
+    assert reached[-1] == "spectra", reached
+    page.keyboard.press("Enter")
+    spectra = seen(bench)
+    expect(spectra.get_by_label("Analyse")).to_be_visible()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("() => document.activeElement.textContent.trim()") == "Run":
+            break
+    page.keyboard.press("Space")
+    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
+    assert not lab.problems
+
+
+def test_dark_theme_cancel_an_error_and_its_recovery(lab: Any) -> None:
+    bench, page = shown(lab, ", theme='dark'"), lab.page
+    paper = bench.evaluate("element => getComputedStyle(element).backgroundColor")
+    assert paper == "rgb(22, 22, 22)"
+    add(bench, "nowhere.safetensors")
+    expect(bench.get_by_role("alert").filter(visible=True).first).to_contain_text("nowhere.safetensors")
+    lab.shot("workbench-5-error-dark")
+    add(bench, PATHS[1])
+    expect(bench.get_by_role("alert").filter(visible=True)).to_have_count(0)
+    connectivity = tab(bench, "connectivity")
+    connectivity.get_by_role("combobox", name="View").select_option("matching")
+    restarts = connectivity.get_by_label("Restarts")
+    restarts.fill("5000")
+    restarts.press("Enter")
+    connectivity.get_by_role("button", name="Run").click()
+    expect(bench.get_by_role("button", name="Cancel all")).to_be_enabled()
+    spectra = tab(bench, "spectra")
+    spectra.get_by_role("button", name="Run").click()
+    expect(status(spectra)).to_contain_text("waiting for its turn")
+    lab.shot("workbench-6-queue-dark")
+    bench.get_by_role("button", name="Cancel all").click()
+    expect(bench.get_by_role("button", name="Cancel all")).to_be_disabled()
+    expect(status(spectra)).to_contain_text("cancelled")
+    spectra.get_by_role("button", name="Run").click()
+    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
+    page.wait_for_timeout(300)
+    lab.shot("workbench-7-dark")
+    assert not lab.problems
+
+
+def test_the_kernel_restarts_and_the_session_comes_back(lab: Any) -> None:
+    bench, page = shown(lab), lab.page
+    add(bench, PATHS[1])
+    spectra = tab(bench, "spectra")
+    spectra.get_by_label("Layers").fill("2")
+    spectra.get_by_label("Layers").press("Enter")
+    spectra.get_by_role("button", name="Run").click()
+    expect(status(spectra)).to_contain_text("1 layers (1 typical)")
+    bench.get_by_role("button", name="Save", exact=False).first.click()
+    expect(bench.locator(".wb-status", has_text="saved session.json")).to_be_visible()
+    session = lab.folder / "session.json"
+    assert session.stat().st_size < 20_000
+
+    page.evaluate("""() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()""")
+    lab.write("again.ipynb", SETUP, "bench = wb.ui.Workbench.restored('session.json')\nbench")
+    lab.open("again.ipynb")
+    lab.run_all()
+    again = page.locator(".wb-workbench").filter(visible=True)
+    spectra = seen(again)
+    expect(spectra.get_by_label("Layers")).to_have_value("2")
+    expect(again.get_by_label("Models", exact=True).locator("option")).to_have_text(["a", "digits-mlp512-seed1"])
+    again.get_by_role("button", name="Run shown").click()
+    expect(status(spectra)).to_contain_text("1 layers (1 typical)")
+    expected = wb.spectrum(str(ROOT / PATHS[0]), layers=["2"])
+    assert_soon_drawn(page, 1, wb.figure(expected, "esd", layer="2"))
+    lab.shot("workbench-8-restored")
+    assert not lab.problems
+
+
+def test_a_minute_of_random_clicks_leaves_no_error_that_nobody_sees(lab: Any) -> None:
+    bench, page = shown(lab, before=WATCH), lab.page
+    add(bench, PATHS[1])
+    draw, clicks, deadline = random.Random(0), 0, page.evaluate("() => Date.now()") + 1000 * SECONDS
+    while page.evaluate("() => Date.now()") < deadline:
+        choices = bench.locator(CLICKABLE).filter(visible=True)
+        one = choices.nth(draw.randrange(max(1, choices.count())))
+        try:
+            kind = one.evaluate("element => element.tagName", timeout=1000)
+            if kind == "SELECT":
+                options = one.locator("option")
+                one.select_option(index=draw.randrange(max(1, options.count())), timeout=1000)
+            else:
+                one.click(timeout=1000)
+                if draw.random() < 0.3:
+                    page.keyboard.press(draw.choice(["ArrowLeft", "ArrowRight", "Home", "End", "Enter"]))
+            clicks += 1
+        except PlaywrightError:  # it has gone or is disabled meanwhile
+            continue
+    assert clicks > 20
+    lab.write("check.ipynb", "1")
+    found = page.evaluate(
+        """async () => {
+          const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+          let text = '';
+          const future = kernel.requestExecute({ code: "bench.cancel(); bench.wait(60); print(uncaught)" });
+          future.onIOPub = message => { text += message.content.text || message.content.evalue || ''; };
+          await future.done;
+          return text;
+        }"""
+    )
+    assert found.strip() == "[]", found[:3000]
+    assert not lab.problems

@@ -235,8 +235,9 @@ class Explorer(Guard, ipw.VBox):
         with self._lock:
             return restored(self._settings, settings)
 
-    def share(self, shelf: Shelf, turns: Turns, alone: threading.Lock) -> None:
+    def share(self, shelf: Shelf, turns: Turns, lock: threading.RLock, alone: threading.Lock) -> None:
         """Works beside other explorers: with models by name, one run at a time, and one user of a module at a time."""
+        self._lock = lock  # one for all: each tells the others what it does
         self._job.turns = turns
         for control in self._settings.values():
             if hasattr(control, "lend"):

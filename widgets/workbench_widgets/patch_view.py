@@ -7,9 +7,10 @@ import ipywidgets as ipw
 
 import workbench as wb
 from workbench_widgets.call import Call, Given
+from workbench_widgets.evaluation import Numbers
 from workbench_widgets.save_panel import SavePanel
 from workbench_widgets.scale_sliders import ScaleSliders
-from workbench_widgets.signature_view import Numbers, SignatureView
+from workbench_widgets.signature_view import SignatureView
 from workbench_widgets.style import status_html
 
 WHAT = {

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
-import pandas as pd
 
 import workbench as wb
 from workbench_widgets.arguments import one_of
@@ -18,13 +17,13 @@ from workbench_widgets.latest import Latest
 from workbench_widgets.plot import Plot
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import Theme
+from workbench_widgets.table import TableChoice, layers_and_parts
 from workbench_widgets.turns import Turns
 from workbench_widgets.view import Drawing, View
 
 FIRST, SECOND = "figure", "second figure"
 DRAWN = "drawn"
 LIVE = 4  # a run under way is drawn a fifth of the time at most
-COLUMNS = ["layer", "kind", "shape", "rows", "cols", "elements", "dtype", "depth"]
 
 
 class ViewExplorer(Explorer):
@@ -48,7 +47,7 @@ class ViewExplorer(Explorer):
         self._memory = Memory()
         self._alone = self._memory.alone
         self._latest = Latest(self._lived)
-        self._rests, self._listing, self._arriving = 0.0, False, False
+        self._rests, self._arriving = 0.0, False
         self._refused: wb.WorkbenchError | None = None  # what a control was moved to last, if that was refused
         self._last: dict[str, tuple[Call | None, wb.Result]] = {}  # what each view showed
         self._tables: dict[str, str] = {}  # and which table
@@ -90,9 +89,7 @@ class ViewExplorer(Explorer):
         )
         self.views = {one.NAME: one(self.inputs, style, self._initial, self._memory) for one in self.VIEWS}
         self.panels = {name: panel for name, view in self.views.items() if (panel := view.make_panel()) is not None}
-        self.table = ipw.Dropdown(
-            options=[], description="Table", tooltip="what the table below lists", disabled=True, style=style
-        )
+        self.table = TableChoice(style)
         self.view.observe(self._guarded(self._view_chosen), "value")
         self.observe(lambda _: setattr(self.view, "disabled", self.running), "running")
         self.table.observe(self._guarded(self._list), "value")
@@ -137,10 +134,10 @@ class ViewExplorer(Explorer):
 
     def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """The layers, from the header alone."""
-        self.table.options, self.table.disabled = [], True
-        self._layers = pd.DataFrame(columns=COLUMNS)
-        if model is not None:
-            self._layers = model[1].frame().query("verdict == 'analysed'")[COLUMNS]
+        self.table.offer([])
+        self._layers, parts = layers_and_parts(None if model is None else model[1])
+        for view in self.views.values():
+            view.parts = parts
         self.rows.show(self._layers)
 
     def show_progress(self, progress: wb.Progress) -> str:
@@ -162,10 +159,7 @@ class ViewExplorer(Explorer):
         self._last[self.view.value] = (self.made, result)
         names = [name for name in result.TABLES if name in result.tables and len(result.frame(name))]
         chosen = self._tables.get(self.view.value, self._view.TABLE)
-        self._listing = True
-        self.table.options = names  # the drop-down chooses the first of them, which nobody has chosen
-        self.table.value = chosen if chosen in names else next(iter(names), None)
-        self._listing, self.table.disabled = False, not names
+        self.table.offer(names, chosen)
         self._list()
 
     def show_selection(self, layers: tuple[str, ...]) -> None:
@@ -188,9 +182,9 @@ class ViewExplorer(Explorer):
         options = [one for drawing in self._drawings() for one in drawing.options.values()]
         return [*self._lives(), *(one for one in options if isinstance(one, Call))]
 
-    def share(self, shelf: Shelf, turns: Turns, alone: threading.Lock) -> None:
+    def share(self, shelf: Shelf, turns: Turns, lock: threading.RLock, alone: threading.Lock) -> None:
         """As every explorer; what follows its controls waits for the others' use of a module too."""
-        super().share(shelf, turns, alone)
+        super().share(shelf, turns, lock, alone)
         self._memory.alone = self._alone = alone
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -245,7 +239,7 @@ class ViewExplorer(Explorer):
             self.result = result
         else:
             self._forget("press Run")
-            self.table.options, self.table.disabled = [], True
+            self.table.offer([])
             self.rows.show(self._layers)
             self._say(f"{self.view.value}: press Run")
 
@@ -285,6 +279,13 @@ class ViewExplorer(Explorer):
         """The calls that follow the controls."""
         return [] if self.result is None else list(self._view.lives(self._made_here, self.result))
 
+    def _wanted(self) -> list[Call]:
+        """The same; none where the controls stand for nothing, which they say themselves."""
+        try:
+            return self._lives()
+        except wb.WorkbenchError:
+            return []
+
     def _follow(self, *, draw: bool = False) -> None:
         """Makes the calls that follow the controls, each once; then draws, where that has not been done."""
         new: list[tuple[Any, Callable[[], Any]]] = []
@@ -305,12 +306,8 @@ class ViewExplorer(Explorer):
         def show() -> None:
             if call is DRAWN or self._closed:
                 return
-            try:
-                lives = self._lives()
-            except wb.WorkbenchError:  # the controls stand for nothing now, and say so themselves
-                return
             told = isinstance(found, Exception) or self._memory.find(call) is found  # else of models before these
-            if told and call in lives:
+            if told and call in self._wanted():
                 self._view.show_live(call, found)
 
         self._attempt(show)
@@ -333,7 +330,7 @@ class ViewExplorer(Explorer):
             self.plots[name].clear(str(error))
 
     def _list(self) -> None:
-        if self.result is not None and self.table.value is not None and not self._listing:
+        if self.result is not None and self.table.value is not None and not self.table.offering:
             self._tables[self.view.value] = self.table.value
             frame = self._view.table(self.table.value, self.result.frame(self.table.value))
             self.rows.show(frame, self._view.layers(self.result, frame))

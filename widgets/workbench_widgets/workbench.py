@@ -161,7 +161,7 @@ class Workbench(Guard, ipw.VBox):
         with self._lock:
             if tab not in self._made:
                 made = self._new(tab)
-                made.share(self.shelf, self.turns, self._alone)
+                made.share(self.shelf, self.turns, self._lock, self._alone)
                 self._made[tab] = made
                 self._fill(tab, made)
                 made.observe(self._guarded(lambda: self._chosen(made)), "selection")
