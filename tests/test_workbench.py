@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import workbench as wb
-from workbench_widgets.session import without_repeats
+from workbench_widgets.session_files import without_repeats
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.turns import Turns
 

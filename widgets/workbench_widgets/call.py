@@ -207,6 +207,11 @@ class Memory:
         with self._lock:
             self._kept = [pair for pair in self._kept if pair[0] not in calls]
 
+    def drop_value(self, value: Any) -> None:
+        """Lets go of what calls returned, where it is that very object."""
+        with self._lock:
+            self._kept = [pair for pair in self._kept if pair[1] is not value]
+
     def forget(self) -> None:
         """Lets go of everything, also of what is being made."""
         with self._lock:

@@ -9,24 +9,23 @@ import traitlets
 
 import workbench as wb
 from workbench_widgets.arguments import error_text, one_of
-from workbench_widgets.call import Call, script
+from workbench_widgets.call import Call
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel
 from workbench_widgets.guard import Guard
 from workbench_widgets.job import Job
 from workbench_widgets.layout import accordion, beside, close_parts, code_field, listen
+from workbench_widgets.member import Member
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
-from workbench_widgets.settings import labelled_controls, restored, values
-from workbench_widgets.shelf import Shelf
+from workbench_widgets.settings import labelled_controls
 from workbench_widgets.style import PageStyle, Theme
 from workbench_widgets.table import LayerRows
-from workbench_widgets.turns import Turns
 
 PAINTED = 0.3  # seconds after which an explorer that is displayed has been painted
 
 
-class Explorer(Guard, ipw.VBox):
+class Explorer(Member, Guard, ipw.VBox):
     """What every explorer has; a subclass says its inputs, its call and how a result is shown.
 
     Attributes:
@@ -137,10 +136,6 @@ class Explorer(Guard, ipw.VBox):
     def let_go(self) -> None:
         """Lets go of what was computed for another checkpoint."""
 
-    def suggested(self, names: list[str]) -> dict[str, str]:
-        """Label → what a field would take of a shelf's models, where it is empty."""
-        return {self.SOURCE: names[0]} if names else {}
-
     def after_run(self) -> None:
         """Called when a run has ended and another may begin."""
 
@@ -171,77 +166,6 @@ class Explorer(Guard, ipw.VBox):
             wb.ArgumentError: there is none.
         """
         return self.source.model
-
-    def code(self) -> str:
-        """The exact call, as Python that runs in a fresh kernel."""
-        call, remark = self.call(), ""
-        if self.result is not None and self.made is None:
-            remark = f"the result shown was given to the explorer: {self.result.title}"
-        elif self.made is not None:
-            if self.shows(self.made, call):
-                return self.shown_code()
-            remark = "the settings have changed since the result shown: press Run"
-        return script(call, remark, ())
-
-    def shown_code(self) -> str:
-        """The call that made the result shown, whatever the controls say now.
-
-        Raises:
-            wb.ArgumentError: no call made it.
-        """
-        if self.made is None:
-            raise wb.ArgumentError("no result that a call made is shown: press Run.")
-        return script(self.made, "", self.figure_code(), self.also())
-
-    @property
-    def made(self) -> Call | None:
-        """The call that made the result shown; None if there is none, or it was given."""
-        return self._shown[0] if self._shown and self._shown[1] is self.result else None
-
-    def show(self, call: Call, result: wb.Result) -> None:
-        """Shows a result again, and the call that made it."""
-        with self._lock:
-            self.result, self._shown = None, (call, result)
-            self.result = result
-            self._say(result.facts())
-
-    def forget_result(self, result: wb.Result) -> None:
-        """Lets go of a result, also where it is shown."""
-        with self._lock:
-            if self.result is result:
-                self.result, self._shown = None, None
-                self._forget("press Run")
-                self._say("the result was released: press Run")
-
-    def withdraw(self, name: str) -> None:
-        """A model has left the shelf: fields that name it are emptied."""
-        for control in self._settings.values():
-            if hasattr(control, "withdraw"):
-                control.withdraw(name)
-
-    def settings(self) -> dict[str, Any]:
-        """Label → value of every control, as JSON has it; of a model that was given, nothing."""
-        return values(self._settings)
-
-    def restore(self, settings: Mapping[str, Any]) -> list[str]:
-        """Moves controls to where they were.
-
-        Args:
-            settings: as `settings` gave them, or some of them.
-
-        Returns:
-            Labels of the controls that could not be moved: those that know their values when there is a result.
-        """
-        with self._lock:
-            return restored(self._settings, settings)
-
-    def share(self, shelf: Shelf, turns: Turns, lock: threading.RLock, alone: threading.Lock) -> None:
-        """Works beside other explorers: with models by name, one run at a time, and one user of a module at a time."""
-        self._lock = lock  # one for all: each tells the others what it does
-        self._job.turns = turns
-        for control in self._settings.values():
-            if hasattr(control, "lend"):
-                control.lend(shelf)
 
     def open_checkpoint(self) -> None:
         """Opens the checkpoint and lists its layers; a checkpoint that does not open is an inline error.

@@ -1,109 +1,149 @@
 """A session of the workbench as code, as a notebook, and as a small JSON that opens in a fresh kernel."""
 
-import ast
-import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
+
+import ipywidgets as ipw
 
 import workbench as wb
-from workbench.results import versions
-
-FORMAT = 1
-MARK = "# %% "  # how editors know cells of a script
-
-
-def without_repeats(sections: Sequence[str]) -> list[str]:
-    r"""Sections of straight code that run one after another, without statements whose outcome is there already.
-
-    A statement is left out if the same one ran before, on the same values of the same names, and what it assigned has
-    not been assigned since. The code makes new objects and changes none, as that of explorers does.
-
-    Example:
-        >>> without_repeats(["a = 1\nb = f(a)", "a = 1\nb = f(a)\nc = g(b)", "a = 2\nb = f(a)"])
-        ['a = 1\nb = f(a)', 'c = g(b)', 'a = 2\nb = f(a)']
-    """
-    made: dict[str, object] = {}  # name → what it holds: the statement, and what that read
-    kept = []
-    for section in sections:
-        lines, begin, own = section.splitlines(), 0, list[str]()
-        for statement in ast.parse(section).body:
-            nodes = list(ast.walk(statement))
-            names = [node for node in nodes if isinstance(node, ast.Name)]
-            reads = {one.id: made.get(one.id) for one in names if isinstance(one.ctx, ast.Load)}
-            value: object = (ast.dump(statement), tuple(sorted((name, id(known)) for name, known in reads.items())))
-            writes = {one.id: value for one in names if isinstance(one.ctx, ast.Store)}
-            writes |= {one.asname or one.name: ast.dump(one) for one in nodes if isinstance(one, ast.alias)}
-            if not writes or any(made.get(name) != value for name, value in writes.items()):
-                own += lines[begin : statement.end_lineno]
-                made |= {name: value for name, value in writes.items() if made.get(name) != value}
-            begin = statement.end_lineno or begin
-        kept.append("\n".join(own).strip("\n"))
-    return kept
+from workbench_widgets.call import notebook, variable_of
+from workbench_widgets.explorer import Explorer
+from workbench_widgets.session_files import as_notebook, as_script, read, without_repeats, written
+from workbench_widgets.shelf import Shelf
+from workbench_widgets.style import Theme
 
 
-def as_script(cells: Sequence[tuple[str, str]]) -> str:
-    """Cells as one script, each under its title."""
-    return "\n\n".join(f"{MARK}{title}\n{code}" for title, code in cells) + "\n"
+class Session:
+    """What a workbench keeps of itself outside of the kernel."""
+
+    TABS: ClassVar[tuple[str, ...]]
+    selection: Any
+    evaluator: Any
+    setup: str
+    shelf: Shelf
+    tabs: ipw.ToggleButtons
+    add: Callable[..., str]
+    explorer: Callable[[str], Explorer]
+    _made: dict[str, Explorer]
+    _lock: threading.RLock
+    _attempt: Callable[[Callable[[], Any]], None]
+    _say: Callable[[str], None]
+    _pending: Mapping[str, Mapping[str, Any]] = {}
+
+    def code(self) -> str:
+        """The session as a script of cells that recomputes every result shown; each leaves its table in `frame`."""
+        return as_script(self._cells())
+
+    def save_notebook(self, path: str | os.PathLike[str]) -> Path:
+        """The same as a notebook.
+
+        Raises:
+            wb.ArgumentError: the path does not end in .ipynb.
+        """
+        return as_notebook(self._cells(), path)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """The session as JSON: models by path or variable, settings of all controls, what was shown; no tensors.
+
+        Raises:
+            wb.ArgumentError: the path does not end in .json.
+        """
+        made = self._made.items()
+        session = {
+            "tab": self.tabs.value,
+            "selection": list(self.selection),
+            "models": [_saved(name, source) for name, source in self.shelf.sources.items()],
+            "evaluator": None if self.evaluator is None else variable_of(self.evaluator) or "evaluator",
+            "setup": self.setup,
+            "explorers": {tab: {"settings": one.settings(), "shown": one.made is not None} for tab, one in made},
+        }
+        target = written(session, path)
+        self._say(f"saved {target}")
+        return target
+
+    def restore(self, path: str | os.PathLike[str], objects: Mapping[str, Any] | None = None) -> None:
+        """Opens a session into this workbench: models, settings and selection. Results come back by `run_shown`.
+
+        Args:
+            path: of the JSON.
+            objects: variable → object, for models and the evaluator that are no files; by default the notebook's.
+
+        Raises:
+            wb.ArgumentError: it is no session, or an object that it needs is not there.
+        """
+        found, known = read(path), {**notebook(), **(objects or {})}
+        needed = [one["variable"] for one in found["models"] if "variable" in one]
+        needed += [found["evaluator"]] if found.get("evaluator") and self.evaluator is None else []
+        if missing := [name for name in needed if name not in known]:
+            raise wb.ArgumentError(
+                f"the session needs {', '.join(missing)}: make it in the notebook first, or pass objects="
+                f"{{{missing[0]!r}: …}}."
+            )
+        with self._lock:
+            if self.evaluator is None and found.get("evaluator"):
+                self.evaluator = known[found["evaluator"]]
+            self.setup = self.setup or found.get("setup", "")
+            for one in found["models"]:
+                if one["name"] not in self.shelf.names:
+                    self.add(one["source"] if "source" in one else known[one["variable"]], one["name"])
+            self._pending = {tab: one for tab, one in found["explorers"].items() if tab in self.TABS}
+            for tab, one in self._pending.items():
+                self.explorer(tab).restore(one["settings"])
+            if found["tab"] in self.TABS:
+                self.tabs.value = found["tab"]
+            self.selection = tuple(found["selection"])
+            shown = [tab for tab, one in self._pending.items() if one.get("shown")]
+            self._say(f"restored; press Run shown for the results in {', '.join(shown)}" if shown else "restored")
+
+    @classmethod
+    def restored(
+        cls, path: str | os.PathLike[str], *, objects: Mapping[str, Any] | None = None, theme: Theme = "auto"
+    ) -> Self:
+        """A workbench with a session that was saved, in a fresh kernel.
+
+        Args:
+            path: of the JSON.
+            objects: variable → object, for models and the evaluator that are no files; by default the notebook's.
+            theme: as of a new one.
+
+        Raises:
+            wb.ArgumentError: it is no session, or an object that it needs is not there.
+        """
+        made = cls(theme=theme)
+        made.restore(path, objects)
+        return made
+
+    def run_shown(self) -> list[wb.Result]:
+        """Computes again what a restored session showed, and waits.
+
+        Raises:
+            wb.WorkbenchError: whatever an analysis raises.
+        """
+        found = []
+        for tab, one in self._pending.items():
+            if one.get("shown"):
+                explorer = self.explorer(tab)
+                found.append(explorer.run())
+                explorer.restore(one["settings"])  # what knows its values only now
+        return found
+
+    def _cells(self) -> list[tuple[str, str]]:
+        shown = [(tab, one) for tab, one in self._made.items() if one.made is not None]
+        titles = [f"{tab}: {one.result.title}" for tab, one in shown if one.result is not None]
+        codes = without_repeats([self.setup, *(one.shown_code() for _, one in shown)])
+        setup = [("given", codes[0])] if codes[0].strip() else []
+        return [*setup, *zip(titles, codes[1:], strict=True)]
+
+    def _run_shown(self) -> None:
+        for tab, one in self._pending.items():
+            if one.get("shown"):
+                self._attempt(self.explorer(tab).start)
 
 
-def as_notebook(cells: Sequence[tuple[str, str]], path: str | os.PathLike[str]) -> Path:
-    """Cells as a notebook, each under its title.
-
-    Raises:
-        wb.ArgumentError: the path does not end in .ipynb.
-    """
-    import nbformat
-
-    target = Path(path).expanduser()
-    if target.suffix != ".ipynb":
-        raise wb.ArgumentError(f"{target}: expected a name that ends in .ipynb.")
-    made = [nbformat.v4.new_markdown_cell("# Session of the workbench")]
-    for title, code in cells:
-        made += [nbformat.v4.new_markdown_cell(f"## {title}"), nbformat.v4.new_code_cell(code)]
-    for place, cell in enumerate(made):
-        cell["id"] = f"cell-{place}"
-    kernel = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    nbformat.write(nbformat.v4.new_notebook(cells=made, metadata={"kernelspec": kernel}), target)
-    return target
-
-
-def written(session: dict[str, Any], path: str | os.PathLike[str]) -> Path:
-    """A session as JSON; what stood there is replaced whole.
-
-    Raises:
-        wb.ArgumentError: the path does not end in .json.
-    """
-    target = Path(path).expanduser()
-    if target.suffix != ".json":
-        raise wb.ArgumentError(f"{target}: expected a name that ends in .json.")
-    text = json.dumps({"format": FORMAT, "versions": versions(), **session}, indent=1, ensure_ascii=False)
-    scratch = target.with_name(f".{target.name}.writing")
-    scratch.write_text(text + "\n", encoding="utf-8")
-    scratch.replace(target)
-    return target
-
-
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A session that was written.
-
-    Raises:
-        wb.ArgumentError: it is none, or of a later format.
-    """
-    target = Path(path).expanduser()
-    try:
-        found = json.loads(target.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise wb.ArgumentError(f"{target} is not there: expected a session that a workbench saved.") from None
-    except (OSError, ValueError) as error:
-        raise wb.ArgumentError(f"{target} is no session of a workbench: {error}.") from None
-    parts = {"models": list, "explorers": dict, "selection": list, "tab": str}
-    if not isinstance(found, dict) or any(not isinstance(found.get(name), kind) for name, kind in parts.items()):
-        raise wb.ArgumentError(f"{target} is no session of a workbench: expected {', '.join(parts)} in it.")
-    if found.get("format") != FORMAT:
-        raise wb.ArgumentError(
-            f"{target} has format {found.get('format')!r}, and this workbench reads {FORMAT}: save it anew, or take "
-            f"the version that wrote it ({found.get('versions')})."
-        )
-    return found
+def _saved(name: str, source: Any) -> dict[str, str]:
+    if isinstance(source, str):
+        return {"name": name, "source": source}
+    return {"name": name, "variable": variable_of(source) or name, "kind": type(source).__name__}

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,10 +14,8 @@ from workbench_widgets.call import MISSING, Call, Memory
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.latest import Latest
 from workbench_widgets.plot import Plot
-from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import Theme
 from workbench_widgets.table import TableChoice, layers_and_parts
-from workbench_widgets.turns import Turns
 from workbench_widgets.view import Drawing, View
 
 FIRST, SECOND = "figure", "second figure"
@@ -45,7 +42,6 @@ class ViewExplorer(Explorer):
         one_of("view", view, tuple(one.NAME for one in self.VIEWS))
         self._initial = {**initial, "view": view}
         self._memory = Memory()
-        self._alone = self._memory.alone
         self._latest = Latest(self._lived)
         self._rests, self._arriving = 0.0, False
         self._refused: wb.WorkbenchError | None = None  # what a control was moved to last, if that was refused
@@ -116,7 +112,7 @@ class ViewExplorer(Explorer):
     def forget_result(self, result: wb.Result) -> None:
         """Lets go of a result, also where other views build on it."""
         self._last = {view: pair for view, pair in self._last.items() if pair[1] is not result}
-        self._memory.drop([call for call in self._memory.calls if self._memory.find(call) is result])
+        self._memory.drop_value(result)
         super().forget_result(result)
 
     def call(self) -> Call:
@@ -125,7 +121,7 @@ class ViewExplorer(Explorer):
 
     def compute(self, call: Call, progress: Callable[[wb.Progress], None]) -> wb.Result:
         """The call of a view, when nothing else runs."""
-        with self._alone:
+        with self._memory.alone:
             return self.view_of(call).compute(call, progress)
 
     def view_of(self, call: Call) -> View:
@@ -181,11 +177,6 @@ class ViewExplorer(Explorer):
             return []
         options = [one for drawing in self._drawings() for one in drawing.options.values()]
         return [*self._lives(), *(one for one in options if isinstance(one, Call))]
-
-    def share(self, shelf: Shelf, turns: Turns, lock: threading.RLock, alone: threading.Lock) -> None:
-        """As every explorer; what follows its controls waits for the others' use of a module too."""
-        super().share(shelf, turns, lock, alone)
-        self._memory.alone = self._alone = alone
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits for the run to end, and for what follows the controls."""
@@ -299,7 +290,7 @@ class ViewExplorer(Explorer):
         self._latest.ask(new)
 
     def _made(self, call: Call) -> Any:
-        with self._alone:
+        with self._memory.alone:
             return call.run(None, self._memory)
 
     def _lived(self, call: Any, found: Any) -> None:

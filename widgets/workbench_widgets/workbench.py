@@ -1,9 +1,7 @@
 """All explorers beside each other: models on the left, a tab for each, one selection, one queue, one history."""
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
@@ -12,7 +10,7 @@ import traitlets
 import workbench as wb
 from workbench_widgets.arguments import error_text, one_of
 from workbench_widgets.browser import CheckpointBrowser
-from workbench_widgets.call import notebook, variable_of
+from workbench_widgets.call import notebook
 from workbench_widgets.connectivity import ConnectivityExplorer
 from workbench_widgets.degeneracy import DegeneracyExplorer
 from workbench_widgets.explorer import Explorer
@@ -20,7 +18,7 @@ from workbench_widgets.guard import Guard
 from workbench_widgets.history import Entry, HistoryPanel
 from workbench_widgets.layout import accordion, close_parts, code_field, heading
 from workbench_widgets.models_panel import ModelsPanel
-from workbench_widgets.session import as_notebook, as_script, read, without_repeats, written
+from workbench_widgets.session import Session
 from workbench_widgets.session_panel import SessionPanel
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.signatures import SignatureExplorer
@@ -32,7 +30,7 @@ NOT_SHOWN = "not shown yet"
 LEFT = "230px"
 
 
-class Workbench(Guard, ipw.VBox):
+class Workbench(Session, Guard, ipw.VBox):
     """Models on the left, and a tab for every explorer: one selection of layers, one queue of runs, one history.
 
     An explorer is made when its tab is first opened. Models go by name: every field that takes a checkpoint takes the
@@ -180,103 +178,6 @@ class Workbench(Guard, ipw.VBox):
         """Waits for all runs to end; False if one did not within `timeout` seconds."""
         return all([explorer.wait(timeout) for explorer in list(self._made.values())])
 
-    def code(self) -> str:
-        """The session as a script of cells that recomputes every result shown; each leaves its table in `frame`."""
-        return as_script(self._cells())
-
-    def save_notebook(self, path: str | os.PathLike[str]) -> Path:
-        """The same as a notebook.
-
-        Raises:
-            wb.ArgumentError: the path does not end in .ipynb.
-        """
-        return as_notebook(self._cells(), path)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """The session as JSON: models by path or variable, settings of all controls, what was shown; no tensors.
-
-        Raises:
-            wb.ArgumentError: the path does not end in .json.
-        """
-        made = self._made.items()
-        session = {
-            "tab": self.tabs.value,
-            "selection": list(self.selection),
-            "models": [_saved(name, source) for name, source in self.shelf.sources.items()],
-            "evaluator": None if self.evaluator is None else variable_of(self.evaluator) or "evaluator",
-            "setup": self.setup,
-            "explorers": {tab: {"settings": one.settings(), "shown": one.made is not None} for tab, one in made},
-        }
-        target = written(session, path)
-        self._say(f"saved {target}")
-        return target
-
-    def restore(self, path: str | os.PathLike[str], objects: Mapping[str, Any] | None = None) -> None:
-        """Opens a session into this workbench: models, settings and selection. Results come back by `run_shown`.
-
-        Args:
-            path: of the JSON.
-            objects: variable → object, for models and the evaluator that are no files; by default the notebook's.
-
-        Raises:
-            wb.ArgumentError: it is no session, or an object that it needs is not there.
-        """
-        found, known = read(path), {**notebook(), **(objects or {})}
-        needed = [one["variable"] for one in found["models"] if "variable" in one]
-        needed += [found["evaluator"]] if found.get("evaluator") and self.evaluator is None else []
-        if missing := [name for name in needed if name not in known]:
-            raise wb.ArgumentError(
-                f"the session needs {', '.join(missing)}: make it in the notebook first, or pass objects="
-                f"{{{missing[0]!r}: …}}."
-            )
-        with self._lock:
-            if self.evaluator is None and found.get("evaluator"):
-                self.evaluator = known[found["evaluator"]]
-            self.setup = self.setup or found.get("setup", "")
-            for one in found["models"]:
-                if one["name"] not in self.shelf.names:
-                    self.add(one["source"] if "source" in one else known[one["variable"]], one["name"])
-            self._pending = {tab: one for tab, one in found["explorers"].items() if tab in self.TABS}
-            for tab, one in self._pending.items():
-                self.explorer(tab).restore(one["settings"])
-            if found["tab"] in self.TABS:
-                self.tabs.value = found["tab"]
-            self.selection = tuple(found["selection"])
-            shown = [tab for tab, one in self._pending.items() if one.get("shown")]
-            self._say(f"restored; press Run shown for the results in {', '.join(shown)}" if shown else "restored")
-
-    @classmethod
-    def restored(
-        cls, path: str | os.PathLike[str], *, objects: Mapping[str, Any] | None = None, theme: Theme = "auto"
-    ) -> "Workbench":
-        """A workbench with a session that was saved, in a fresh kernel.
-
-        Args:
-            path: of the JSON.
-            objects: variable → object, for models and the evaluator that are no files; by default the notebook's.
-            theme: as of a new one.
-
-        Raises:
-            wb.ArgumentError: it is no session, or an object that it needs is not there.
-        """
-        made = cls(theme=theme)
-        made.restore(path, objects)
-        return made
-
-    def run_shown(self) -> list[wb.Result]:
-        """Computes again what a restored session showed, and waits.
-
-        Raises:
-            wb.WorkbenchError: whatever an analysis raises.
-        """
-        found = []
-        for tab, one in self._pending.items():
-            if one.get("shown"):
-                explorer = self.explorer(tab)
-                found.append(explorer.run())
-                explorer.restore(one["settings"])  # what knows its values only now
-        return found
-
     def close(self) -> None:
         """Cancels runs, lets go of models and results, and removes the widget and its parts."""
         if not getattr(self, "_closed", True):
@@ -301,8 +202,6 @@ class Workbench(Guard, ipw.VBox):
         return f"{type(self).__name__}: {len(self.shelf.names)} models, {len(self.history.entries)} results"
 
     # how it works
-
-    _pending: Mapping[str, Mapping[str, Any]] = {}
 
     def _new(self, tab: str) -> Explorer:
         network, theme = {"evaluator": self.evaluator}, self.theme
@@ -391,20 +290,8 @@ class Workbench(Guard, ipw.VBox):
         self.models.describe()
         self._on_code()
 
-    def _cells(self) -> list[tuple[str, str]]:
-        shown = [(tab, one) for tab, one in self._made.items() if one.made is not None]
-        titles = [f"{tab}: {one.result.title}" for tab, one in shown if one.result is not None]
-        codes = without_repeats([self.setup, *(one.shown_code() for _, one in shown)])
-        setup = [("given", codes[0])] if codes[0].strip() else []
-        return [*setup, *zip(titles, codes[1:], strict=True)]
-
     def _on_code(self) -> None:
         self.code_box.value = self.code() if any(one.made is not None for one in self._made.values()) else NOT_SHOWN
-
-    def _run_shown(self) -> None:
-        for tab, one in self._pending.items():
-            if one.get("shown"):
-                self._attempt(self.explorer(tab).start)
 
     def _guarded_text(self, action: Callable[[str], Any]) -> Callable[[str], None]:
         return lambda text: self._attempt(lambda: action(text))
@@ -431,9 +318,3 @@ def _named(models: Any) -> list[tuple[str | None, Any]]:
     several = wb.labelled(models)
     by_name = isinstance(models, Mapping) and not any(model is models for model in several.values())
     return [(name if by_name else None, model) for name, model in several.items()]
-
-
-def _saved(name: str, source: Any) -> dict[str, str]:
-    if isinstance(source, str):
-        return {"name": name, "source": source}
-    return {"name": name, "variable": variable_of(source) or name, "kind": type(source).__name__}
