@@ -98,6 +98,7 @@ def test_an_alpha_of_noise_stays_in_its_column_and_enters_no_correlation() -> No
 def test_a_planted_law_is_found_where_there_are_layers_enough_and_too_few_says_so_where_not() -> None:
     few = joined().pair("spectrum.alpha", "diff.relative_norm")
     assert few["verdict"] == "too few" and few["p"] == pytest.approx(2 / 24) == few["p_least"]
+    assert few["partial_verdict"] == "too few" and "depth leave 4 layers no freedom" in few["reason"]
     assert "no order of 4 layers has a p below 0.083" in few["reason"] and few["layers_needed"] == 5
     base = {f"{n}.weight": pareto(2.2 + 0.1 * ((7 * n) % 12)) for n in range(12)}
     change = {name: w * (1.2 - 0.01 * ((7 * n) % 12)) for n, (name, w) in enumerate(base.items())}
@@ -122,6 +123,9 @@ def test_what_is_equal_in_all_layers_is_constant_and_no_test() -> None:
     row = found.pair("spectrum.rows", "spectrum.alpha")
     assert row["verdict"] == "constant" and math.isnan(row["rho"]) and math.isnan(row["p_holm"])
     assert row["reason"].startswith("spectrum.rows: equal in all layers")
+    assert found.pair("spectrum.alpha", "diff.relative_norm")["controls"] == "depth", "all are of one size"
+    alone = wb.atlas(spectrum(), diff(), columns=["spectrum.alpha", "depth"]).pair("spectrum.alpha", "depth")
+    assert alone["partial_verdict"] == "no control" and math.isnan(alone["partial"])
     tested = found.pair("spectrum.alpha", "diff.relative_norm")
     assert tested["p_holm"] == tested["p"], "one test is corrected for none"
 
@@ -359,7 +363,9 @@ def test_seeds_of_one_architecture_are_no_further_layers() -> None:
     row = three.pair("spectrum.alpha", "diff.relative_norm")
     assert (row["layers"], row["rows"], row["models"]) == (4, 12, 3)
     assert row["p"] == one.pair("spectrum.alpha", "diff.relative_norm")["p"], "three copies prove no more than one"
-    assert "2 models repeat the layers of another of their architecture; layers count once" in three.meta["notes"]
+    assert (
+        "2 models repeat the layers of another of the same architecture; these layers count once" in three.meta["notes"]
+    )
     with pytest.raises(wb.ArgumentError, match="have a layer 'fc1': say which"):
         three.row("fc1")
     assert three.row("fc1", "seed 2")["model"] == "seed 2"

@@ -102,9 +102,8 @@ class Atlas(Result):
 
     @property
     def compared(self) -> list[str]:
-        """The columns in `correlations`."""
-        table = self.tables["columns"]
-        return [column for column, yes in zip(table["column"], table["compared"], strict=True) if yes]
+        """The columns in `correlations`, in the order in which they were asked for."""
+        return list(self.meta["compared"])
 
     @property
     def alone(self) -> pandas.DataFrame:
@@ -252,7 +251,8 @@ def atlas(
         if source.cancelled:
             notes.append(f"{source.label} was cancelled {source.cancelled}")
     if repeats := len(family) - len(set(family.values())):
-        notes.append(f"{repeats} models repeat the layers of another of their architecture; layers count once")
+        told_of = "1 model repeats" if repeats == 1 else f"{repeats} models repeat"
+        notes.append(f"{told_of} the layers of another of the same architecture; these layers count once")
     parameters = {
         "columns": None if columns is None else chosen,
         "rows": rows,
@@ -266,7 +266,8 @@ def atlas(
         "source": ", ".join(dict.fromkeys(source.label for source in given)),
         "sources": {f"{source.model}/{source.label}".lstrip("/"): source.origin for source in given},
         "ordered": all(source.result.meta.get("ordered", True) for source in given),
-        "notes": notes,
+        "notes": list(dict.fromkeys(notes)),
+        "compared": chosen,
         "parameters": parameters,
         "seed": seed,
         "versions": versions(),

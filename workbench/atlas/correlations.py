@@ -41,6 +41,7 @@ def _rho(meaning: str) -> Column:
 
 
 VERDICTS = ("positive", "negative", "not distinguishable from 0", "too few", "constant")
+NO_CONTROL = "no control"
 COLUMNS: Mapping[str, Column] = {
     "first": Column("a column", str, ""),
     "second": Column("another column", str, ""),
@@ -63,7 +64,7 @@ COLUMNS: Mapping[str, Column] = {
     "partial_high": _rho("upper end of its 95 % interval"),
     "partial_p": _share("two-sided p of it (Freedman and Lane)"),
     "partial_p_holm": _share("the same after Holm's correction for all pairs of the table"),
-    "partial_verdict": Column("the verdict on it", str, ""),
+    "partial_verdict": Column(f"the verdict on it; `{NO_CONTROL}` where no control varies and is known", str, ""),
     "reason": Column("why the verdicts are what they are, and which controls could not be used", str, ""),
 }
 
@@ -169,7 +170,11 @@ def _measured(
     basis = orthonormal([found.ranks[name] for name in varied], count)
     row["controls"] = ", ".join(varied)
     if not varied:
-        reason.append("nothing to control for")
+        row["partial_verdict"] = NO_CONTROL
+        return row
+    if count - strata - 2 - basis.shape[1] < 1:
+        row["partial_verdict"] = "too few"
+        reason.append(f"{row['controls']} leave {count} layers no freedom")
         return row
     left, right = residuals(x, basis), residuals(y, basis)
     if gone := [name for name, rest in ((one, left), (other, right)) if not rest.any()]:
@@ -213,6 +218,7 @@ def _judge(row: dict[str, Any], prefix: str, tests: int, open_tests: int) -> Non
     elif least * max(open_tests, 1) > LEVEL:
         row[verdict] = "too few"
         of = "of the partial correlation" if prefix else f"of {row['layers']} layers"
-        row["reason"].append(f"no order {of} has a p below {least:.2g}, and {tests} pairs are compared")
+        more = f", and {tests} pairs are compared" if tests > 1 else ""
+        row["reason"].append(f"no order {of} has a p below {least:.2g}{more}")
     else:
         row[verdict] = VERDICTS[2]
