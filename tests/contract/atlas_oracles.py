@@ -1,4 +1,4 @@
-"""The oracle of wb.atlas: scipy's ρ and τ, every order of five layers by hand, and Holm's correction."""
+"""The oracle of wb.atlas: scipy's ρ and τ, every order of five layers, and depth held fixed by a fit of numpy."""
 
 from itertools import permutations
 
