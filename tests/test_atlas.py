@@ -284,6 +284,7 @@ def test_every_kind_with_a_table_by_layer_is_joined() -> None:
     assert row["matching.alignment_0"] == aligned["overlap_after"] / aligned["vectors"]
     assert row["similarity.between"] == row["similarity.cosine"] == similarity.matrix("2").loc["s", "t"]
     assert math.isnan(row["similarity.within"])
+    assert set(similarity.frame("layers")["layer"]) <= set(found.frame()["layer"])
     norms = signature.frame().set_index("tensor")["norm"]
     assert row["signature.energy"] == pytest.approx(norms["2.weight"] ** 2 / (norms**2).sum(), rel=1e-12)
     assert row["comparison.change"] == pytest.approx(row["comparison.last"] - row["comparison.first"], nan_ok=True)

@@ -29,7 +29,6 @@ from workbench.degeneracy.interaction_graph import InteractionGraph
 from workbench.layers import Contents, LayerTable
 from workbench.results import Column, LayerResult, Result, table_rows
 from workbench.signatures import Diff, Signature, Similarity
-from workbench.signatures.similarity import ALL
 from workbench.spectra import AlphaPruning, Comparison, Farms, Spectrum, TempBalance
 
 TAIL = (
@@ -231,16 +230,25 @@ def _similarity(result: Similarity) -> Reading:
     }
 
     def rows() -> Iterator[tuple[str, Mapping[str, float]]]:
-        for row in table_rows(result.tables["pairs"]):
-            if row["layer"] != ALL and (others or row["first"] != row["second"]):
-                one, other = types["first"][row["first"]], types["second"][row["second"]]
+        for row in table_rows(result.tables["layer_pairs"]):
+            if others or row["one"] != row["other"]:
+                one, other = types["one"][row["one"]], types["other"][row["other"]]
                 told = {"cosine": row["cosine"], "within": math.nan, "between": math.nan}
                 if one or other:
                     told["within" if one == other else "between"] = row["cosine"]
                 yield row["layer"], told
 
-    sizes = {row["layer"]: float(row["elements"]) for row in table_rows(result.tables["pairs"]) if row["layer"] != ALL}
-    return Reading(cells=means(rows()), columns=columns, compared=("cosine",), sizes=sizes)
+    nothing = {
+        row["layer"]: dict.fromkeys(columns, Cell(math.nan, used=False, reason=f"{row['verdict']}: {row['reason']}"))
+        for row in table_rows(result.tables["layers"])
+    }
+    return Reading(
+        cells=nothing | means(rows()),
+        columns=columns,
+        compared=("cosine",),
+        depths=by_layer(result, "layers", lambda row: row["depth"]),
+        sizes=by_layer(result, "layers", _elements),
+    )
 
 
 def _signature(result: Signature) -> Reading:
