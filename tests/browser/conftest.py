@@ -1,4 +1,4 @@
-"""A JupyterLab of its own for every test, driven in headless Chromium."""
+"""One JupyterLab and one page of it for a run, driven in headless Chromium; a folder and a kernel for each test."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+VIEWPORT: Any = {"width": 1500, "height": 1250}
 SETTINGS: dict[str, dict[str, Any]] = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
@@ -40,16 +42,39 @@ READY = """() => {
   return !!(context?.isReady && context.session?.kernel?.status === 'idle'
             && context.session.kernel.connectionStatus === 'connected');
 }"""
+OPEN = "path => window.jupyterapp.commands.execute('docmanager:open', { path, factory: 'Notebook' }).then(() => null)"
+CLOSE = """() => {
+  const { shell, serviceManager } = window.jupyterapp;
+  for (const widget of Array.from(shell.widgets('main'))) {
+    const session = widget.sessionContext?.session?.id;
+    if (widget.context) widget.context.model.dirty = false;  // nobody asks whether to save
+    widget.close();
+    if (session) serviceManager.sessions.shutdown(session);  // the next test does not wait for it
+  }
+}"""
 expect.set_options(timeout=20_000)  # machines that test are busy
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running JupyterLab.
+
+    Attributes:
+        address: of its page.
+        root: the folder that it shows.
+    """
+
+    address: str
+    root: Path
 
 
 @dataclass
 class Lab:
-    """A running server, the folder it shows, and one page on it."""
+    """A folder of a running server, and a page on it."""
 
     page: Page
     folder: Path
-    address: str
+    server: Server
     problems: list[str] = field(default_factory=list)
 
     def write(self, notebook: str, *codes: str) -> None:
@@ -63,7 +88,7 @@ class Lab:
 
     def open(self, notebook: str) -> None:
         """Opens a notebook and waits until its kernel answers."""
-        self.page.goto(self.address.format(notebook))
+        self.page.evaluate(OPEN, f"{self.folder.relative_to(self.server.root)}/{notebook}")
         self.page.wait_for_function(READY)
 
     def run_all(self, seconds: float = 120) -> None:
@@ -102,15 +127,13 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def lab(browser: Browser, tmp_path: Path) -> Iterator[Lab]:
-    home, folder, token = tmp_path / "home", tmp_path / "project", secrets.token_hex(16)
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home, root, token = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("root"), secrets.token_hex(16)
     for name, value in SETTINGS.items():
         settings = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(json.dumps(value))
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    (folder / "data").symlink_to(ROOT / "data")
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -122,22 +145,70 @@ def lab(browser: Browser, tmp_path: Path) -> Iterator[Lab]:
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
-    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
+    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
     command += ["--LabApp.expose_app_in_browser=True"]
-    journal = (home / "lab.log").open("w")
-    server = subprocess.Popen(command, env=environment, stdout=journal, stderr=subprocess.STDOUT)
-    page = browser.new_page(viewport={"width": 1500, "height": 1250})
-    page.set_default_timeout(30_000)
+    with (home / "lab.log").open("w") as journal:
+        running = subprocess.Popen(command, env=environment, stdout=journal, stderr=subprocess.STDOUT)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", running, home / "lab.log")
+            yield Server(f"http://127.0.0.1:{port}/lab?reset&token={token}", root)
+        finally:
+            running.terminate()
+            running.wait(20)
+
+
+class Tabs:
+    """The page that tests share as long as they pass; loading JupyterLab takes longer than most of them."""
+
+    def __init__(self, browser: Browser, server: Server) -> None:
+        self.browser, self.server = browser, server
+        self.page: Page | None = None
+
+    def take(self) -> Page:
+        """The page, without anything open."""
+        if self.page is None:
+            self.page = self.browser.new_page()
+            self.page.set_default_timeout(30_000)
+            self.page.goto(self.server.address)
+            self.page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")  # the launcher
+        self.page.set_viewport_size(VIEWPORT)
+        return self.page
+
+    def give_back(self, *, clean: bool) -> None:
+        """Closes what a test opened and ends its kernels; after a failure the page as well."""
+        assert self.page is not None
+        self.page.evaluate(CLOSE)
+        if not clean:
+            self.page.close()
+            self.page = None
+
+
+@pytest.fixture(scope="session")
+def tabs(browser: Browser, server: Server) -> Iterator[Tabs]:
+    tabs = Tabs(browser, server)
+    yield tabs
+    if tabs.page is not None:
+        tabs.page.close()
+
+
+@pytest.fixture
+def lab(tabs: Tabs, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    folder = Path(tempfile.mkdtemp(dir=tabs.server.root))
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    (folder / "data").symlink_to(ROOT / "data")
+    page = tabs.take()
+    started = Lab(page, folder, tabs.server)
+
+    def note(error: Any) -> None:
+        started.problems.append(str(error))
+
+    page.on("pageerror", note)
+    failed = request.session.testsfailed
     try:
-        _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, home / "lab.log")
-        started = Lab(page, folder, f"http://127.0.0.1:{port}/lab/tree/{{}}?reset&token={token}")
-        page.on("pageerror", lambda error: started.problems.append(str(error)))
         yield started
     finally:
-        page.close()
-        server.terminate()
-        server.wait(20)
-        journal.close()
+        page.remove_listener("pageerror", note)
+        tabs.give_back(clean=request.session.testsfailed == failed)
 
 
 def _wait_for(address: str, server: subprocess.Popen[Any], journal: Path, seconds: float = 90) -> None:

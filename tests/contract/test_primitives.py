@@ -310,7 +310,7 @@ PRIMITIVES = {
     ),
     "similarity": Primitive(
         signatures.similarity_oracle,
-        "workbench.signatures.similarity._gram",
+        "workbench.signatures.similarity_rows._gram",
         lambda original: lambda tensors: original(tensors).abs(),  # signs are lost
         ("cosine",),
     ),

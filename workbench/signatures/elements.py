@@ -46,6 +46,11 @@ class Sums:
     pair_both: Array
     pair_flipped: Array
 
+    def of(self, index: int) -> dict[str, float | int]:
+        """The sums of one model, as they are pooled."""
+        named = {name: float(getattr(self, name)[index]) for name in ("others", "cross", "changed", "both", "flipped")}
+        return {"elements": self.elements, "base": self.base, "change": float(self.changes[index, index]), **named}
+
     @property
     def finite(self) -> bool:
         """Whether no element is NaN or infinite, and no square overflows."""
@@ -204,3 +209,10 @@ def not_finite(tensor: Tensor) -> tuple[int, int]:
         nan += int(np.isnan(piece).sum())
         infinite += int(np.isinf(piece).sum())
     return nan, infinite
+
+
+def not_finite_text(label: str, tensor: Tensor) -> str:
+    """How many elements of a tensor are NaN or infinite; empty if none is."""
+    counts = zip(not_finite(tensor), ("NaN", "infinite"), strict=True)
+    told = " and ".join(f"{count} of {tensor.numel()} elements {word}" for count, word in counts if count)
+    return f"{told} in {label}" if told else ""

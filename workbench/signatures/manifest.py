@@ -9,6 +9,7 @@ import torch
 from workbench.errors import ArgumentError, LayerNotFoundError, SourceTypeError
 from workbench.results import Column, short_source
 from workbench.weights import ModelLike, TensorInfo, Weights, content_fingerprint, load
+from workbench.weights.differences import differences
 from workbench.weights.several import is_several, source_labels
 
 EXAMPLES = 3  # names in a message
@@ -129,7 +130,7 @@ def _nothing_common(base: Weights, label: str, other: Weights, partners: Mapping
     if partners:
         return (
             f"{len(partners)} names are common, but no shape is: two architectures. The first difference: "
-            f"{first_difference(base, other, partners)}."
+            f"{first_difference(base, Paired(label, other, partners))}."
         )
     names = [list(one.infos)[:EXAMPLES] for one in (base, other)]
     message = (
@@ -151,16 +152,10 @@ def _prefix(longer: Mapping[str, Any], shorter: Mapping[str, Any]) -> str:
     return prefix if prefix and 2 * sum(name.removeprefix(prefix) in shorter for name in longer) > len(longer) else ""
 
 
-def first_difference(base: Weights, other: Weights, partners: Mapping[str, str]) -> str:
+def first_difference(base: Weights, model: Paired) -> str:
     """The first tensor, in the base's order, that the model lacks or has in another shape; empty if there is none."""
-    for name, info in base.infos.items():
-        if name not in partners:
-            return f"{name} is not in the other"
-        if other.infos[partners[name]].shape != info.shape:
-            return f"{name} is {list(info.shape)} in the base and {list(other.infos[partners[name]].shape)} there"
-    taken = set(partners.values())
-    added = next((name for name in other.infos if name not in taken), None)
-    return f"{added} is not in the base" if added else ""
+    found = differences(base, model.weights, ("the base", model.label), model.partners)
+    return next((one.text for one in found if one.kind in ("missing", "shape", "added")), "")
 
 
 def manifest_rows(base: Weights, model: Paired, content: Mapping[str, bool]) -> Iterator[dict[str, Any]]:

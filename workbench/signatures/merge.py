@@ -21,6 +21,7 @@ from workbench.signatures.ties import Ties
 from workbench.weights import ModelLike, TensorInfo, Weights, load
 
 Method: TypeAlias = Literal["task_arithmetic", "ties", "slerp"]
+# `method=` → its class: FORMULA, SOURCE, MODELS, and a dataclass's fields with their ranges in `metadata`
 METHODS: Mapping[str, type[MergeMethod]] = MappingProxyType({one.NAME: one for one in (TaskArithmetic, Ties, Slerp)})
 
 
@@ -35,7 +36,9 @@ def merge(
     mismatch: Mismatch = "error",
     progress: ProgressCallback | None = None,
 ) -> Weights:
-    """Models merged into their base: θ₀ + Σ λ_i·τ_i with τ_i = θ_i − θ₀, TIES of the τ_i, or an arc from θ₀ to θ₁.
+    """Models merged into their base: θ₀ + Σ λ_i·τ_i, TIES of the τ_i, or an arc from θ₀ to θ₁.
+
+    τ_i = θ_i − θ₀ is what model i changed, its task vector.
 
     - `task_arithmetic`: θ₀ + Σ_i λ_i·τ_i, λ = `scale`.
     - `ties`: θ₀ + λ·mean{τ̂_i : sgn τ̂_i = γ, τ̂_i ≠ 0}, element by element, with γ = sgn Σ_i τ̂_i; τ̂_i are the round(k·n)
@@ -45,7 +48,8 @@ def merge(
     Args:
         base: θ₀, anything `wb.load` takes; names, shapes and dtypes of the result are its.
         models: θ_i, one or more, tuned from the base; slerp takes exactly one.
-        method: one of the three.
+        method: one of the three; `wb.MERGE_METHODS` has the class of each, with its formula, source and, in
+            `dataclasses.fields`, the meanings and ranges of its parameters.
         scale: λ. task_arithmetic: one for all models or one for each; 0.4 as Yadav et al. take it where nothing is
             tuned. ties: one number; 1 as there.
         density: k in (0, 1], the share of each model's changes that ties keeps; 0.2 as in Yadav et al.
@@ -57,12 +61,13 @@ def merge(
             `wb.Cancelled`.
 
     Returns:
-        Weights that merge a tensor when it is read, for `wb.save`, `load_state_dict` or any analysis. Integers are
-        those of the base, ties stay, running statistics of batch norm are averages (wb.repair estimates them);
-        `.notes` say so.
+        Weights that merge a tensor on the CPU when it is read, for `wb.save`, `load_state_dict` or any analysis.
+        Integers are those of the base, ties stay, running statistics of batch norm are averages (wb.repair estimates
+        them); `.notes` say so.
 
     Raises:
-        ArgumentError: an argument is out of its range or not one of the method's, a model is of another architecture.
+        ArgumentError: an argument is out of its range or not one of the method's, a model is of another architecture,
+            or a tensor is complex, 8-bit floats or sparse.
         CheckpointError: a model cannot be opened.
         LayerError: a change is NaN or infinite under ties (at once), or ends of an arc are antiparallel (on reading).
         Cancelled: the callback asked for it; there is no partial merge before the end.
@@ -124,11 +129,11 @@ def _weights(kin: Family, way: MergeMethod, rule: Rule) -> Weights:
     def read(info: TensorInfo) -> Tensor:
         name = info.tied_to or info.name
         if name not in merged and name not in statistics:
-            return kin.base[name]
+            return kin.base[name].cpu()
         tensors = kin.aligned(name)
         found = (way.averaged(tensors) if name in statistics else rule(name, tensors)).to(info.dtype)
         if name in kin.rows:
-            whole = kin.base[name].reshape(-1)
+            whole = kin.base[name].cpu().reshape(-1)
             whole[: len(found)] = found
             found = whole
         return found.reshape(info.shape)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from workbench.signatures.rows import cosine, over, ratio, share
+from workbench.signatures.rows import model_numbers, over, pair_row, pair_sums
 
 MODEL = "elements base others cross change changed both flipped change_beside_floor floor".split()
 PAIR = "elements product one other both flipped trimmed_both trimmed_flipped".split()
@@ -28,21 +28,13 @@ def pooled_models(sums: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> l
                 found |= {"change_beside_floor": change, "floor": one["changes"][-1][-1]}
             for name, value in found.items():
                 totals[place][name] += value
-    rows = []
-    for total in totals:
-        beside = total["change_beside_floor"], total["floor"]
-        rows.append(
-            {
-                "elements": int(total["elements"]),
-                "changed": share(total["changed"], total["elements"]),
-                "delta_norm": math.sqrt(total["change"]),
-                "relative_norm": ratio(total["change"], total["base"]) if total["elements"] else math.nan,
-                "over_floor": over(*map(math.sqrt, beside)),
-                "cosine": cosine(total["cross"], total["base"], total["others"]),
-                "sign_conflict": share(total["flipped"], total["both"]),
-            }
-        )
-    return rows
+    return [
+        {
+            "elements": int(total["elements"]),
+            **model_numbers(total, over(math.sqrt(total["change_beside_floor"]), math.sqrt(total["floor"]))),
+        }
+        for total in totals
+    ]
 
 
 def pooled_pairs(sums: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
@@ -52,23 +44,7 @@ def pooled_pairs(sums: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> li
     for one in sums:
         for i, j in combinations(range(len(one["places"])), 2):
             total = totals[one["places"][i], one["places"][j]]
-            changes = one["changes"]
-            found = {"elements": one["elements"], "product": changes[i][j], "one": changes[i][i]}
-            found |= {"other": changes[j][j], "both": one["pair_both"][i][j], "flipped": one["pair_flipped"][i][j]}
-            if one["trimmed"] is not None:
-                trimmed = True
-                found |= {"trimmed_both": one["trimmed"][0][i][j], "trimmed_flipped": one["trimmed"][1][i][j]}
-            for name, value in found.items():
+            trimmed = trimmed or one["trimmed"] is not None
+            for name, value in pair_sums(one, i, j).items():
                 total[name] += value
-    return [
-        {
-            "one": labels[i],
-            "other": labels[j],
-            "elements": int(total["elements"]),
-            "cosine": cosine(total["product"], total["one"], total["other"]),
-            "null_sd": 1 / math.sqrt(total["elements"]) if total["elements"] else math.nan,
-            "sign_conflict": share(total["flipped"], total["both"]),
-            "trimmed_conflict": share(total["trimmed_flipped"], total["trimmed_both"]) if trimmed else math.nan,
-        }
-        for (i, j), total in totals.items()
-    ]
+    return [pair_row(labels, i, j, total, trimmed=trimmed) for (i, j), total in totals.items()]

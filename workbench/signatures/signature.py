@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +23,7 @@ from workbench.signatures.chosen import chosen
 from workbench.signatures.common_ancestor import arithmetic, check_common, common_tie, is_statistic
 from workbench.signatures.patched import BatchNorm, Patched, patched, restored
 from workbench.signatures.stored_signature import opened, written
-from workbench.weights import ModelLike, TensorInfo, Weights, content_fingerprint, load
+from workbench.weights import ModelLike, Weights, content_fingerprint, load
 
 if TYPE_CHECKING:
     import pandas
@@ -92,14 +91,12 @@ class Signature(Mapping[str, Tensor]):
             LayerNotFoundError: one matches nothing.
         """
         names = chosen(self.weights, layers)
-        own = Weights(
-            [self.weights.infos[name] for name in names],
-            self.weights._read,
-            source=self.weights.source,
-            ordered=self.weights.ordered,
-            shared=self.weights._shared,
+        return Signature(
+            self.weights.only(names),
+            statistics=self.statistics,
+            numbers={name: self.numbers[name] for name in names},
+            meta=self.meta,
         )
-        return Signature(own, statistics=self.statistics, numbers={n: self.numbers[n] for n in names}, meta=self.meta)
 
     def apply(
         self,
@@ -111,6 +108,7 @@ class Signature(Mapping[str, Tensor]):
         data: Iterable[Any] | None = None,
         module: nn.Module | None = None,
         device: str = "auto",
+        progress: ProgressCallback | None = None,
     ) -> Patched:
         """θ + α·RWS, added in float64 and rounded once to the dtype of θ.
 
@@ -125,6 +123,8 @@ class Signature(Mapping[str, Tensor]):
             data: batches for "re-estimated", as `wb.evaluator` takes them; their targets are not used.
             module: the network that "re-estimated" runs, where `model` is a checkpoint.
             device: where it runs: "auto" takes CUDA when there is one.
+            progress: called before each batch of "re-estimated" with a Progress, and once at the end; it may raise
+                `wb.Cancelled`.
 
         Returns:
             Patched: Weights under the model's own names, added up as they are read; `.original` is the model as it
@@ -135,8 +135,10 @@ class Signature(Mapping[str, Tensor]):
                 missing or lacks what it needs; on reading, that a sum overflows the dtype.
             LayerNotFoundError: layers match nothing.
             EvaluationError: a batch failed.
+            Cancelled: the callback asked for it; there is no partial network before the end.
 
-        Cost: nothing until a tensor is read; a model in memory is copied first. "re-estimated": a pass over the data.
+        Cost: once, a pass over the signature's bytes for its fingerprint; then nothing until a tensor is read. A model
+        in memory is copied first. "re-estimated": a pass over the data.
 
         Misreads: what re-estimation alone gains is no gain of the signature: compare with scale=0.
         """
@@ -151,6 +153,7 @@ class Signature(Mapping[str, Tensor]):
             data=data,
             module=module,
             device=device,
+            progress=progress,
         )
 
     @staticmethod
@@ -204,15 +207,19 @@ class Signature(Mapping[str, Tensor]):
             name: dict.fromkeys(NUMBERS, float("nan")) | {"norm": float(tensor.double().norm())}
             for name, tensor in tensors.items()
         }
-        weights = _named(tensors, f"the mean of {len(models)} signatures", models[0].ordered)
+        weights = load(tensors).told_as(f"the mean of {len(models)} signatures", ordered=models[0].ordered)
         return Signature(weights, statistics={}, numbers=numbers, meta=meta)
 
-    def save(self, path: str | os.PathLike[str], *, bits: int | None = None) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], *, bits: int | None = None, progress: ProgressCallback | None = None
+    ) -> Path:
         """Writes the signature as one safetensors file, exactly or in `bits` bits an element.
 
         Args:
             path: a file that ends in `.safetensors`; what stood there is replaced whole or kept.
             bits: 2 to 8: ⌈n·bits/8⌉ + 8 bytes a tensor, an error of (hi − lo)/(2·(2^bits − 1)) at most. None: exact.
+            progress: called before each tensor with a Progress, and once at the end; it may raise `wb.Cancelled`, and
+                what stood at the path stays.
 
         Returns:
             The path.
@@ -220,6 +227,7 @@ class Signature(Mapping[str, Tensor]):
         Raises:
             ArgumentError: another ending or number of bits, or values that float32 does not hold.
             OSError: the disk is full or refuses; nothing is left behind.
+            Cancelled: the callback asked for it; nothing is left behind.
 
         Cost: a pass over the bytes. Beside the tensors the file has a header: some 2 kB, and 300 bytes a tensor; and
         running statistics, exactly, where the robust network has them.
@@ -228,7 +236,7 @@ class Signature(Mapping[str, Tensor]):
 
         Misreads: zero is no code: a sparse signature is no longer sparse after packing.
         """
-        return written(self.weights, self.statistics, self.numbers, self.meta, Path(path), bits)
+        return written(self.weights, self.statistics, self.numbers, self.meta, Path(path), bits, progress)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Signature:
@@ -299,7 +307,7 @@ def signature(
     models = {label: load(one) for label, one in (("ancestor", ancestor), ("clean", clean), ("robust", robust))}
     check_common(models)
     three = list(models.values())
-    infos, left_out = arithmetic(three)
+    infos, left_out = arithmetic(models)
     if not infos:
         raise ArgumentError(
             f"{three[0].source} has no tensors of real numbers: there is nothing to take a signature of."
@@ -326,7 +334,7 @@ def signature(
         "versions": versions(),
     }
     whole = Signature(
-        _named(tensors, f"signature of {short_source(three[2].source)}", three[0].ordered, three[0].infos),
+        load(tensors).told_as(f"signature of {short_source(three[2].source)}", like=three[0], ordered=three[0].ordered),
         statistics={name: three[2][name].cpu() for name in three[2] if is_statistic(name)},
         numbers=numbers,
         meta=meta,
@@ -390,18 +398,3 @@ def _notes(
     if left_out:
         notes.append(f"left out, as they are no real numbers: {', '.join(left_out[:5])}")
     return notes
-
-
-def _named(
-    tensors: Mapping[str, Tensor], source: str, ordered: bool, like: Mapping[str, TensorInfo] | None = None
-) -> Weights:
-    """Tensors in memory as Weights under a name; `like` knows the modules that own them."""
-    plain = load(dict(tensors))
-    infos = list(plain.infos.values())
-    if like is not None:
-        owners = [like[one.name] for one in infos]
-        infos = [
-            replace(one, module=owner.module, groups=owner.groups, buffer=owner.buffer)
-            for one, owner in zip(infos, owners, strict=True)
-        ]
-    return Weights(infos, plain._read, source=source, ordered=ordered, shared=True)

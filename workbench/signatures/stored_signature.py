@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
+from workbench.progress import ProgressCallback
 from workbench.signatures.quantised import check_bits, packed, payload, unpacked
 from workbench.weights import TensorInfo, Weights, save
 from workbench.weights.load import PACKED
@@ -31,6 +32,7 @@ def written(
     meta: Mapping[str, Any],
     path: Path,
     bits: int | None,
+    progress: ProgressCallback | None,
 ) -> Path:
     """What `Signature.save` does; see there."""
     if path.suffix != ".safetensors":
@@ -70,7 +72,8 @@ def written(
         for name, tensor in extra.items()
     ]
     whole = Weights(infos, read, source=weights.source, ordered=weights.ordered)
-    return save(whole, path, metadata={EXACT if bits is None else PACKED: json.dumps(told, ensure_ascii=False)})
+    kept = {EXACT if bits is None else PACKED: json.dumps(told, ensure_ascii=False)}
+    return save(whole, path, metadata=kept, progress=progress)
 
 
 def opened(path: Path) -> Contents:
