@@ -85,7 +85,7 @@ from workbench.spectra import (
 )
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
-from workbench.weights import ModelLike, Weights, load, save
+from workbench.weights import ModelLike, Weights, labelled, load, save
 
 __all__ = [
     "MERGE_METHODS",
@@ -148,6 +148,7 @@ __all__ = [
     "interaction_basis",
     "interaction_graph",
     "interaction_modules",
+    "labelled",
     "layers",
     "load",
     "match",

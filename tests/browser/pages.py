@@ -1,8 +1,10 @@
 """What the browser tests of all explorers ask of a page."""
 
+import time
 from typing import Any
 
 import numpy as np
+from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator
 
 import workbench as wb
@@ -50,6 +52,18 @@ def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
             for axis in "xyz" if trace.type == "heatmap" else "xy":
                 values = np.array(trace[axis], float)
                 np.testing.assert_allclose(np.array(shown[axis], float), values, rtol=1e-9, atol=room[axis])
+
+
+def assert_soon_drawn(page: Any, index: int, spec: wb.FigureSpec, seconds: float = 20.0) -> None:
+    """The same, as soon as the page has it: a figure's title, traces and axes come one after the other."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return assert_drawn(drawn(page, index), spec)
+        except (AssertionError, PlaywrightError, ValueError):  # another figure's traces, or none yet
+            if time.monotonic() > deadline:
+                raise
+        page.wait_for_timeout(50)
 
 
 def _slack(traces: Any) -> dict[tuple[str, str], dict[str, float]]:

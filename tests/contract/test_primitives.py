@@ -359,7 +359,8 @@ OTHERS = {
     *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
     *("MERGE_METHODS Diff Patched Signature Similarity").split(),
     *("Atlas AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
-    *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
+    *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights").split(),
+    *("labelled open_result").split(),
 }
 
 
