@@ -10,6 +10,7 @@ wb.ui.SpectrumExplorer("model.safetensors")
 
 from typing import Any
 
+from workbench.atlas import Atlas, atlas
 from workbench.connectivity import (
     Barrier,
     Matching,
@@ -92,6 +93,7 @@ __all__ = [
     "Activations",
     "AlphaPruning",
     "ArgumentError",
+    "Atlas",
     "Barrier",
     "Cancelled",
     "CheckpointError",
@@ -134,6 +136,7 @@ __all__ = [
     "ablation",
     "activations",
     "alphapruning",
+    "atlas",
     "barrier",
     "comparison",
     "contents",
