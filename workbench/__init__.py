@@ -56,6 +56,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
+from workbench.sharing import export
 from workbench.signatures import (
     MERGE_METHODS,
     Diff,
@@ -140,6 +141,7 @@ __all__ = [
     "degeneracy",
     "diff",
     "evaluator",
+    "export",
     "farms",
     "figure",
     "interaction_basis",

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import workbench as wb
 from contract import connectivity_oracles as connectivity
 from contract import degeneracy_oracles as degeneracy
+from contract import sharing_oracles as sharing
 from contract import signature_oracles as signatures
 from contract.diff_oracles import diff_oracle
 from workbench.results import LAYER_COLUMNS, LayerResult
@@ -324,6 +325,11 @@ PRIMITIVES = {
         "workbench.signatures.elements.piece_arrays",
         lambda original: lambda *tensors: list(original(*tensors))[:1],  # the first piece for all of them
         ("norms", "cosines", "lorenz", "extraction", "singular", "overlap"),
+    ),
+    "export": Primitive(
+        sharing.export_oracle,
+        "workbench.sharing.notebook_page.Inside",
+        lambda original: _overridden(original, cleaned=lambda self, html: html),  # what is elsewhere stays elsewhere
     ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}

@@ -1,0 +1,19 @@
+"""Oracles of what leaves the notebook."""
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import workbench as wb
+from pages_of_notebooks import Loads, cell, full, plot, plotly_html, result, scripts, written
+
+
+def export_oracle() -> None:
+    """Python's own HTML parser finds every figure, one library, and nothing that would be loaded."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = wb.export(full(Path(folder))).read_text()
+        html = wb.export(written(Path(folder, "n.ipynb"), cell(result(plotly_html(plot(1.0, 2.0)))))).read_text()
+    assert Loads(html).outside == Loads(whole).outside == []
+    assert sum("plotly.js v" in script[:200] for script in scripts(whole)) == 1
+    assert [tag for tag, _ in Loads(whole).tags].count("img") == 4

@@ -1,0 +1,5 @@
+"""What leaves the notebook: a page that works offline, references, and a report of this machine."""
+
+from workbench.sharing.export import export
+
+__all__ = ["export"]
