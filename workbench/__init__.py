@@ -56,7 +56,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.sharing import export
+from workbench.sharing import cite, export
 from workbench.signatures import (
     MERGE_METHODS,
     Diff,
@@ -136,6 +136,7 @@ __all__ = [
     "activations",
     "alphapruning",
     "barrier",
+    "cite",
     "comparison",
     "contents",
     "degeneracy",

@@ -4,6 +4,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import torch
+
 import workbench as wb
 from pages_of_notebooks import Loads, cell, full, plot, plotly_html, result, scripts, written
 
@@ -17,3 +19,11 @@ def export_oracle() -> None:
     assert Loads(html).outside == Loads(whole).outside == []
     assert sum("plotly.js v" in script[:200] for script in scripts(whole)) == 1
     assert [tag for tag, _ in Loads(whole).tags].count("img") == 4
+
+
+def cite_oracle() -> None:
+    """FARMS is cited for its windows only, and the fit of Clauset, Shalizi and Newman for a searched tail only."""
+    model = {"fc.weight": torch.eye(60)}
+    searched, given, windows = wb.spectrum(model), wb.spectrum(model, xmin=1.0), wb.farms(model, window=20)
+    named = [("2506.06280" in text, "Clauset" in text) for text in map(wb.cite, (searched, given, windows))]
+    assert named == [(False, True), (False, False), (True, False)]

@@ -331,6 +331,11 @@ PRIMITIVES = {
         "workbench.sharing.notebook_page.Inside",
         lambda original: _overridden(original, cleaned=lambda self, html: html),  # what is elsewhere stays elsewhere
     ),
+    "cite": Primitive(
+        sharing.cite_oracle,
+        "workbench.sharing.cite.RULES",
+        lambda rules: dict.fromkeys(rules, lambda given: [key for rule in rules.values() for key in rule(given)]),
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),

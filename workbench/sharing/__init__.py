@@ -1,5 +1,6 @@
 """What leaves the notebook: a page that works offline, references, and a report of this machine."""
 
+from workbench.sharing.cite import cite
 from workbench.sharing.export import export
 
-__all__ = ["export"]
+__all__ = ["cite", "export"]
