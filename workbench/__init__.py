@@ -56,7 +56,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
-from workbench.sharing import cite, export
+from workbench.sharing import Doctor, cite, doctor, export
 from workbench.signatures import (
     MERGE_METHODS,
     Diff,
@@ -101,6 +101,7 @@ __all__ = [
     "Contents",
     "Degeneracy",
     "Diff",
+    "Doctor",
     "EvaluationError",
     "Evaluator",
     "Farms",
@@ -141,6 +142,7 @@ __all__ = [
     "contents",
     "degeneracy",
     "diff",
+    "doctor",
     "evaluator",
     "export",
     "farms",

@@ -3,7 +3,10 @@
 import tempfile
 import warnings
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
+import pandas as pd
 import torch
 
 import workbench as wb
@@ -27,3 +30,16 @@ def cite_oracle() -> None:
     searched, given, windows = wb.spectrum(model), wb.spectrum(model, xmin=1.0), wb.farms(model, window=20)
     named = [("2506.06280" in text, "Clauset" in text) for text in map(wb.cite, (searched, given, windows))]
     assert named == [(False, True), (False, False), (True, False)]
+
+
+def doctor_oracle() -> None:
+    """The packages' own words are its versions; an older one than pyproject asks for is told, and what to do."""
+    own = {"torch": torch.__version__, "numpy": np.__version__, "pandas": pd.__version__}
+    values = wb.doctor().frame().set_index("item")["value"]
+    assert {name: values[name] for name in own} == own
+    with mock.patch("importlib.metadata.distribution") as found:
+        found.return_value.version = "8.0.7"
+        rows = wb.doctor().frame().set_index("item")
+    assert (
+        rows.loc["ipywidgets", "verdict"] == "warn" and "pip install -U ipywidgets" in rows.loc["ipywidgets", "advice"]
+    )

@@ -336,6 +336,11 @@ PRIMITIVES = {
         "workbench.sharing.cite.RULES",
         lambda rules: dict.fromkeys(rules, lambda given: [key for rule in rules.values() for key in rule(given)]),
     ),
+    "doctor": Primitive(
+        sharing.doctor_oracle,
+        "workbench.sharing.installed.release",
+        lambda original: lambda text: original(text)[:1],  # 8 for 8.1: an older minor version passes
+    ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
     ),
@@ -362,7 +367,7 @@ OTHERS = {
     *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
     *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
     *("MERGE_METHODS Diff Patched Signature Similarity").split(),
-    *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
+    *("AlphaPruning Comparison Doctor TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
 }
 
