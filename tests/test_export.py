@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 import workbench as wb
 from pages_of_notebooks import Loads, cell, full, plot, plotly_html, plotly_json, png, result, scripts, written
@@ -37,6 +38,27 @@ def test_numbers_of_a_saved_widget_are_its_own(tmp_path: Path) -> None:
     y = figure["data"][0]["y"]
     assert (y["dtype"], y["shape"]) == ("f8", "2")
     assert np.frombuffer(base64.b64decode(y["bdata"])).tolist() == [1.0, 5.0]
+
+
+WIDGETS = """
+import numpy as np
+import ipywidgets as ipw
+from plotly.graph_objects import FigureWidget
+figure = FigureWidget()
+figure.add_scatter(y=np.array([1.0, 6.0]))
+ipw.VBox([ipw.Label("above"), FigureWidget({"data": [{"type": "scatter", "y": np.array([1.0, 7.0])}]})])
+"""
+
+
+def test_state_that_nbclient_saved_is_drawn(tmp_path: Path) -> None:
+    notebook = written(tmp_path / "n.ipynb", cell(source=WIDGETS, count=None), cell(source="figure", count=None))
+    run = nbformat.read(notebook, 4)
+    NotebookClient(run, timeout=120, kernel_name="python3").execute()
+    assert "widgets" in run.metadata
+    nbformat.write(run, notebook)
+    calls = [script for script in scripts(wb.export(notebook).read_text()) if "Plotly.newPlot(" in script[:100]]
+    drawn = [json.loads(call.partition(", ")[2].rpartition(")")[0])["data"][0]["y"] for call in calls]
+    assert [np.frombuffer(base64.b64decode(y["bdata"]), y["dtype"]).tolist() for y in drawn] == [[1.0, 7.0], [1.0, 6.0]]
 
 
 def test_the_library_comes_only_with_a_figure(tmp_path: Path) -> None:

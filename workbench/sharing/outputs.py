@@ -92,7 +92,7 @@ def shown(output: Any, inside: Inside, figures: Figures) -> None:
 
 def _stand_in(text: str, plots: list[str]) -> str:
     """What stands where a widget stood."""
-    if len(plots) == 1 and not text:  # a FigureWidget by itself: the page's figure answers as well
+    if plots and text.startswith("FigureWidget("):  # the page's figure answers as well
         return plots[0]
     last = "The plots are as they were saved." if plots else "What it said when it was shown:"
     note = f'<p class="wb-note" role="note">{STATIC} {last}</p>'
@@ -104,6 +104,8 @@ def _with_buffers(saved: Mapping[str, Any]) -> dict[str, Any]:
     state = json.loads(json.dumps(saved["state"]))
     for buffer in saved.get("buffers", ()):
         *way, last = buffer["path"]
+        if way[:1] not in (["_widget_data"], ["_widget_layout"]):
+            continue  # of a message that is over: what it led to may be gone
         holder = state
         for step in way:
             holder = holder[step]
