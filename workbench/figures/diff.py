@@ -60,7 +60,10 @@ def ranked(diff: Diff, layer: str | None, *, model: str | None = None) -> Figure
     if with_floor:
         over = [row["over_floor"] for row in shown]
         endless = sum(map(math.isinf, over))
-        note = f"not drawn: {endless} over a floor of 0" if endless else ""
+        parted = sum(row["verdict"].startswith("beyond in ") for row in rows)
+        told = [f"not drawn: {endless} over a floor of 0"] if endless else []
+        told += [f"means; in {parted} layers only some models are beyond the floor"] if parted else []
+        note = "; ".join(told)
         heights = [math.nan if math.isinf(value) else value for value in over]
         panels.append(_bars(names, heights, f"{CHANGE} over the floor", (Rule(axis="y", value=1.0),), layer, note))
     whose = model or (diff.labels[0] if len(diff.labels) == 1 else f"mean of {len(diff.labels)} models")
