@@ -706,3 +706,19 @@ def test_totals_say_which_buffers_count() -> None:
     assert file.frame("models")["elements"][0] == 14
     told = "in the totals, though by their names buffers, which a module's totals leave out: mask"
     assert told in file.meta["notes"]
+
+
+def test_what_is_all_alike_was_not_renamed() -> None:
+    """The ones of one norm layer are those of every other; a weight that moved is found by its content."""
+    moved = random(4, 4)
+    base = {"a.weight": random(4, 4, seed=1), "ln_f.weight": torch.ones(4), "old.weight": moved}
+    model = {"a.weight": random(4, 4, seed=2), "q_norm.weight": torch.ones(4), "new.weight": moved.clone()}
+    changes = wb.diff(base, model).frame("manifest").set_index("tensor")["change"].to_dict()
+    assert changes == {
+        "a.weight": "kept",
+        "ln_f.weight": "removed",
+        "old.weight": "renamed",
+        "q_norm.weight": "added",
+    }
+    with pytest.raises(wb.LayerNotFoundError, match="no tensor of .* is in"):
+        wb.diff({"x.weight": moved, "x.bias": torch.zeros(4)}, {"y.weight": moved + 1, "y.bias": torch.zeros(4)})
