@@ -20,7 +20,7 @@ from workbench.figures.spec import (
     limits,
     named_ticks,
 )
-from workbench.results import table_rows
+from workbench.results import short_source, table_rows
 from workbench.signatures import Diff
 
 LOOKS = ("first", "second", "third", "fourth", "fifth")  # one for each of several models
@@ -53,7 +53,14 @@ def ranked(diff: Diff, layer: str | None, *, model: str | None = None) -> Figure
     floor_line: tuple[Mark, ...] = ()
     if with_floor:
         places = tuple(float(place) for place in range(len(names)))
-        floor_line = (Line(x=places, y=tuple(noise), role="reference", label="floor: another seed"),)
+        floor_line = (
+            Line(
+                x=places,
+                y=tuple(noise),
+                role="reference",
+                label=f"floor: {short_source(diff.meta['floor']['source'])} against the base",
+            ),
+        )
     left = len(rows) - len(shown)
     note = f"{left} without a number are not drawn" if left else ""
     panels = [_bars(names, norms, CHANGE, floor_line, layer, note)]

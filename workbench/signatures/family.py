@@ -134,7 +134,8 @@ def family(base: Weights, models: Sequence[Weights], mismatch: str) -> Family:
     reasons: dict[str, str] = {}
     for found in (one for theirs in differ for one in theirs if one.kind in ("missing", "shape", "kind")):
         reasons.setdefault(found.name, found.text)
-    overlaps = {info.name: rows for info in real if info.name in reasons and (rows := _common_rows(info, models))}
+    shared = {info.name: _common_rows(info, models) for info in real if info.name in reasons}
+    overlaps = {name: common for name, common in shared.items() if common}
     if all(info.name in reasons for info in real) and not (overlaps and mismatch != "base"):
         raise ArgumentError(_nothing_common(base, models, reasons))
     notes = [note for label, one in zip(labels, differ, strict=True) for note in _foreign(base, label, one, mismatch)]
