@@ -10,6 +10,7 @@ wb.ui.SpectrumExplorer("model.safetensors")
 
 from typing import Any
 
+from workbench.atlas import Atlas, atlas
 from workbench.connectivity import (
     Barrier,
     Matching,
@@ -85,7 +86,7 @@ from workbench.spectra import (
 )
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
-from workbench.weights import ModelLike, Weights, load, save
+from workbench.weights import ModelLike, Weights, labelled, load, save
 
 __all__ = [
     "MERGE_METHODS",
@@ -93,6 +94,7 @@ __all__ = [
     "Activations",
     "AlphaPruning",
     "ArgumentError",
+    "Atlas",
     "Barrier",
     "Cancelled",
     "CheckpointError",
@@ -136,6 +138,7 @@ __all__ = [
     "ablation",
     "activations",
     "alphapruning",
+    "atlas",
     "barrier",
     "cite",
     "comparison",
@@ -150,6 +153,7 @@ __all__ = [
     "interaction_basis",
     "interaction_graph",
     "interaction_modules",
+    "labelled",
     "layers",
     "load",
     "match",

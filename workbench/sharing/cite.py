@@ -24,6 +24,7 @@ HEAVY, FIT, FARMS = "martin2021implicit", "clauset2009powerlaw", "hu2025farms"
 WEIGHTWATCHER = "martin2021predicting"
 DEGENERACY, LOCAL = "bushnaq2024degeneracy", "bushnaq2024local"
 REBASIN, REPAIR, RWS = "ainsworth2023git", "jordan2023repair", "cai2023robust"
+STATISTICS = ("spearman1904proof", "bonett2000sample", "freedman1983nonstochastic", "holm1979simple")
 DETAILS = {
     "noise": ("johnstone2001largest", "gavish2014optimal"),
     "tails": (FIT, "vuong1989likelihood"),
@@ -239,6 +240,7 @@ RULES: Mapping[str, Callable[[Mapping[str, Any]], Keys]] = {
     "ablation": lambda given: [LOCAL, *_basis_of((given["meta"].get("basis") or {}).get("kind"))],
     "diff": _diff,
     "similarity": lambda given: [RWS],
+    "atlas": lambda given: STATISTICS,
 }
 STORIES = {
     "REPAIR at t": (REPAIR,),
