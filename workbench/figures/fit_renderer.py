@@ -23,7 +23,7 @@ from workbench.figures.spec import Axis
 if TYPE_CHECKING:
     from matplotlib.backend_bases import RendererBase
 
-MARGIN = 0.96  # of the room that text takes: its size differs by some percent between resolutions
+MARGIN = 0.93  # of the room that text takes: its size differs by some percent between resolutions
 ASIDE = 0.42  # of a panel's width: a longer name beside an axis is cut in front, as named_ticks does
 BELOW = 1.4  # inches, the same for names below an axis
 FLAT, LOW = 0.45, 1.4  # an axes is as high as this share of its width, and as these inches, at least

@@ -10,11 +10,13 @@ from typing import Any
 from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from workbench.figures.fit_renderer import Drawn, fit
 from workbench.figures.spec import Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule
-from workbench.figures.style import HEAT, ROLES, color
+from workbench.figures.style import HEAT, ROLES, SCREEN, SOFT, Venue, color, stroke
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SCREEN_DPI = 192
@@ -23,37 +25,68 @@ SIDE_BY_SIDE = 4.0  # inches; several panels of a narrower figure stand below ea
 _LOCK = threading.RLock()
 
 
+SERIF = ("STIXGeneral", "DejaVu Serif")  # a Times that comes with matplotlib, so that every machine draws it
+LINES = {"serif": 0.85, "sans": 1.2}  # STIX's own lines are high
+SANS = ("Arial", "Helvetica", "Liberation Sans", "Arimo", "DejaVu Sans")  # the first that there is
+
+
 @contextmanager
-def paper_style() -> Iterator[None]:
+def paper_style(venue: Venue) -> Iterator[None]:
     """Print settings of matplotlib. They are the process's, so one figure is drawn at a time."""
-    with _LOCK, rc_context(), style.context(STYLE), rc_context({"svg.hashsalt": "weight-workbench"}):
+    with _LOCK, rc_context(), style.context(STYLE), rc_context(_settings(venue)):
         yield
+
+
+def _settings(venue: Venue) -> Any:
+    known = {font.name for font in fontManager.ttflist}
+    families = SERIF if venue.font == "serif" else SANS[-1:] if venue is SCREEN else SANS
+    thin, wide = venue.lines
+    return {
+        # the last has every sign that we write
+        "font.family": [name for name in families[:-1] if name in known][:1] + [families[-1]],
+        "mathtext.fontset": "stix" if venue.font == "serif" else "dejavusans",
+        "font.size": venue.size,
+        "figure.titlesize": venue.size,
+        "axes.labelsize": venue.size,
+        "axes.titlesize": venue.small,
+        "xtick.labelsize": venue.small,
+        "ytick.labelsize": venue.small,
+        "legend.fontsize": venue.small,
+        "lines.linewidth": wide,
+        "lines.markeredgewidth": min(1.0, wide),
+        **{name: max(0.6, thin) for name in ("axes.linewidth", "xtick.major.width", "ytick.major.width")},
+        **{name: max(0.5, thin) for name in ("xtick.minor.width", "ytick.minor.width")},
+        "svg.hashsalt": "weight-workbench",
+    }
 
 
 class PaperFigure(Figure):
     """A figure that is saved in the style in which it was drawn: fonts are embedded when it is saved."""
 
+    venue: Venue = SCREEN
+
     def savefig(self, *arguments: Any, **options: Any) -> None:
         """As `Figure.savefig`, under the print style."""
-        with paper_style():
+        with paper_style(self.venue):
             super().savefig(*arguments, **options)
 
 
-def drawn(spec: FigureSpec, inches: float) -> Figure:
-    """The figure, `inches` wide."""
+def drawn(spec: FigureSpec, venue: Venue, inches: float) -> Figure:
+    """The figure as a venue wants it, `inches` wide."""
     count = len(spec.panels)
     stacked = count > 1 and inches < SIDE_BY_SIDE
     rows, cols = (count, 1) if stacked else (1, count)
     height = inches * (0.62 * count if stacked else 0.72 if count == 1 else 0.72 / count + 0.1)
-    with paper_style():
+    with paper_style(venue):
         figure = PaperFigure(figsize=(inches, height))
+        figure.venue = venue
         FigureCanvasAgg(figure)
-        title = figure.suptitle(spec.title, fontsize=8)
+        title = figure.suptitle(spec.title, linespacing=LINES[venue.font])
         colours = {mark.scale for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
         handles: dict[str, Any] = {}
         panels = []
         for axes, panel in zip(figure.subplots(rows, cols, squeeze=False).flat, spec.panels, strict=True):
-            _draw_panel(axes, panel, colours if panel is spec.panels[-1] or len(colours) > 1 else set())
+            _draw_panel(axes, panel, venue, colours if panel is spec.panels[-1] or len(colours) > 1 else set())
             panels.append(Drawn(axes, panel.x, panel.y))
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
@@ -61,10 +94,10 @@ def drawn(spec: FigureSpec, inches: float) -> Figure:
         return figure
 
 
-def written(spec: FigureSpec, inches: float, kind: str, *, dpi: int = PRINT_DPI) -> bytes:
+def written(spec: FigureSpec, venue: Venue, inches: float, kind: str, *, dpi: int = PRINT_DPI) -> bytes:
     """The bytes of a PDF, SVG or PNG; the same spec gives the same bytes."""
     buffer = io.BytesIO()
-    drawn(spec, inches).savefig(buffer, format=kind, dpi=dpi, metadata=_metadata(spec, kind))
+    drawn(spec, venue, inches).savefig(buffer, format=kind, dpi=dpi, metadata=_metadata(spec, kind))
     return buffer.getvalue()
 
 
@@ -78,12 +111,12 @@ def _metadata(spec: FigureSpec, kind: str) -> Mapping[str, Any]:
     return {"Title": spec.title, "Software": creator, "Description": story}
 
 
-def _draw_panel(axes: Axes, panel: Panel, colours: Collection[tuple[str, tuple[float, float]]]) -> None:
+def _draw_panel(axes: Axes, panel: Panel, venue: Venue, colours: Collection[tuple[str, tuple[float, float]]]) -> None:
     axes.set_xscale(panel.x.scale)
     axes.set_yscale(panel.y.scale)
     axes.set_xlabel(panel.x.title)
     axes.set_ylabel(panel.y.title)
-    axes.set_title(panel.title, fontsize=7)
+    axes.set_title(panel.title, linespacing=LINES[venue.font])
     for mark in panel.marks:
         _draw_mark(axes, panel, mark, colours)
     for side, axis in ((axes.xaxis, panel.x), (axes.yaxis, panel.y)):
@@ -104,7 +137,7 @@ def _draw_mark(axes: Axes, panel: Panel, mark: Mark, colours: Collection[tuple[s
             if mark.scale in colours:
                 axes.figure.colorbar(mesh, ax=axes, label=mark.label)
         case Line():
-            axes.plot(mark.x, mark.y, color=color(mark.role), label=label, zorder=3)
+            axes.plot(mark.x, mark.y, color=color(mark.role), linestyle=_dash(mark.role), label=label, zorder=3)
         case Points():
             look = ROLES[mark.role]
             ring = mark.role == "accent"
@@ -127,10 +160,17 @@ def _draw_mark(axes: Axes, panel: Panel, mark: Mark, colours: Collection[tuple[s
                 mark.edges,
                 baseline=base,
                 fill=True,
-                color=color(mark.role),
-                alpha=0.55,
+                color=_soft(mark.role),
                 label=label,
             )
         case Rule():
             draw = axes.axvline if mark.axis == "x" else axes.axhline
-            draw(mark.value, color=color(mark.role), linestyle="--", linewidth=0.8, label=label, zorder=2)
+            draw(mark.value, color=color(mark.role), linestyle=_dash(mark.role), linewidth=0.8, label=label, zorder=2)
+
+
+def _dash(role: str) -> Any:
+    return (0, stroke(role).dash) if stroke(role).dash else "-"
+
+
+def _soft(role: str) -> tuple[float, ...]:
+    return tuple(1 - SOFT * (1 - part) for part in to_rgb(color(role)))

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule
-from workbench.figures.style import HEAT, ROLES, color
+from workbench.figures.style import HEAT, ROLES, color, stroke
 
 DECADES = 15  # that are named on an axis: more lie on each other
 SUBTITLE = 11  # pixels of a panel's title: plotly's own 16 leave the page where several panels are beside each other
@@ -110,7 +110,7 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
                 "x": mark.x,
                 "y": mark.y,
                 "mode": "lines",
-                "line": {"color": color(mark.role), "width": 2},
+                "line": {"color": color(mark.role), "width": 2, "dash": _dash(mark.role, 2)},
             }
         case Points():
             look = ROLES[mark.role]
@@ -142,8 +142,12 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
             low, high = panel.y.limits if mark.axis == "x" else panel.x.limits
             across, along = [mark.value, mark.value], [low, high]
             x, y = (across, along) if mark.axis == "x" else (along, across)
-            dashed = {"color": color(mark.role), "dash": "dash", "width": 1}
+            dashed = {"color": color(mark.role), "dash": _dash(mark.role, 1), "width": 1}
             return shown | {"x": x, "y": y, "mode": "lines", "line": dashed, "hoverinfo": "skip"}
+
+
+def _dash(role: str, width: float) -> str:
+    return ",".join(f"{width * length:g}px" for length in stroke(role).dash) or "solid"
 
 
 def outline(mark: Bars, base: float) -> tuple[list[float], list[float]]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from workbench.errors import FigureError, nearest
-from workbench.figures.style import DASHES, ROLES, WIDTHS
+from workbench.figures.style import DASHES, ROLES, SCREEN, VENUES, Venue
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -161,7 +161,10 @@ class FigureSpec:
         title: the headline.
         panels: left to right.
         provenance: where the numbers come from; written into the metadata of saved files.
+        VENUES: the venues of `to_matplotlib` and `save`, each with its widths in inches.
     """
+
+    VENUES: ClassVar[Mapping[str, Mapping[str, float]]] = {name: venue.widths for name, venue in VENUES.items()}
 
     kind: str
     title: str
@@ -181,23 +184,28 @@ class FigureSpec:
         """A matplotlib figure at print size, made without pyplot.
 
         Args:
-            style: a venue's name: `icml` or `neurips`.
+            style: a venue's name: `icml` (column 3.25 in, page 6.75 in), `neurips` (5.5 in), `iclr` (5.5 in), `jmlr`
+                (6 in; these have one column, a `page`) or `nature` (column 89 mm, page 183 mm). It sets fonts, their
+                sizes and the widths of lines; docs/decisions/0008-figures.md says from where.
             width: `column` or `page` of that venue.
 
         Raises:
-            FigureError: the venue or the width is unknown.
+            FigureError: the venue is unknown, or has no such width.
         """
         from workbench.figures.matplotlib_renderer import drawn
 
-        return drawn(self, paper_width(style, width))
+        return drawn(self, *venue_width(style, width))
 
-    def save(self, path: str | os.PathLike[str], *, style: str = "icml", width: str = "column") -> Path:
-        """Writes the figure as PDF, SVG or PNG at print size with embedded fonts, or its data as CSV.
+    def save(self, path: str | os.PathLike[str], *, style: str = "icml", width: str | None = None) -> Path:
+        """Writes the figure as PDF, EPS, SVG or PNG at a venue's print size, or its data as CSV.
+
+        PDF and EPS embed their fonts as TrueType; text in SVG stays text. All say in their metadata where the numbers
+        come from, and none has a date or a folder's name: the same figure gives the same bytes.
 
         Args:
-            path: ends in `.pdf`, `.svg`, `.png` or `.csv`.
-            style: a venue's name: `icml` or `neurips`.
-            width: `column` (default) or `page` of that venue.
+            path: ends in `.pdf`, `.eps`, `.svg`, `.png` or `.csv`.
+            style: a venue's name, as in `to_matplotlib`.
+            width: `column` or `page` of that venue; None for a column, or for the page where there are no columns.
 
         Returns:
             The path.
@@ -206,9 +214,9 @@ class FigureSpec:
             FigureError: the ending, the venue or the width is unknown, or the folder does not exist.
         """
         target = Path(path).expanduser()
-        inches = paper_width(style, width)
-        if target.suffix not in (".pdf", ".svg", ".png", ".csv"):
-            raise FigureError(f"{target.name!r}: expected a name that ends in .pdf, .svg, .png or .csv.")
+        venue, inches = venue_width(style, width)
+        if target.suffix not in (".pdf", ".eps", ".svg", ".png", ".csv"):
+            raise FigureError(f"{target.name!r}: expected a name that ends in .pdf, .eps, .svg, .png or .csv.")
         if not target.parent.is_dir():
             raise FigureError(f"{target.parent} is not a folder; make it first, or save elsewhere.")
         if target.suffix == ".csv":
@@ -216,7 +224,7 @@ class FigureSpec:
         else:
             from workbench.figures.matplotlib_renderer import written
 
-            target.write_bytes(written(self, inches, target.suffix.removeprefix(".")))
+            target.write_bytes(written(self, venue, inches, target.suffix.removeprefix(".")))
         return target
 
     def csv(self) -> str:
@@ -236,9 +244,9 @@ class FigureSpec:
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         from workbench.figures.matplotlib_renderer import SCREEN_DPI, written
 
-        inches = WIDTHS["icml"]["page"]
+        inches = SCREEN.widths["page"]
         size = {"width": round(inches * 96)}
-        png = written(self, inches, "png", dpi=SCREEN_DPI)
+        png = written(self, SCREEN, inches, "png", dpi=SCREEN_DPI)
         return {"image/png": png, "text/plain": repr(self)}, {"image/png": size}
 
     def __repr__(self) -> str:
@@ -247,17 +255,21 @@ class FigureSpec:
         )
 
 
-def paper_width(style: str, width: str) -> float:
-    """The width in inches of a venue's column or page.
+def venue_width(style: str, width: str | None) -> tuple[Venue, float]:
+    """A venue, and the width in inches of its column or page; of None the column, or the page if that is one column.
 
     Raises:
-        FigureError: unknown venue or width.
+        FigureError: unknown venue, or one that has no such width.
     """
-    if not isinstance(style, str) or style not in WIDTHS:
-        raise FigureError(f"style {style!r} is not one of {sorted(WIDTHS)}." + nearest(style, WIDTHS))
-    if not isinstance(width, str) or width not in WIDTHS[style]:
-        raise FigureError(f"width {width!r} is not one of {sorted(WIDTHS[style])}." + nearest(width, WIDTHS[style]))
-    return WIDTHS[style][width]
+    if not isinstance(style, str) or style not in VENUES:
+        raise FigureError(f"style {style!r} is not one of {sorted(VENUES)}." + nearest(style, VENUES))
+    venue = VENUES[style]
+    width = next(iter(venue.widths)) if width is None else width
+    if width == "column" and width not in venue.widths:
+        raise FigureError(f"{style} has one column, {venue.widths['page']:g} in wide: say width='page'.")
+    if not isinstance(width, str) or width not in venue.widths:
+        raise FigureError(f"width {width!r} is not one of {sorted(venue.widths)}." + nearest(width, venue.widths))
+    return venue, venue.widths[width]
 
 
 def ordered(found: Iterable[str], known: Iterable[str]) -> list[str]:
