@@ -1,6 +1,7 @@
 """FigureSpec → matplotlib, at print size and without pyplot."""
 
 import io
+import math
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,18 +16,19 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
 from workbench.figures.fit_renderer import Drawn, fit
-from workbench.figures.spec import Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule
+from workbench.figures.spec import Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales
 from workbench.figures.style import HEAT, ROLES, SCREEN, SOFT, Venue, color, stroke
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 SCREEN_DPI = 192
 PRINT_DPI = 300
+NARROWEST, WITH_BAR = 2.2, 2.7  # inches of a panel beside others, names, numbers and a bar of colours with it
 SIDE_BY_SIDE = 4.0  # inches; several panels of a narrower figure stand below each other
 _LOCK = threading.RLock()
 
 
 SERIF = ("STIXGeneral", "DejaVu Serif")  # a Times that comes with matplotlib, so that every machine draws it
-LINES = {"serif": 0.85, "sans": 1.2}  # STIX's own lines are high
+LINES = {"serif": 0.95, "sans": 1.2}  # STIX's own lines are high
 SANS = ("Arial", "Helvetica", "Liberation Sans", "Arimo", "DejaVu Sans")  # the first that there is
 
 
@@ -73,25 +75,36 @@ class PaperFigure(Figure):
 
 def drawn(spec: FigureSpec, venue: Venue, inches: float) -> Figure:
     """The figure as a venue wants it, `inches` wide."""
-    count = len(spec.panels)
-    stacked = count > 1 and inches < SIDE_BY_SIDE
-    rows, cols = (count, 1) if stacked else (1, count)
-    height = inches * (0.62 * count if stacked else 0.72 if count == 1 else 0.72 / count + 0.1)
+    cols = _columns(spec, inches)
+    rows = math.ceil(len(spec.panels) / cols)
+    height = inches * (0.72 if cols == 1 == rows else 0.62 * rows if cols == 1 else (0.72 / cols + 0.1) * rows)
     with paper_style(venue):
         figure = PaperFigure(figsize=(inches, height))
         figure.venue = venue
         FigureCanvasAgg(figure)
         title = figure.suptitle(spec.title, linespacing=LINES[venue.font])
-        colours = {mark.scale for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
+        told = scales(spec.panels)
         handles: dict[str, Any] = {}
         panels = []
-        for axes, panel in zip(figure.subplots(rows, cols, squeeze=False).flat, spec.panels, strict=True):
-            _draw_panel(axes, panel, venue, colours if panel is spec.panels[-1] or len(colours) > 1 else set())
+        places = figure.subplots(rows, cols, squeeze=False).flat
+        for panel, colours, axes in zip(spec.panels, told, places, strict=False):
+            _draw_panel(axes, panel, venue, colours)
             panels.append(Drawn(axes, panel.x, panel.y))
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
-        fit(figure, panels, rows, title, [(handle, label) for label, handle in handles.items()])
+        for axes in places:  # of a last row that is not full
+            axes.remove()
+        fit(figure, panels, (rows, cols), title, [(handle, label) for label, handle in handles.items()])
         return figure
+
+
+def _columns(spec: FigureSpec, inches: float) -> int:
+    """How many panels are beside each other."""
+    count = len(spec.panels)
+    if spec.columns is None:
+        return 1 if inches < SIDE_BY_SIDE else count
+    least = WITH_BAR if any(scales(spec.panels)) else NARROWEST
+    return min(spec.columns, count, max(1, int(inches / least)))
 
 
 def written(spec: FigureSpec, venue: Venue, inches: float, kind: str, *, dpi: int = PRINT_DPI) -> bytes:
@@ -114,9 +127,10 @@ def _metadata(spec: FigureSpec, kind: str) -> Mapping[str, Any]:
 def _draw_panel(axes: Axes, panel: Panel, venue: Venue, colours: Collection[tuple[str, tuple[float, float]]]) -> None:
     axes.set_xscale(panel.x.scale)
     axes.set_yscale(panel.y.scale)
-    axes.set_xlabel(panel.x.title)
-    axes.set_ylabel(panel.y.title)
+    axes.set_xlabel(panel.x.title, linespacing=LINES[venue.font])
+    axes.set_ylabel(panel.y.title, linespacing=LINES[venue.font])
     axes.set_title(panel.title, linespacing=LINES[venue.font])
+    axes.set_title(panel.letter, loc="left", fontsize=venue.letter, fontweight="bold")
     for mark in panel.marks:
         _draw_mark(axes, panel, mark, colours)
     for side, axis in ((axes.xaxis, panel.x), (axes.yaxis, panel.y)):
