@@ -24,6 +24,7 @@ SCREEN_DPI = 192
 PRINT_DPI = 300
 NARROWEST, WITH_BAR = 2.2, 2.7  # inches of a panel beside others, names, numbers and a bar of colours with it
 SIDE_BY_SIDE = 4.0  # inches; several panels of a narrower figure stand below each other
+LONG = 230  # letters of a line of EPS, which may have 255
 _LOCK = threading.RLock()
 
 
@@ -108,20 +109,38 @@ def _columns(spec: FigureSpec, inches: float) -> int:
 
 
 def written(spec: FigureSpec, venue: Venue, inches: float, kind: str, *, dpi: int = PRINT_DPI) -> bytes:
-    """The bytes of a PDF, SVG or PNG; the same spec gives the same bytes."""
+    """The bytes of a PDF, EPS, SVG or PNG; the same spec gives the same bytes."""
     buffer = io.BytesIO()
     drawn(spec, venue, inches).savefig(buffer, format=kind, dpi=dpi, metadata=_metadata(spec, kind))
-    return buffer.getvalue()
+    return _with_comments(buffer.getvalue(), spec) if kind == "eps" else buffer.getvalue()
 
 
 def _metadata(spec: FigureSpec, kind: str) -> Mapping[str, Any]:
     creator = f"weight-workbench {spec.provenance.get('workbench', '')}".strip()
     story = "; ".join(f"{key}: {value}" for key, value in spec.provenance.items())
+    title = spec.title or spec.kind
     if kind == "pdf":
-        return {"Title": spec.title, "Creator": creator, "Subject": story, "CreationDate": None}
+        return {"Title": title, "Creator": creator, "Subject": story, "CreationDate": None}
     if kind == "svg":
-        return {"Title": spec.title, "Creator": creator, "Description": story, "Date": None}
-    return {"Title": spec.title, "Software": creator, "Description": story}
+        return {"Title": title, "Creator": creator, "Description": story, "Date": None}
+    return {"Creator": creator} if kind == "eps" else {"Title": title, "Software": creator, "Description": story}
+
+
+def _with_comments(eps: bytes, spec: FigureSpec) -> bytes:
+    """EPS without its date, its title and provenance in comments: matplotlib writes neither.
+
+    Signs beyond ASCII are written as in a Python literal, lines longer than EPS allows go on after `%%+`.
+    """
+    told = [("%%Title", spec.title or spec.kind), *((f"% {key}", value) for key, value in spec.provenance.items())]
+    comments = []
+    for key, value in told:
+        plain = " ".join(value.splitlines()).encode("unicode_escape").decode("ascii")
+        parts = [plain[start : start + LONG] for start in range(0, len(plain), LONG)] or [""]
+        comments.append("\n%%+".join([f"{key}: {parts[0]}", *parts[1:]]))
+    head, end, rest = eps.partition(b"%%EndComments\n")
+    kept = [line for line in head.splitlines(keepends=True) if not line.startswith((b"%%CreationDate", b"%%Title"))]
+    title, *facts = ("".join([comment, "\n"]).encode("ascii") for comment in comments)
+    return b"".join([*kept, title, end, *facts, rest])
 
 
 def _draw_panel(axes: Axes, panel: Panel, venue: Venue, colours: Collection[tuple[str, tuple[float, float]]]) -> None:
