@@ -41,9 +41,9 @@ def story(result: Result) -> dict[str, str]:
 def _models(meta: Mapping[str, Any]) -> Iterator[str]:
     """The further models of a result, by their labels."""
     for label, source in meta.get("sources", {}).items():
-        yield f"{_travelling(label)}: {_travelling(source)}"
+        yield f"{_travelling(label)}: {short_source(_travelling(source))}"
     if floor := meta.get("floor"):
-        yield f"floor: {_travelling(floor['source'])}"
+        yield f"floor: {short_source(_travelling(floor['source']))}"
 
 
 def _contents(meta: Mapping[str, Any]) -> dict[str, str]:
