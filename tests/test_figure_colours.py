@@ -1,7 +1,7 @@
 """Roles can be told apart with any colour vision and in grey: by colour, or by symbol and dash, which are proved here.
 
-Machado, Oliveira & Fernandes 2009, A Physiologically-based Model for Simulation of Color Vision Deficiency, severity 1.0,
-on linear RGB; differences by CIEDE2000 (Sharma, Wu & Dalal 2005), whose published pairs are the oracle of the formula.
+Machado, Oliveira & Fernandes 2009, A Physiologically-based Model for Simulation of Color Vision Deficiency, of severity
+1.0, on linear RGB; differences by CIEDE2000 (Sharma, Wu & Dalal 2005), whose published pairs are the formula's oracle.
 """
 
 from itertools import combinations

@@ -257,10 +257,11 @@ class FigureSpec:
         return target
 
     def csv(self) -> str:
-        """The data drawn, a line per point: panel, mark, label, id, x, y, error, value, and what x, y and value are.
+        """The data drawn, a line per point: panel, mark, label, id, x, y, error, value, and what these are.
 
         `panel` counts from 0, or is the letter. Bars: left edge, height, width in place of the error. Heat: the cell's
-        first edges, and its value. The last three columns have the axes' labels with their units.
+        first edges, and its value. `x_name` and `y_name`: what the axis calls that place, where it has names; `x_is`,
+        `y_is` and `value_is`: the axes' labels with their units.
         """
         from workbench.figures.data import table
 
