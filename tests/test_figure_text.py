@@ -101,6 +101,9 @@ def assert_readable(drawn: FigureSpec, style: str, width: str, resolutions: tupl
             box = text.get_window_extent()
             inside = box.x0 >= room.x0 and box.x1 <= room.x1 and box.y0 >= room.y0 and box.y1 <= room.y1
             assert inside or not text.get_text(), f"{text.get_text()!r} at {dpi} dpi: {box} of {figure.bbox}"
+        for legend in figure.legends:  # below everything that is drawn
+            assert legend.get_window_extent().y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes) + 0.02 * dpi
+            assert figure.bbox.padded(0.01 * dpi).y0 <= legend.get_window_extent().y0
     figure.set_dpi(100)
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
