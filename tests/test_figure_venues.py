@@ -14,7 +14,7 @@ from pypdf import PdfReader
 import workbench as wb
 from workbench.figures import Axis, Bars, FigureSpec, Heat, Line, Panel, Points, Rule
 
-# read from the venues' style files and Nature's figure guide (docs/decisions/0008-figures.md), in points
+# read from the venues' style files and Nature's figure guide (docs/decisions/0009-figures.md), in points
 POINTS = {
     ("icml", "column"): (6.75 - 0.25) / 2 * 72,  # textwidth less columnsep
     ("icml", "page"): 6.75 * 72,

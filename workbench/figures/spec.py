@@ -215,7 +215,7 @@ class FigureSpec:
         Args:
             style: a venue's name: `icml` (column 3.25 in, page 6.75 in), `neurips` (5.5 in), `iclr` (5.5 in), `jmlr`
                 (6 in; these have one column, a `page`) or `nature` (column 89 mm, page 183 mm). It sets fonts, their
-                sizes and the widths of lines; docs/decisions/0008-figures.md says from where.
+                sizes and the widths of lines; docs/decisions/0009-figures.md says from where.
             width: `column` or `page` of that venue.
 
         Raises:

@@ -65,7 +65,7 @@ class Venue:
     source: str
 
 
-# read from the venues' own files in 2026; docs/decisions/0008-figures.md has each line
+# read from the venues' own files in 2026; docs/decisions/0009-figures.md has each line
 VENUES = {
     "icml": Venue(
         widths={"column": 3.25, "page": 6.75},
