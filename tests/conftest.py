@@ -88,6 +88,25 @@ def interpreter() -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="session")
+def controls() -> Callable[[Any], list[Any]]:
+    """What can be moved or pressed inside a widget, which needs a name for who does not see it."""
+
+    def inside(widget: Any) -> Iterator[Any]:
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from inside(child)
+
+    def found(widget: Any) -> list[Any]:
+        import ipywidgets as ipw
+
+        told = ipw.HTML | ipw.IntProgress | ipw.FloatProgress
+        every = [one for one in inside(widget) if isinstance(one, ipw.ValueWidget | ipw.Button)]
+        return [one for one in every if not isinstance(one, told)]
+
+    return found
+
+
+@pytest.fixture(scope="session")
 def unchecked(interpreter: Callable[..., str]) -> Callable[..., Any]:
     """Runs a script without the run-time type checks of the tests; gives the JSON that it prints.
 

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +46,16 @@ def groups() -> wb.PermutationGroups:
     return wb.permutation_groups(net(), torch.zeros(1, 4))
 
 
+def normed(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+
+
+def taken() -> wb.Signature:
+    return wb.signature(ancestor=normed(0), clean=normed(1), robust=normed(2))
+
+
+RESET: dict[str, Any] = {"batch_norm": "re-estimated", "data": data(), "device": "cpu"}
 CALLS: dict[str, Callable[[Any], Any]] = {
     "spectrum": lambda told: wb.spectrum(tensors(), progress=told),
     "farms": lambda told: wb.farms(tensors(), window=20, progress=told),
@@ -63,27 +74,40 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "match": lambda told: wb.match(groups(), net(1), net(2), restarts=1, evaluator=evaluator(), progress=told),
     "match_many": lambda told: wb.match_many(groups(), [net(1), net(2), net(3)], progress=told),
     "diff": lambda told: wb.diff(tensors(0), tensors(1), progress=told),
+    "diff of activations": lambda told: wb.diff(net(1), net(2), data=data(), device="cpu", progress=told),
     "signature": lambda told: wb.signature(ancestor=tensors(0), clean=tensors(1), robust=tensors(2), progress=told),
     "similarity": lambda told: wb.similarity({"a": tensors(0), "b": tensors(1)}, progress=told),
     "merge": lambda told: wb.merge(tensors(0), [tensors(1)], progress=told),
+    "save": lambda told: wb.save(tensors(), "saved.safetensors", progress=told),
+    "Signature.apply": lambda told: taken().apply(normed(), **RESET, module=normed(), progress=told),
+    "Signature.save": lambda told: taken().save("signature.safetensors", bits=4, progress=told),
     "repair": lambda told: wb.repair(evaluator(), net(1), net(2), progress=told),
 }
-WHOLE = ("repair", "signature", "merge")  # that are nothing in part
+WHOLE = ("repair", "signature", "merge", "save", "Signature.apply", "Signature.save")  # that are nothing in part
 ENDS = {"tempbalance": wb.Spectrum, "alphapruning": wb.Spectrum}  # what is cut where it is of another kind
 
 
 @pytest.fixture(autouse=True)
-def _as_many_calls_in_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def _as_many_calls_in_every_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys.modules[Passes.__module__], "SECONDS", float("inf"))
 
 
 def test_every_function_that_tells_its_progress_is_here() -> None:
+    public = {name: getattr(wb, name) for name in wb.__all__}
+    methods = {
+        f"{name}.{method}": getattr(kind, method)
+        for name, kind in public.items()
+        if inspect.isclass(kind)
+        for method in vars(kind)
+        if not method.startswith("_")
+    }
     telling = [
         name
-        for name in wb.__all__
-        if inspect.isfunction(getattr(wb, name)) and "progress" in inspect.signature(getattr(wb, name)).parameters
+        for name, one in (public | methods).items()
+        if inspect.isfunction(one) and "progress" in inspect.signature(one).parameters
     ]
-    assert sorted(telling) == sorted(CALLS)
+    assert sorted(telling) == sorted(set(CALLS) - {"diff of activations"})
 
 
 def same(one: Any, other: Any) -> bool:
@@ -91,6 +115,8 @@ def same(one: Any, other: Any) -> bool:
         tables = all(without_times(one.frame(name)).equals(without_times(other.frame(name))) for name in one.tables)
         extra = [field.name for field in dataclasses.fields(one) if field.name not in ("tables", "meta")]
         return tables and all(same(getattr(one, name), getattr(other, name)) for name in extra)
+    if isinstance(one, Path):
+        return one == other and one.is_file()
     if isinstance(one, Tensor):
         return torch.equal(torch.nan_to_num(one), torch.nan_to_num(other))
     return list(one) == list(other) and all(same(one[name], other[name]) for name in one)
@@ -138,3 +164,35 @@ def test_a_cancel_before_says_so(name: str) -> None:
     partial = stop.value.partial
     assert isinstance(partial, ENDS.get(name, wb.Result))
     assert partial.meta["cancelled"] and "CANCELLED" in repr(partial)
+
+
+def test_a_save_that_is_stopped_leaves_what_stood_there(tmp_path: Path) -> None:
+    def second(progress: wb.Progress) -> None:
+        if progress.done == 1:
+            raise wb.Cancelled
+
+    file, folder = wb.save(tensors(0), tmp_path / "m.safetensors"), wb.save(tensors(0), tmp_path / "folder")
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    for target, options in ((file, {}), (folder, {}), (folder, {"shard_bytes": 1})):
+        with pytest.raises(wb.Cancelled) as stop:
+            wb.save(tensors(1), target, progress=second, **options)
+        assert stop.value.partial is None
+    with pytest.raises(wb.Cancelled):
+        taken().save(file, bits=4, progress=second)
+    assert before == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"), [(7, "CANCELLED after 6 of 6 tensors"), (9, "CANCELLED after 1 of 2 batches")]
+)
+def test_a_diff_stopped_before_or_in_its_activations_says_where(call: int, words: str) -> None:
+    heard: list[wb.Progress] = []
+
+    def stop(progress: wb.Progress) -> None:
+        heard.append(progress)
+        if len(heard) == call:
+            raise wb.Cancelled
+
+    with pytest.raises(wb.Cancelled) as stopped:
+        wb.diff(net(1), net(2), data=data(), device="cpu", progress=stop)
+    assert words in repr(stopped.value.partial)

@@ -501,16 +501,10 @@ def test_closing_lets_go_of_models_data_and_widgets(given: SimpleNamespace) -> N
     assert len(ipw.widgets.widget._instances) == before
 
 
-def test_every_control_has_a_name(explorer: wb.ui.ConnectivityExplorer) -> None:
-    def walk(widget: ipw.Widget) -> Iterator[ipw.Widget]:
-        yield widget
-        for child in getattr(widget, "children", ()):
-            yield from walk(child)
-
-    kinds = ipw.ValueWidget | ipw.Button
-    controls = [one for one in walk(explorer) if isinstance(one, kinds)]
-    controls = [one for one in controls if not isinstance(one, ipw.HTML | ipw.IntProgress)]
-    assert len(controls) >= 20 and all(one.description for one in controls)
+def test_every_control_has_a_name(
+    explorer: wb.ui.ConnectivityExplorer, controls: Callable[[ipw.Widget], list[ipw.Widget]]
+) -> None:
+    assert len(controls(explorer)) >= 20 and all(one.description for one in controls(explorer))
 
 
 MADE: list[str] = []

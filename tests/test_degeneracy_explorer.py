@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import workbench as wb
-from workbench_widgets.degeneracy_inputs import UNCHOSEN
+from workbench_widgets.degeneracy_inputs import ANY_LAYER
 from workbench_widgets.degeneracy_view import counts
 from workbench_widgets.samples import as_image, sample_html, samples, token_name
 from workbench_widgets.view_explorer import FIRST, SECOND
@@ -462,7 +462,7 @@ def test_a_given_result_opens_its_view(given: SimpleNamespace, tmp_path: Path) -
     wb.ablation(given.evaluator, basis, "1", schedule="bisect").save(tmp_path / "saved")
     explorer = Explorer()
     explorer.result = wb.open_result(tmp_path / "saved")
-    assert explorer.view.value == "ablation" and "no module yet" in explorer.code_box.value
+    assert explorer.view.value == "ablation" and "give the explorer module= and data=" in explorer.code_box.value
     explorer.result = basis
     assert explorer.view.value == "basis" and explorer.plots[FIRST].spec is not None
     with pytest.raises(wb.ArgumentError, match="DegeneracyExplorer shows Degeneracy or InteractionBasis or"):
@@ -471,7 +471,7 @@ def test_a_given_result_opens_its_view(given: SimpleNamespace, tmp_path: Path) -
 
 
 def test_one_layer_in_all_views(explorer: wb.ui.DegeneracyExplorer) -> None:
-    assert explorer.inputs.layer.label == UNCHOSEN
+    assert explorer.inputs.layer.label == ANY_LAYER
     explorer.run()
     explorer.rows._table.selected_rows = [1]
     assert explorer.selection == ("3",) and explorer.inputs.layer.value == "3"
@@ -512,15 +512,10 @@ def test_closing_lets_go_of_module_data_and_widgets(given: SimpleNamespace) -> N
     assert len(ipw.widgets.widget._instances) == before
 
 
-def test_every_control_has_a_name(explorer: wb.ui.DegeneracyExplorer) -> None:
-    def walk(widget: ipw.Widget) -> Iterator[ipw.Widget]:
-        yield widget
-        for child in getattr(widget, "children", ()):
-            yield from walk(child)
-
-    controls = [one for one in walk(explorer) if isinstance(one, ipw.ValueWidget | ipw.Button)]
-    controls = [one for one in controls if not isinstance(one, ipw.HTML | ipw.IntProgress)]
-    assert len(controls) >= 20 and all(one.description for one in controls)
+def test_every_control_has_a_name(
+    explorer: wb.ui.DegeneracyExplorer, controls: Callable[[ipw.Widget], list[ipw.Widget]]
+) -> None:
+    assert len(controls(explorer)) >= 20 and all(one.description for one in controls(explorer))
 
 
 def test_the_places_of_a_slider_hold_both_ends() -> None:

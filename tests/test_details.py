@@ -107,8 +107,8 @@ def test_convolutions_of_a_module_and_compat_have_details_too() -> None:
 
 def test_wrong_details_are_refused(raised: Any) -> None:
     calls = {
-        "wb.spectrum(model, detail='tail')": "detail='tail': expected of 'noise', 'randomised', 'tails'",
-        "wb.spectrum(model, detail=['noise', 'x'])": "detail='x': expected of",
+        "wb.spectrum(model, detail='tail')": "detail='tail': expected 'noise', 'randomised', 'tails'",
+        "wb.spectrum(model, detail=['noise', 'x'])": "detail='x': expected ",
         "wb.spectrum(model, seed=1.5)": "seed=1.5: expected a whole number",
     }
     for code, (kind, message) in raised(calls).items():

@@ -1,8 +1,11 @@
 """wb.merge against hand calculations, numpy, and what other packages get wrong."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import workbench as wb
+from workbench.signatures.family import Mismatch
 from workbench.signatures.magnitudes import largest
+from workbench.signatures.merge import Method
 
 Tensors = dict[str, Tensor]
 
@@ -223,10 +228,10 @@ def test_a_vocabulary_that_grew() -> None:
     smaller = wb.merge(models[0], [base], mismatch="overlap", density=1)
     assert smaller["embedding"].tolist() == [[0.0, 0.0]] * 3 + [[1.0, 1.0]] * 2
     assert "embedding: the first 3 of 5 rows are merged, the others the base's" in smaller.notes
-    with pytest.raises(wb.ArgumentError, match=r"1 tensors of model 1 are not in the base \('head'\)"):
+    with pytest.raises(wb.ArgumentError, match=r"1 tensors of model 1 \(.*\) are not in the base \('head'\)"):
         wb.merge(base, models[1:])
     assert (
-        "1 tensors of model 1 are not in the base ('head') and left out"
+        "1 tensors of model 1 (a mapping in memory) are not in the base ('head') and left out"
         in wb.merge(base, models[1:], mismatch="base").notes
     )
 
@@ -278,6 +283,62 @@ def test_arguments_that_are_wrong(raised: Callable[[Iterable[str]], dict[str, li
         assert kind == "ArgumentError" and re.search(match, message), (call, kind, message)
 
 
+REFUSED = {
+    "float8_e4m3fn": torch.ones(2, 2).to(torch.float8_e4m3fn),
+    "complex64": torch.ones(2, 2, dtype=torch.complex64),
+    "sparse_coo float32": torch.eye(2).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+@pytest.mark.parametrize("mismatch", ["error", "base"])
+@pytest.mark.parametrize("name", ["w", "norm.running_mean"])
+def test_numbers_whose_differences_mean_nothing_are_refused_by_name(words: str, mismatch: Mismatch, name: str) -> None:
+    state = {"w": torch.ones(2, 2), "norm.running_mean": torch.ones(2, 2), "step": torch.ones(3, dtype=torch.int64)}
+    base, model = (state | {name: one} for one in (REFUSED[words], REFUSED[words].clone()))
+    with pytest.raises(wb.ArgumentError, match=rf"'{re.escape(name)}' in the base is {words}: expected dense real"):
+        wb.merge(base, [model], mismatch=mismatch)
+    if words != "complex64":
+        with pytest.raises(wb.ArgumentError, match=rf"'{re.escape(name)}' in model 2 \(.*\) is {words}"):
+            wb.merge(state, [state, model], mismatch=mismatch)
+
+
+def test_a_model_with_other_numbers_than_the_base_is_a_mismatch_and_no_integer() -> None:
+    base = {"w": torch.ones(2), "z": torch.ones(2), "step": torch.ones(3, dtype=torch.int64), "on": torch.ones(1) > 0}
+    model = base | {"z": torch.ones(2, dtype=torch.complex64)}
+    with pytest.raises(wb.ArgumentError, match=r"'z' is float32 in the base and complex64 in model 1"):
+        wb.merge(base, [model])
+    for mismatch in ("base", "overlap"):
+        merged = wb.merge(base, [model], mismatch=mismatch)
+        assert torch.equal(merged["z"], base["z"])
+        assert merged.notes[-1] == "2 tensors of integers are the base's"
+        assert any(
+            note.startswith("z is the base's: 'z' is float32 in the base and complex64") for note in merged.notes
+        )
+
+
+def test_a_parameter_says_its_range_once_for_the_form_and_the_check() -> None:
+    told = {
+        (way, field.name): tuple(field.metadata[key] for key in ("low", "high", "open_low", "several"))
+        for way, kind in wb.MERGE_METHODS.items()
+        for field in dataclasses.fields(kind)
+    }
+    finite = (-math.inf, math.inf, False)
+    assert told == {
+        ("task_arithmetic", "scale"): (*finite, True),
+        ("ties", "density"): (0.0, 1.0, True, False),
+        ("ties", "scale"): (*finite, False),
+        ("slerp", "t"): (0.0, 1.0, False, False),
+    }
+    for (way, name), (low, high, open_low, _) in told.items():
+        for value, fits in ((low, not open_low and math.isfinite(low)), (high, math.isfinite(high)), (math.nan, False)):
+            if fits:
+                wb.MERGE_METHODS[way](**{name: value})
+            else:
+                with pytest.raises(wb.ArgumentError, match=rf"{name}=.*: expected a .*number.*, "):
+                    wb.MERGE_METHODS[way](**{name: value})
+
+
 def test_changes_that_are_not_finite_have_no_size() -> None:
     model = {"a": torch.ones(3), "w": torch.tensor([1.0, torch.nan])}
     with pytest.raises(wb.LayerError, match="w: a difference to the base is NaN or infinite"):
@@ -300,3 +361,99 @@ def test_progress_and_cancel() -> None:
     with pytest.raises(wb.Cancelled) as stopped:
         wb.merge(base, [near(base, 1), near(base, 2)], progress=stop)
     assert stopped.value.partial is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "slerp"])
+def test_models_on_a_gpu_are_merged_on_the_cpu(method: str) -> None:
+    base = checkpoint(0) | {"norm.running_var": torch.ones(4), "step": torch.tensor(3)}
+    model = near(base, 1) | {"step": torch.tensor(4)}
+    expected = wb.merge(base, [model], method=method)
+    for where in ({}, {"cuda": True}):
+        own = {name: one.cuda() for name, one in base.items()} if where else base
+        found = wb.merge(own, [{name: one.cuda() for name, one in model.items()}], method=method)
+        assert all(found[name].device.type == "cpu" for name in found)
+        assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+MASKED = {"attn.mask": torch.full((3, 3), -math.inf).triu(1), "w": normal(6, 5)}
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "slerp"])
+def test_a_mask_that_nobody_changed_is_the_bases(method: Method, tmp_path: Path) -> None:
+    model = {"attn.mask": MASKED["attn.mask"].clone(), "w": normal(6, 5, seed=1)}
+    wb.save(model, tmp_path / "model.safetensors")
+    for one in (model, tmp_path / "model.safetensors"):
+        merged = wb.merge(MASKED, [one], method=method)
+        assert torch.equal(merged["attn.mask"], MASKED["attn.mask"]) and bool(merged["w"].isfinite().all())
+        assert any("attn.mask" in note and "bit by bit" in note for note in merged.notes)
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "slerp"])
+def test_what_is_the_same_everywhere_stays_so_bit_by_bit(method: Method) -> None:
+    """Also NaN with its payload, which no sum keeps."""
+    same = torch.tensor([0x7FC01234, 0x3F800001, 0x00000001], dtype=torch.int32).view(torch.float32)
+    merged = wb.merge({"same": same, "w": normal(4)}, [{"same": same.clone(), "w": normal(4, seed=1)}], method=method)
+    assert torch.equal(merged["same"].view(torch.int32), same.view(torch.int32))
+
+
+def test_one_model_that_changed_a_mask_is_still_refused() -> None:
+    changed = {**MASKED, "attn.mask": torch.zeros(3, 3)}
+    with pytest.raises(wb.LayerError, match=r"attn\.mask: .* no rank by size: expected finite tensors, or the same"):
+        wb.merge(MASKED, [changed])
+
+
+@pytest.mark.parametrize("options", [{"method": "task_arithmetic", "scale": 1.0}, {"density": 1.0, "scale": 3.0}])
+def test_a_merge_that_overflows_is_refused_by_name(options: dict[str, Any]) -> None:
+    base, model = ({"a": normal(2), "fc.weight": torch.tensor([[size, 1.0]]).half()} for size in (60000.0, 64000.0))
+    merged = wb.merge(base, [model, model, model], **options)
+    with pytest.raises(wb.LayerError, match=r"fc\.weight: the merge overflows torch\.float16"):
+        merged["fc.weight"]
+
+
+@pytest.mark.parametrize("t", [0.0, 1.0])
+def test_antiparallel_ends_are_the_ends_themselves(t: float) -> None:
+    base = normal(4, 4)
+    merged = wb.merge({"w": base}, [{"w": -base}], method="slerp", t=t)
+    assert torch.equal(merged["w"], base if t == 0 else -base)
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "slerp"])
+def test_a_merge_stays_when_its_base_is_trained_on(method: Method) -> None:
+    base, model = nn.Linear(4, 3), nn.Linear(4, 3)
+    merged = wb.merge(base, [model], method=method)
+    before = {name: tensor.clone() for name, tensor in merged.items()}
+    base.load_state_dict(dict(merged))
+    with torch.no_grad():
+        model.weight.zero_()
+    assert all(torch.equal(merged[name], before[name]) for name in before)
+
+
+def test_rows_of_a_model_that_are_dropped_are_told() -> None:
+    base, model = normal(10, 4), normal(12, 4, seed=1)
+    merged = wb.merge({"e": base}, [{"e": model}], mismatch="overlap", method="task_arithmetic", scale=1.0)
+    np.testing.assert_allclose(merged["e"], model[:10], atol=1e-6)
+    (note,) = [note for note in merged.notes if note.startswith("e: ")]
+    assert note.startswith("e: all 10 rows are merged, the last 2 of the 12 rows of model 1")
+    shorter = wb.merge({"e": model}, [{"e": base}], mismatch="overlap")
+    assert "e: the first 10 of 12 rows are merged, the others the base's" in shorter.notes
+
+
+@pytest.mark.parametrize("mismatch", ["error", "base"])
+def test_one_tensor_of_another_shape_is_no_other_prefix(mismatch: Mismatch) -> None:
+    with pytest.raises(wb.ArgumentError, match=r"'e' is \[10, 4\] in the base and \[12, 4\]") as caught:
+        wb.merge({"e": normal(10, 4)}, [{"e": normal(12, 4)}], mismatch=mismatch)
+    assert "prefix" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [{"ids": torch.arange(6)}, {}, {"ids": torch.zeros(4)}])
+def test_integers_that_differ_in_shape_are_differences(other: Tensors) -> None:
+    base, model = {"w": normal(4), "ids": torch.arange(4)}, {"w": normal(4, seed=1), **other}
+    with pytest.raises(wb.ArgumentError, match="'ids' is .*mismatch='base'"):
+        wb.merge(base, [model])
+    merged = wb.merge(base, [model], mismatch="base")
+    assert torch.equal(merged["ids"], base["ids"]) and any(
+        note.startswith("ids is the base's") for note in merged.notes
+    )
+    counted = wb.merge(base, [{"w": model["w"], "ids": torch.arange(4) + 1}])
+    assert torch.equal(counted["ids"], base["ids"])

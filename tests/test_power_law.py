@@ -13,8 +13,9 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 import workbench as wb
+from workbench.linalg import stable_rank
 from workbench.spectra import PowerLaw, power_law
-from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, stable_rank
+from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm
 
 Fit = tuple[float, float, float, int]  # α, D, xmin, tail
 

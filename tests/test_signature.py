@@ -134,7 +134,7 @@ def test_it_comes_off_to_the_last_bit(dtype: torch.dtype, scale: float, module: 
     else:
         model["0.weight"].zero_()
     assert equal(wb.Signature.remove(patched), states[1]) and equal(patched.original, states[1])
-    assert scale != 0 or patched.changed == ()
+    assert scale != 0 or patched.touched == ()
 
 
 def test_subtraction_would_not_restore_every_bit() -> None:
@@ -152,7 +152,7 @@ def test_alpha_0_is_the_identity_bit_by_bit() -> None:
     found = taken(states)
     for scale in (0, 0.0, -0.0):
         patched = found.apply(states[1], scale=scale)
-        assert equal(patched, states[1]) and patched.changed == ()
+        assert equal(patched, states[1]) and patched.touched == ()
 
 
 def test_alpha_is_applied_once_and_a_mean_has_1_over_k() -> None:
@@ -186,7 +186,7 @@ def test_layers_choose_whole_modules_and_tensors(layers: Any, changed: list[str]
     states = checkpoints()
     found = taken(states)
     patched = found.apply(states[1], layers=layers)
-    assert list(patched.changed) == changed and set(found.only(layers)) == set(changed)
+    assert list(patched.touched) == changed and set(found.only(layers)) == set(changed)
     for name, before in states[1].items():
         assert torch.equal(patched[name], before + found[name] if name in changed else before)
     assert equal(found.only(layers).apply(states[1]), patched)
@@ -217,7 +217,7 @@ def test_a_file_comes_off_in_another_session(tmp_path: Path) -> None:
     assert equal(wb.Signature.remove(tmp_path / "patched.safetensors", undo), states[1])
     assert equal(wb.Signature.remove(dict(patched), undo), states[1])
     told = json.loads(wb.load(undo).metadata["undo"])
-    assert (told["scale"], told["layers"], told["batch_norm"]) == (0.7, ["0.bias", "0.weight"], None)
+    assert (told["scale"], told["tensors"], told["batch_norm"]) == (0.7, ["0.bias", "0.weight"], None)
     nothing = taken(states).apply(states[1], scale=0).save_undo(tmp_path / "none.safetensors")
     assert equal(wb.Signature.remove(states[1], nothing), states[1])
 
@@ -266,7 +266,7 @@ def test_tied_weights_are_changed_once_and_under_every_name(tmp_path: Path) -> N
     assert found.weights.infos["embedding.weight"].tied_to == "head.weight" and found.weights.elements == 35
     for layers in (None, "head", "embedding"):
         patched = found.apply(modules[1], layers=layers)
-        assert set(patched.changed) == {"head.weight", "embedding.weight"}
+        assert set(patched.touched) == {"head.weight", "embedding.weight"}
         expected = (modules[1].head.weight.double() + found["head.weight"].double()).float()
         assert all(torch.equal(patched[name], expected) for name in patched)
         assert equal(patched.original, modules[1].state_dict())
@@ -315,7 +315,22 @@ def test_every_policy_and_its_control() -> None:
             assert statistic or torch.equal(again[name], untouched[name])
         assert equal(copied.original, states[1]) and equal(again.original, states[1])
         changed = set() if scale == 0 else set(found)
-        assert set(untouched.changed) == changed and set(copied.changed) == changed | set(found.statistics)
+        assert set(untouched.touched) == changed and set(copied.touched) == changed | set(found.statistics)
+
+
+def test_statistics_of_another_shape_or_kind_are_not_copied() -> None:
+    states = checkpoints(torch.float32, norm=True)
+    found = taken(states)
+    for tensor, words in (
+        (torch.zeros(7), r"'1\.running_mean' is \[7\] of torch.float32 in .* \[4\] of torch.float32 in the signature"),
+        (torch.zeros(4, dtype=torch.int64), r"'1\.running_mean' is \[4\] of torch.int64 in .*say 'untouched'"),
+    ):
+        other = states[1] | {"1.running_mean": tensor}
+        with pytest.raises(wb.ArgumentError, match=rf"batch_norm='copied', but {words}"):
+            found.apply(other, batch_norm="copied")
+        assert torch.equal(found.apply(other, batch_norm="untouched")["1.running_mean"], tensor)
+    half = states[1] | {"1.running_mean": states[1]["1.running_mean"].half()}
+    assert found.apply(half, batch_norm="copied")["1.running_mean"].dtype == torch.float16
 
 
 def test_a_policy_that_is_missing_or_lacks_something_is_refused() -> None:
@@ -379,10 +394,10 @@ def _changed(states: list[State], place: int, name: str, tensor: Tensor | None) 
 @pytest.mark.parametrize(
     ("place", "name", "tensor", "words"),
     [
-        (1, "4.bias", None, r"ancestor has the tensor '4\.bias' and clean has not: .*one architecture"),
-        (2, "5.bias", torch.ones(1), r"robust has the tensor '5\.bias' and ancestor has not"),
-        (2, "4.weight", torch.ones(4, 16), r"'4\.weight' has the shape \[3, 16\] in ancestor and \[4, 16\] in robust"),
-        (1, "4.bias", torch.ones(3, dtype=torch.int64), r"'4\.bias' is torch.float64 in ancestor and torch.int64 in"),
+        (1, "4.bias", None, r"'4\.bias' is in ancestor and not in clean: .*one architecture"),
+        (2, "5.bias", torch.ones(1), r"'5\.bias' is in robust and not in ancestor"),
+        (2, "4.weight", torch.ones(4, 16), r"'4\.weight' is \[3, 16\] in ancestor and \[4, 16\] in robust"),
+        (1, "4.bias", torch.ones(3, dtype=torch.int64), r"'4\.bias' is float64 in ancestor and int64 in"),
         (0, "4.bias", torch.tensor([1.0, torch.nan, 0.0]), r"'4\.bias' is NaN or infinite in ancestor"),
         (2, "0.bias", torch.full((4,), torch.inf), r"'0\.bias' is NaN or infinite in robust"),
         (1, "0.bias", torch.full((4,), 1e200, dtype=torch.float64), r"'0\.bias' has elements whose squares overflow"),
@@ -415,7 +430,7 @@ def test_a_model_that_does_not_fit_is_named() -> None:
     other = {name: one for name, one in states[1].items() if name != "4.weight"}
     with pytest.raises(wb.ArgumentError, match=r"has no tensor '4\.weight', which the signature changes"):
         found.apply(other)
-    assert found.apply(other, layers="0").changed == ("0.weight", "0.bias")
+    assert found.apply(other, layers="0").touched == ("0.weight", "0.bias")
     with pytest.raises(wb.ArgumentError, match=r"'4\.weight' is \[5, 16\] of torch.float32 .*leave it out with layers"):
         found.apply({**other, "4.weight": torch.ones(5, 16)})
     wrapped = {f"module.{name}": one for name, one in states[1].items()}
@@ -450,5 +465,46 @@ def test_it_is_weights_to_everything_else_and_says_what_it_is(tmp_path: Path) ->
     assert wb.layers(found).frame()["tensor"].tolist() == list(found)
     text = repr(found)
     assert "4 tensors, 91 elements, norm " in text and ".apply(model, scale=1.0)" in text
-    assert "α = 0.5, 2 tensors changed" in repr(found.apply(checkpoints()[1], scale=0.5, layers="0"))
+    assert "α = 0.5, 2 tensors touched" in repr(found.apply(checkpoints()[1], scale=0.5, layers="0"))
     assert len(found.fingerprint) == 32 and found.fingerprint != taken(checkpoints(seed=1)).fingerprint
+
+
+def test_a_mask_that_all_three_have_alike_is_left_out() -> None:
+    mask = torch.full((3, 3), float("-inf")).triu(1)
+    states = [{"w": state["0.weight"], "mask": mask.clone()} for state in checkpoints()]
+    found = taken(states)
+    assert list(found) == ["w"] and "left out, as not finite and the same in all three: mask" in found.meta["notes"]
+    assert torch.equal(found.apply(states[1])["mask"], mask)
+    states[2]["mask"] = torch.zeros(3, 3)
+    with pytest.raises(wb.ArgumentError, match="'mask' is NaN or infinite in ancestor"):
+        taken(states)
+
+
+def test_a_second_name_that_files_do_not_store_is_no_difference() -> None:
+    """The ancestor in memory ties its head, and the files of its descendants have the embedding alone."""
+    states = [{"embed.weight": one["4.weight"], "norm.weight": one["0.bias"]} for one in checkpoints()]
+    tied = {**states[0], "head.weight": states[0]["embed.weight"]}
+    found = wb.signature(ancestor=tied, clean=states[1], robust=states[2])
+    expected = taken(states)
+    assert list(found) == list(states[0]) and all(torch.equal(found[name], expected[name]) for name in found)
+    patched = found.apply(tied)
+    assert torch.equal(patched["head.weight"], patched["embed.weight"])
+    own = {**states[0], "head.weight": states[0]["embed.weight"] + 1}
+    with pytest.raises(wb.ArgumentError, match=r"'head\.weight' is in ancestor and not in clean"):
+        wb.signature(ancestor=own, clean=states[1], robust=states[2])
+
+
+def test_a_mean_takes_any_iterable() -> None:
+    found = taken(checkpoints())
+    mean = wb.Signature.mean(one for one in (found, found))
+    assert all(torch.allclose(mean[name], found[name]) for name in found)
+    with pytest.raises(wb.ArgumentError, match="at least one Signature"):
+        wb.Signature.mean(one for one in ())
+
+
+@pytest.mark.parametrize("kind", ["sparse", "float8"])
+def test_a_signature_is_not_put_on_what_is_no_dense_real_tensor(kind: str) -> None:
+    states = checkpoints()
+    bad = states[1]["0.weight"].to_sparse() if kind == "sparse" else states[1]["0.weight"].to(torch.float8_e4m3fn)
+    with pytest.raises(wb.ArgumentError, match=rf"'0\.weight' in .* is {kind}.*: expected dense real numbers"):
+        taken(states).apply({**states[1], "0.weight": bad})

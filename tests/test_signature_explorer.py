@@ -1,13 +1,13 @@
 """The signature explorer without a screen: what is moved, shown and saved equals what the library computes."""
 
+import dataclasses
 import gc
+import json
+import math
 import re
-import subprocess
-import sys
 import threading
-import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,9 @@ import torch
 from torch import nn
 
 import workbench as wb
+from workbench_widgets import changes_view, merge_view, patch_view
 from workbench_widgets.checkpoint import LabelledField
+from workbench_widgets.merge_form import MergeForm
 from workbench_widgets.scale_sliders import ScaleSliders
 from workbench_widgets.signature_inputs import variables
 from workbench_widgets.signatures import THIRD
@@ -35,15 +37,24 @@ inputs = torch.randn(90, 16, generator=torch.Generator().manual_seed(7))
 data = [(part, part[:, :3].argmax(1)) for part in inputs.split(30)]
 evaluator = wb.evaluator(module, data, 'cross_entropy')
 """
+NORMALISED = NETWORK.replace("nn.Linear(16, 24), ", "nn.Linear(16, 24), nn.BatchNorm1d(24), ")
 NAMES = ("ancestor", "clean", "floor", "blur", "noise", "shot")
 ROBUST = NAMES[3:]
-MOVED: dict[str, dict[str, Any]] = {
-    "changes": {"layers": "0, 2*", "model": "noise", "floor": "", "layer": "2"},
-    "cosines": {"layer": "2", "model": "blur"},
-    "signatures": {"layer": "4"},
-    "patch": {"groups": "0, 2; 4", "layer": "0"},
-    "merge": {"method": "task_arithmetic", "layer": "2"},
-    "merge by slerp": {"method": "slerp", "models": "blur=blur.safetensors"},
+WHAT = {"patch": patch_view.WHAT, "merge": merge_view.WHAT}
+LESS = "blur=blur.safetensors, noise=noise.safetensors"
+MOVED: dict[str, dict[str, Any]] = {  # view → control → where it is moved, in this order
+    "changes": {"models": LESS, "floor": "", "layers": "0, 2*", "lorenz": False, "outliers": True, "spectra": True}
+    | {"layer": "2", "model": "noise"},
+    "cosines": {"models": LESS, "layers": "0, 2*", "layer": "2", "model": "blur"},
+    "signatures": {"models": LESS, "clean": "floor.safetensors", "layer": "4"},
+    "patch": {"models": LESS, "clean": "floor.safetensors", "batch_norm": "re-estimated", "groups": "0, 1, 3; 5"}
+    | {"scales": (0.6, 0.0, -0.25, 1.5), "layer": "0"},
+    "merge": {"method": "task_arithmetic", "models": f"grown=grown.safetensors, {LESS}", "mismatch": "overlap"}
+    | {"form": {"scale": "0.5, 0.25, -0.1"}, "layer": "2"},
+    "merge by ties": {"models": f"part=part.safetensors, {LESS}", "mismatch": "base", "layer": "2"}
+    | {"method": "ties", "form": {"density": 0.6, "scale": 1.5}},
+    "merge by slerp": {"method": "slerp", "models": "part=part.safetensors", "mismatch": "base", "layer": "2"}
+    | {"form": {"t": 0.3}},
 }
 
 
@@ -55,19 +66,32 @@ def made(code: str) -> SimpleNamespace:
     return SimpleNamespace(**found)
 
 
-@pytest.fixture
-def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A family of six networks on disk, and an evaluator of theirs."""
-    monkeypatch.chdir(tmp_path)
-    found = made(NETWORK)
+def moved(ancestor: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
+    """One of the family: the ancestor and noise of its own; variances stay above 0."""
+    random = torch.Generator().manual_seed(NAMES.index(name))
+    size, found = 0.2 * (name != "ancestor"), {}
+    for key, one in ancestor.items():
+        noise = size * torch.randn(one.shape, generator=random)
+        noise = noise.abs() if key.endswith("running_var") else noise
+        found[key] = one + noise if one.is_floating_point() else one
+    return found
+
+
+def family(network: str) -> SimpleNamespace:
+    """Six networks on disk, and an evaluator of theirs."""
+    found = made(network)
     ancestor = {name: tensor.clone() for name, tensor in found.module.state_dict().items()}
-    for seed, name in enumerate(NAMES):
-        random = torch.Generator().manual_seed(seed)
-        size = 0.2 * bool(seed)
-        own = {key: one + size * torch.randn(one.shape, generator=random) for key, one in ancestor.items()}
-        wb.save(own, f"{name}.safetensors")
+    for name in NAMES:
+        wb.save(moved(ancestor, name), f"{name}.safetensors")
     found.models = {name: f"{name}.safetensors" for name in ROBUST}
     return found
+
+
+@pytest.fixture
+def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A family without running statistics."""
+    monkeypatch.chdir(tmp_path)
+    return family(NETWORK)
 
 
 def explorer_of(given: SimpleNamespace, **more: Any) -> wb.ui.SignatureExplorer:
@@ -228,61 +252,118 @@ def test_an_unknown_group_is_said_and_passes(given: SimpleNamespace) -> None:
 
 
 def test_a_slider_that_moves_on_is_followed_to_where_it_rests(
-    explorer: wb.ui.SignatureExplorer, monkeypatch: pytest.MonkeyPatch
+    given: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    explorer.view.value = "patch"
+    explorer = explorer_of(given, models={"blur": "blur.safetensors"}, view="patch", scale=0.0)
     explorer.run()
     assert explorer.wait(30)
     view, evaluated, own = explorer.views["patch"], [], wb.Evaluator.__call__
+    reached, go = threading.Event(), threading.Event()
 
-    def slow(self: Any, weights: Any = None) -> dict[str, float]:
-        evaluated.append(weights)
-        time.sleep(0.05)
+    def held(self: Any, weights: Any = None) -> dict[str, float]:
+        if isinstance(weights, wb.Patched):
+            evaluated.append(weights.record["scale"])
+            reached.set()
+            assert go.wait(30)
         return own(self, weights)
 
-    slow.__qualname__, slow.__name__ = own.__qualname__, own.__name__
-    monkeypatch.setattr(wb.Evaluator, "__call__", slow)
-    begin = time.perf_counter()
-    for step in range(30):
+    held.__qualname__, held.__name__ = own.__qualname__, own.__name__
+    monkeypatch.setattr(wb.Evaluator, "__call__", held)
+    view.scales.children[0].value = 0.05
+    assert reached.wait(30)
+    for step in range(1, 31):  # while the first place is held: nothing that a slider does waits for it
         view.scales.children[0].value = step / 20
-    assert time.perf_counter() - begin < 5 and explorer.wait(60)
-    assert len(evaluated) < 60 and "1.45 × blur" in view.told.value
+    assert evaluated == [0.05]
+    go.set()
+    assert explorer.wait(60) and evaluated == [0.05, 1.5] and "1.5 × blur" in view.told.value
+    explorer.close()
 
 
-@pytest.mark.parametrize("moved", MOVED)
-def test_code_recomputes_frame_and_figures_in_a_fresh_interpreter(
-    given: SimpleNamespace, moved: str, tmp_path: Path
+def test_what_a_run_makes_is_not_dropped_with_places_that_the_sliders_left(
+    given: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    view = moved.split()[0]
-    explorer = explorer_of(given, view=view, detail=["lorenz", "spectra"])
+    explorer = explorer_of(given, models={"blur": "blur.safetensors"}, view="patch", scale=1.0)
     explorer.run()
-    for name, value in MOVED[moved].items():
-        owners = (getattr(one, name, None) for one in (explorer.views[view], explorer.inputs))
-        next(one for one in owners if isinstance(one, ipw.ValueWidget)).value = value
-    if view == "patch":
-        explorer.views["patch"].scales.children[2].value = 0.0
-    if moved == "merge":
-        explorer.views["merge"].form.fields["scale"].value = "0.5, 0.25, -0.1"
-    frame = explorer.run().frame()
     assert explorer.wait(30)
+    view, own = explorer.views["patch"], wb.Evaluator.__call__
+    reached, go = threading.Event(), threading.Event()
+
+    def held(self: Any, weights: Any = None) -> dict[str, float]:
+        reached.set()
+        assert go.wait(30)
+        return own(self, weights)
+
+    held.__qualname__, held.__name__ = own.__qualname__, own.__name__
+    monkeypatch.setattr(wb.Evaluator, "__call__", held)
+    view.scales.children[0].value = 0.5
+    assert reached.wait(30)
+    explorer.inputs.models.value = LESS
+    explorer.start()  # it waits for the evaluator
+    go.set()
+    assert explorer.wait(60) and explorer.error is None
+    weights = wb.load("clean.safetensors")
+    for one in signatures(("blur", "noise")).values():
+        weights = one.apply(weights)
+    assert told(view)["with the signatures"] == as_told(own(given.evaluator, weights))
+    explorer.close()
+
+
+def move(explorer: wb.ui.SignatureExplorer, name: str, value: Any) -> ipw.DOMWidget:
+    """Moves a control, and those inside it; gives the one that the view has."""
+    view, inputs = explorer.views[explorer.view.value], explorer.inputs
+    if name == "form":
+        assert list(value) == list(view.form.fields)
+        for field, one in value.items():
+            assert view.form.fields[field].value != one
+            view.form.fields[field].value = one
+        return view.form
+    if name == "scales":
+        for slider, one in zip(view.scales.children, value, strict=True):
+            assert slider.value != one
+            slider.value = one
+        return view.scales
+    owners = (getattr(view, "details", {}).get(name), getattr(view, name, None), getattr(inputs, name, None))
+    control = next(one for one in owners if isinstance(one, ipw.ValueWidget))
+    assert name == "method" or control.value != value
+    control.value = value
+    return control
+
+
+@pytest.mark.parametrize("moves", MOVED)
+def test_code_recomputes_frame_and_figures_after_every_control_was_moved(
+    moves: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interpreter: Callable[..., str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    view = moves.split()[0]
+    network = NORMALISED if view == "patch" else NETWORK
+    given = family(network)
+    state = dict(wb.load("shot.safetensors"))
+    wb.save({name: one for name, one in state.items() if name != "2.bias"}, "part.safetensors")
+    last = list(state)[-2]
+    wb.save(state | {last: torch.cat([state[last]] * 2)}, "grown.safetensors")
+    explorer = explorer_of(given, view=view, detail=["lorenz"], batch_norm="untouched")
+    explorer.run()
+    controls = [move(explorer, name, value) for name, value in MOVED[moves].items()]
+    unmoved = [one for one in explorer.views[view].widgets if one not in controls and not isinstance(one, ipw.HTML)]
+    assert not unmoved, f"MOVED lacks {[one.description for one in unmoved]}"
+    frame = explorer.run().frame()
+    assert explorer.wait(30) and explorer.error is None
     assert explorer.code_box.value == explorer.code() and not explorer.code().startswith("#")
     head, _, body = explorer.code().partition("\n")
     drawn = [one.code().partition(" = ")[0] for one in explorer._drawings()]
     saved = [f"{name}.save('{number}.csv')" for number, name in enumerate(drawn) if f"{name} = " in body]
-    printed = ["print(numbers['loss'], numbers['accuracy'])"] if view in ("patch", "merge") else []
-    code = "\n".join([head, NETWORK, body, "frame.to_pickle('frame.pkl')", *saved, *printed])
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
+    printed = "print(json.dumps({name: one for name, one in vars().items() if name.endswith('numbers')}))"
+    code = "\n".join([head, "import json", network, body, "frame.to_pickle('frame.pkl')", *saved, printed])
+    numbers = json.loads(interpreter(code, tmp_path))
     columns = [name for name in frame if name != "seconds"]
     pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "frame.pkl")[columns], frame[columns], rtol=1e-9)
+    assert saved
     for number, plot in enumerate(explorer.plots.values()):
         if plot.spec is not None:
             assert (tmp_path / f"{number}.csv").read_text() == plot.spec.csv()
-    if printed:
-        loss, accuracy = (float(one) for one in done.stdout.split())
-        shown = told(explorer.views[view])
-        assert shown["with the signatures" if view == "patch" else "merged"] == as_told(
-            {"loss": loss, "accuracy": accuracy}
-        )
+    if view in ("patch", "merge"):
+        shown = {what.removesuffix(", the same"): one for what, one in told(explorer.views[view]).items()}
+        assert shown == {WHAT[view][name]: as_told(one) for name, one in numbers.items()}
     explorer.close()
 
 
@@ -321,6 +402,114 @@ def test_signatures_are_saved_packed_and_opened_again(given: SimpleNamespace, tm
     again.close()
 
 
+def test_a_file_that_is_written_says_so_and_can_be_stopped(
+    explorer: wb.ui.SignatureExplorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    explorer.view.value = "merge"
+    explorer.run()
+    saving, reached, go = explorer.views["merge"].saving, threading.Event(), threading.Event()
+    real = wb.save
+
+    def slow(weights: Any, path: str, *, progress: Any = None) -> Path:
+        for done, item in enumerate(("0.weight", "2.weight")):
+            progress(wb.Progress(done=done, total=2, item=item, seconds=0.0))
+            reached.set()
+            assert go.wait(30)
+        return real(weights, path)
+
+    monkeypatch.setattr(wb, "save", slow)
+    saving.button.click()
+    assert reached.wait(30)
+    assert "saving merged.safetensors: 0 of 2 done, at 0.weight" in saving.message.value
+    assert saving.button.disabled and explorer.controls.run.disabled and not saving.stop.disabled
+    assert all(panel.button.disabled for panel in explorer.panels.values() if hasattr(panel, "button"))
+    with pytest.raises(wb.ArgumentError, match="a file is being written"):
+        explorer.run()
+    saving.stop.click()
+    assert "stopping" in saving.message.value and saving.stop.disabled
+    go.set()
+    assert saving.wait(30) and "was stopped" in saving.message.value and not (tmp_path / "merged.safetensors").exists()
+    assert not saving.button.disabled and not explorer.controls.run.disabled and not saving.busy
+    saving.button.click()
+    assert saving.wait(30) and "saved merged.safetensors" in saving.message.value and saving.stop.disabled
+
+
+def test_no_file_is_written_while_a_run_is_under_way(
+    explorer: wb.ui.SignatureExplorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached, go, real = threading.Event(), threading.Event(), wb.merge
+
+    def held(*arguments: Any, **named: Any) -> wb.Weights:
+        reached.set()
+        assert go.wait(30)
+        return real(*arguments, **named)
+
+    held.__qualname__ = held.__name__ = "merge"
+    monkeypatch.setattr(wb, "merge", held)
+    explorer.view.value = "merge"
+    explorer.start()
+    assert reached.wait(30)
+    save_buttons = [explorer.views[name].saving.button for name in ("merge", "patch")]
+    assert all(button.disabled for button in save_buttons)
+    go.set()
+    assert explorer.wait(30) and explorer.error is None and not any(button.disabled for button in save_buttons)
+
+
+def test_the_form_and_the_details_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Told:
+        """A method whose fields say what they take."""
+
+        share: float = dataclasses.field(
+            default=0.5, metadata={"meaning": "", "low": 0.0, "high": 1.0, "open_low": True, "several": False}
+        )
+        place: float = dataclasses.field(default=0.5, metadata={"meaning": "", "low": 0.0, "high": 1.0})
+        factors: Any = dataclasses.field(
+            default=1.0, metadata={"meaning": "", "low": -math.inf, "high": math.inf, "several": True}
+        )
+
+    form = MergeForm({})
+    form.arrange("ties", {})
+    assert form.fields["density"].min == 0.01, "0 keeps nothing, and wb.merge refuses it"
+    form.arrange("task_arithmetic", {})
+    assert isinstance(form.fields["scale"], ipw.Text)
+    monkeypatch.setattr(wb, "MERGE_METHODS", {"told": Told})
+    form.arrange("told", {})
+    assert (form.fields["share"].min, form.fields["place"].min) == (0.01, 0.0)
+    assert isinstance(form.fields["factors"], ipw.Text) and form.keywords() == {}
+    assert {*changes_view.DETAILS, "activations"} == set(wb.Diff.OPTIONAL)
+
+
+def test_a_policy_is_offered_where_the_library_asks_for_one() -> None:
+    plain, own = {"fc.weight": torch.ones(2, 2)}, {"fc.weight": torch.eye(2)}
+    for name in ("bn.running_mean", "bn.running_var", "bn.num_batches_tracked", "bn.weight"):
+        models = [one | {name: torch.ones(2)} for one in (plain, own, own)]
+        explorer = Explorer(models[0], {"robust": models[2]}, clean=models[1], view="patch")
+        signature = wb.signature(ancestor=models[0], clean=models[1], robust=models[2])
+        try:
+            signature.apply(models[1])
+        except wb.ArgumentError:
+            assert not explorer.inputs.batch_norm.disabled, name
+        else:
+            assert explorer.inputs.batch_norm.disabled, name
+        explorer.close()
+
+
+def test_a_row_of_a_fused_tensor_selects_its_parts() -> None:
+    torch.manual_seed(0)
+    module = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "norm": nn.LayerNorm(8)})
+    other = {name: one + 0.1 * torch.randn(one.shape) for name, one in module.state_dict().items()}
+    explorer = Explorer(module, {"other": other})
+    explorer.run()
+    table = explorer.rows._table
+    parts = wb.layers(module).frame().groupby("tensor")["layer"].agg(tuple)
+    assert parts["attention.in_proj_weight"] == tuple(f"attention.in_proj_weight.{part}" for part in "qkv")
+    for tensor, layers in parts.items():
+        table.selected_rows = [list(table.df["tensor"]).index(tensor)]
+        assert explorer.selection == layers and explorer.inputs.layer.value == layers[0]
+    explorer.close()
+
+
 def test_the_form_of_a_merge_is_the_methods(explorer: wb.ui.SignatureExplorer, given: SimpleNamespace) -> None:
     explorer.view.value = "merge"
     view = explorer.views["merge"]
@@ -332,9 +521,6 @@ def test_the_form_of_a_merge_is_the_methods(explorer: wb.ui.SignatureExplorer, g
     explorer.controls.run.click()
     assert explorer.wait(30) and "slerp takes 1 beside the base" in explorer.status
     view.method.value = "ties"
-    view.form.fields["density"].value = 0.0
-    explorer.controls.run.click()
-    assert explorer.wait(30) and "density=0.0" in explorer.status
     view.form.fields["density"].value, view.form.fields["scale"].value = 0.5, 1.5
     explorer.run()
     assert explorer.wait(30) and explorer.error is None
@@ -352,23 +538,48 @@ def test_the_form_of_a_merge_is_the_methods(explorer: wb.ui.SignatureExplorer, g
     assert "expected a number" in explorer.code_box.value
 
 
-def test_batch_norm_is_asked_for_and_has_its_control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def normalised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Two robust networks with running statistics of their own, their ancestor, and an evaluator."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(1)
-    net = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).eval()
-    states = []
-    for _ in range(3):
-        states.append({name: one.clone() for name, one in net.state_dict().items()})
-        for name, one in states[-1].items():
-            if one.is_floating_point():
-                states[-1][name] = one + 0.3 * torch.rand(one.shape)
-    x = torch.randn(40, 8)
-    evaluator = wb.evaluator(net, [(x, (x[:, 0] > 0).long())], "cross_entropy")
-    ancestor, clean, robust = states
-    explorer = Explorer(ancestor, {"noise": robust}, clean=clean, evaluator=evaluator, view="patch")
+    found = made(NORMALISED)
+    ancestor = {name: tensor.clone() for name, tensor in found.module.state_dict().items()}
+    return SimpleNamespace(evaluator=found.evaluator, **{name: moved(ancestor, name) for name in NAMES})
+
+
+def explorer_of_normalised(given: SimpleNamespace, **more: Any) -> wb.ui.SignatureExplorer:
+    models = {name: getattr(given, name) for name in ("noise", "blur")}
+    return Explorer(
+        given.ancestor, models, clean=given.clean, evaluator=given.evaluator, view="patch", scale=0.0, **more
+    )
+
+
+def with_statistics_of(weights: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return weights | {
+        name: one for name, one in other.items() if name.rpartition(".")[2].startswith(("running", "num"))
+    }
+
+
+def robust_by_hand(given: SimpleNamespace, name: str, scale: float) -> dict[str, torch.Tensor]:
+    """θ + α·(t − c·⟨c,t⟩/⟨c,c⟩) of every parameter, in numpy's float64."""
+    found = dict(given.clean)
+    for key, theta in given.clean.items():
+        if theta.is_floating_point() and "running" not in key:
+            start, clean, robust = (
+                getattr(given, one)[key].numpy().astype("float64") for one in ("ancestor", "clean", name)
+            )
+            c, t = clean - start, robust - start
+            found[key] = torch.from_numpy(clean + scale * (t - c * (c * t).sum() / (c * c).sum())).float()
+    return found
+
+
+def test_batch_norm_is_asked_for_and_has_its_control(normalised: SimpleNamespace) -> None:
+    explorer, evaluator = explorer_of_normalised(normalised), normalised.evaluator
     explorer.controls.run.click()
     assert "choose what becomes of running statistics" in explorer.status
-    own, view = wb.signature(ancestor=ancestor, clean=clean, robust=robust), explorer.views["patch"]
+    own = wb.signature(ancestor=normalised.ancestor, clean=normalised.clean, robust=normalised.noise)
+    view = explorer.views["patch"]
+    view.scales.children[0].value = 1.0
     for policy, more in (
         ("untouched", {}),
         ("copied", {}),
@@ -377,12 +588,57 @@ def test_batch_norm_is_asked_for_and_has_its_control(tmp_path: Path, monkeypatch
         explorer.inputs.batch_norm.value = policy
         explorer.run()
         assert explorer.wait(30) and explorer.error is None
-        patched, control = (own.apply(clean, scale=scale, batch_norm=policy, **more) for scale in (1.0, 0.0))
+        patched, control = (own.apply(normalised.clean, scale=scale, batch_norm=policy, **more) for scale in (1.0, 0.0))
         assert told(view)["with the signatures"] == as_told(evaluator(patched))
         if policy != "untouched":
             assert told(view)["batch norm alone, α = 0"] == as_told(evaluator(control))
-        assert told(view)["taken off again, the same"] == as_told(evaluator(clean))
+        assert told(view)["taken off again, the same"] == as_told(evaluator(normalised.clean))
     assert "data=evaluator.data" in explorer.code() and "module=evaluator.module" in explorer.code()
+    explorer.close()
+
+
+@pytest.mark.parametrize("on", [0, 1], ids=["the first", "the last"])
+def test_copied_statistics_and_their_control_are_those_of_the_one_that_is_on(
+    normalised: SimpleNamespace, on: int
+) -> None:
+    explorer, name = explorer_of_normalised(normalised, batch_norm="copied"), ("noise", "blur")[on]
+    view, evaluator = explorer.views["patch"], normalised.evaluator
+    view.scales.children[on].value = 0.5
+    explorer.run()
+    assert explorer.wait(30)
+    control = with_statistics_of(normalised.clean, getattr(normalised, name))
+    patched = with_statistics_of(robust_by_hand(normalised, name, 0.5), getattr(normalised, name))
+    told_now = told(view)
+    assert told_now["batch norm alone, α = 0"] == as_told(evaluator(control))
+    assert told_now["with the signatures"] == as_told(evaluator(patched))
+    given = {"wb": wb, "evaluator": evaluator, "base": normalised.ancestor, "clean": normalised.clean}
+    given |= {f"{one}_model": getattr(normalised, one) for one in ("noise", "blur")}
+    exec(explorer.code(), given)
+    assert as_told(given["control_numbers"]) == told_now["batch norm alone, α = 0"]
+    explorer.close()
+
+
+def test_statistics_are_not_copied_of_two_networks_at_once(normalised: SimpleNamespace) -> None:
+    explorer = explorer_of_normalised(normalised, batch_norm="copied")
+    view = explorer.views["patch"]
+    for slider in view.scales.children:
+        slider.value = 0.5
+    explorer.controls.run.click()
+    assert explorer.wait(30) and isinstance(explorer.error, wb.ArgumentError) and explorer.result is None
+    assert "noise and blur on: of which robust network?" in explorer.status
+    view.scales.children[0].value = 0.0
+    explorer.run()
+    assert explorer.wait(30) and explorer.error is None and "0.5 × blur" in view.told.value
+    before = view.told.value
+    view.scales.children[0].value = 0.25
+    assert explorer.wait(30) and "of which robust network?" in explorer.status and view.told.value == before
+    view.scales.children[0].value = 0.0
+    assert explorer.wait(30) and explorer.error is None and "of which" not in explorer.status
+    assert view.told.value == before
+    view.scales.children[0].value = 0.25
+    explorer.inputs.batch_norm.value = "re-estimated"
+    explorer.run()
+    assert explorer.wait(30) and explorer.error is None and "0.25 × noise + 0.5 × blur" in view.told.value
     explorer.close()
 
 
@@ -421,11 +677,12 @@ def test_errors_are_shown_where_they_happen_and_pass(explorer: wb.ui.SignatureEx
 def test_a_cancel_in_mid_run_keeps_what_is_done(
     explorer: wb.ui.SignatureExplorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, reached, own = threading.Event(), threading.Event(), wb.Signature.apply
+    go, reached, made = threading.Event(), threading.Event(), []
     real = wb.signature
 
     def slow(*, progress: Any = None, **named: Any) -> wb.Signature:
-        if "noise" in str(named["robust"]):
+        made.append(named["robust"])
+        if "noise" in named["robust"] and not go.is_set():
             reached.set()
             go.wait(30)
         return real(progress=progress, **named)
@@ -435,18 +692,18 @@ def test_a_cancel_in_mid_run_keeps_what_is_done(
     explorer.view.value = "patch"
     explorer.start()
     assert reached.wait(30)
-    begin = time.perf_counter()
     explorer.controls.cancel.click()
-    assert time.perf_counter() - begin < 0.5 and explorer.status.startswith("stopping")
+    assert explorer.status.startswith("stopping") and explorer.running, "said before the layer at hand is done"
     go.set()
     assert explorer.wait(60) and isinstance(explorer.error, wb.Cancelled) and explorer.result is None
-    assert wb.Signature.apply is own
+    assert made == ["shot.safetensors", "noise.safetensors"]
     assert isinstance(explorer.run(), wb.Diff) and explorer.error is None
+    assert made[2:] == ["noise.safetensors", "blur.safetensors"], "what was done before the cancel is not done again"
 
 
 def test_arguments_set_the_controls_and_bad_ones_are_refused(given: SimpleNamespace) -> None:
     explorer = explorer_of(given, view="merge", method="slerp", models="blur.safetensors", layers="0", groups="0;2,4")
-    assert explorer.inputs.labels == ["blur"] and explorer.call().positional[1]["merged"].keywords == {
+    assert explorer.inputs.labels == ["blur.safetensors"] and explorer.call().positional[1]["merged"].keywords == {
         "method": "slerp"
     }
     assert explorer.inputs.layer_groups() == [("0",), ("2", "4")] and explorer.inputs.layers.value == "0"
@@ -465,19 +722,57 @@ def test_arguments_set_the_controls_and_bad_ones_are_refused(given: SimpleNamesp
 
 def test_labels_of_models_and_names_of_variables() -> None:
     style: dict[str, str] = {}
-    field = LabelledField(["a/blur.safetensors", "b/blur.safetensors"], "Models", style, "")
-    assert field.labelled == {"blur": "a/blur.safetensors", "blur-2": "b/blur.safetensors"}
-    assert field.value == "a/blur.safetensors, blur-2=b/blur.safetensors"
     field = LabelledField({"x": {"w": torch.ones(2)}, "y": "y.pt"}, "Models", style, "")
     assert list(field.labelled) == ["x", "y"] and field.placeholder == "2 models that were given"
     field.value = "first=z.pt, w.pt"
-    assert field.labelled == {"first": "z.pt", "w": "w.pt"}
-    assert list(LabelledField({"w": torch.ones(2)}, "Models", style, "").labelled) == ["model1"]
-    assert LabelledField({"a": Path("a.pt")}, "Models", style, "").value == "a.pt"
+    assert field.labelled == {"first": "z.pt", "w.pt": "w.pt"}
+    assert LabelledField({"a": Path("a.pt")}, "Models", style, "").value == "a=a.pt"
+    assert LabelledField({"a.pt": "a.pt", "b.pt": "b/b.pt"}, "Models", style, "").value == "a.pt, b/b.pt"
+    for odd in ({"a": "x,y.pt"}, {"a=b": "x.pt"}, {"": "x.pt"}, {" a": "x.pt"}):  # nothing to type stands for these
+        field = LabelledField(odd, "Models", style, "")
+        assert field.value == "" and field.labelled == odd
+    assert LabelledField("lr=0.1.pt", "Models", style, "").labelled == {"lr=0.1.pt": "lr=0.1.pt"}
     assert variables(["a b", "a-b", "3"], "model") == {"a b": "a_b_model", "a-b": "a_b_model_2", "3": "model_3"}
     sliders = ScaleSliders(style, None)
     sliders.arrange(["x"], [(), ("fc*",)])
     assert sliders.value == (1.0, 1.0) and sliders.steps()[1] == ("x", ("fc*",), 1.0)
+
+
+def given_in_every_way(folder: Path) -> dict[str, Any]:
+    """Models as a user may have them."""
+    state = dict(wb.load("blur.safetensors"))
+    for name in "abcd":
+        (folder / name).mkdir()
+        wb.save(state, folder / name / ("net.safetensors" if name in "ab" else "model.safetensors"))
+    return {
+        "a path": "blur.safetensors",
+        "paths": ["blur.safetensors", Path("noise.safetensors")],
+        "one name in two folders": ["a/net.safetensors", "b/net.safetensors"],
+        "two folders": ["c", Path("d")],
+        "one path twice": ["blur.safetensors"] * 2,
+        "labels": {"x": "blur.safetensors", "y": state},
+        "a mapping": state,
+        "a checkpoint of a training script": {"state_dict": state, "epoch": 3},
+        "the same, and another": [{"state_dict": state, "epoch": 3}, state],
+        "an opened one": wb.load("blur.safetensors"),
+        "a module": made(NETWORK).module,
+    }
+
+
+def test_labels_are_those_of_the_difference(given: SimpleNamespace, tmp_path: Path) -> None:
+    for what, models in given_in_every_way(tmp_path).items():
+        labels = wb.diff("ancestor.safetensors", models).labels
+        field = LabelledField(models, "Models", {}, "")
+        assert tuple(field.labelled) == labels, what
+        assert field.value == "" or tuple(LabelledField(field.value.split(", "), "", {}, "").labelled) == labels, what
+    explorer = explorer_of(given, models=["blur.safetensors", "noise.safetensors"])
+    assert explorer.run().labels == ("blur.safetensors", "noise.safetensors")
+    explorer.inputs.model.value = "noise.safetensors"
+    assert explorer.wait(30)
+    drawn = wb.figure(wb.diff("ancestor.safetensors", ["blur.safetensors", "noise.safetensors"],
+                              floor="floor.safetensors"), "norms", model="noise.safetensors")  # fmt: skip
+    assert explorer.plots[FIRST].spec.csv() == drawn.csv()
+    explorer.close()
 
 
 def test_a_given_result_opens_its_view(given: SimpleNamespace, tmp_path: Path) -> None:
@@ -507,12 +802,7 @@ def test_closing_lets_go_of_models_and_widgets(given: SimpleNamespace) -> None:
     assert len(ipw.widgets.widget._instances) == before
 
 
-def test_every_control_has_a_name(explorer: wb.ui.SignatureExplorer) -> None:
-    def walk(widget: ipw.Widget) -> Iterator[ipw.Widget]:
-        yield widget
-        for child in getattr(widget, "children", ()):
-            yield from walk(child)
-
-    controls = [one for one in walk(explorer) if isinstance(one, ipw.ValueWidget | ipw.Button)]
-    controls = [one for one in controls if not isinstance(one, ipw.HTML | ipw.IntProgress)]
-    assert len(controls) >= 20 and all(one.description for one in controls)
+def test_every_control_has_a_name(
+    explorer: wb.ui.SignatureExplorer, controls: Callable[[ipw.Widget], list[ipw.Widget]]
+) -> None:
+    assert len(controls(explorer)) >= 20 and all(one.description for one in controls(explorer))

@@ -1013,3 +1013,30 @@ def test_views_that_are_conjugate_or_negative_are_read_as_they_are(tmp_path: Pat
     again = wb.load(wb.save(state, tmp_path / "a.safetensors"))
     assert all(bits(again[name]) == bits(tensor.resolve_conj().resolve_neg()) for name, tensor in state.items())
     assert set(wb.contents(state).frame()["verdict"]) == {"finite"}
+
+
+def test_some_of_the_weights_keep_their_ties_their_file_and_how_they_are_read(tmp_path: Path) -> None:
+    shared = torch.arange(4.0)
+    tied = {"a": shared, "b": shared, "c": shared, "d": torch.ones(2)}
+    whole = wb.load(wb.save(tied, tmp_path / "m.safetensors", metadata={"by": "me"}))
+    some = whole.only(["d", "c", "b"])
+    assert list(some) == ["b", "c", "d"] and some.metadata["by"] == "me" and some.source == whole.source
+    assert [some.infos[name].tied_to for name in some] == [None, "b", None] and some.elements == 6
+    assert all(torch.equal(some[name], tied[name]) for name in some)
+    assert some.borrowed("d").data_ptr() == some.borrowed("d").data_ptr(), "memory that is used again"
+    assert [whole.infos[name].tied_to for name in whole] == [None, "a", "a", None]
+    with pytest.raises(wb.LayerNotFoundError, match=r"has no tensor 'e'"):
+        whole.only(["a", "e"])
+    held = wb.load(tied).only(["a"])
+    held["a"].zero_()
+    assert held["a"].tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_weights_told_as_something_else_are_the_same_tensors() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 4, 1, groups=2))
+    plain = wb.load({name: torch.ones_like(one) for name, one in module.state_dict().items()})
+    found = plain.told_as("ones", notes=["made"], like=wb.load(module), ordered=False)
+    assert (found.source, found.notes, found.ordered) == ("ones", ("made",), False)
+    assert (found.infos["0.weight"].module, found.infos["0.weight"].groups) == ("Conv2d", 2)
+    assert plain.infos["0.weight"].module is None and plain.ordered
+    assert torch.equal(found["0.weight"], plain["0.weight"])

@@ -330,17 +330,10 @@ def test_names_from_a_strangers_file_are_text_and_not_markup(tmp_path: Path) -> 
     explorer.close()
 
 
-def test_every_control_has_a_name_and_status_is_text(explorer: wb.ui.SpectrumExplorer) -> None:
-    def walk(widget: ipw.Widget) -> Iterator[ipw.Widget]:
-        yield widget
-        for child in getattr(widget, "children", ()):
-            yield from walk(child)
-
-    controls = [
-        w for w in walk(explorer) if isinstance(w, ipw.ValueWidget | ipw.Button) and not isinstance(w, ipw.HTML)
-    ]
-    controls = [widget for widget in controls if not isinstance(widget, ipw.IntProgress | ipw.FloatProgress)]
-    assert len(controls) >= 12 and all(widget.description for widget in controls)
+def test_every_control_has_a_name_and_status_is_text(
+    explorer: wb.ui.SpectrumExplorer, controls: Callable[[ipw.Widget], list[ipw.Widget]]
+) -> None:
+    assert len(controls(explorer)) >= 12 and all(one.description for one in controls(explorer))
     assert 'role="status"' in explorer.controls.line.value
     assert all("aria-label" in plot._caption.value or "role" in plot._caption.value for plot in explorer.plots.values())
 

@@ -10,6 +10,7 @@ wb.ui.SpectrumExplorer("model.safetensors")
 
 from typing import Any
 
+from workbench.atlas import Atlas, atlas
 from workbench.connectivity import (
     Barrier,
     Matching,
@@ -84,7 +85,7 @@ from workbench.spectra import (
 )
 from workbench.stored import open_result
 from workbench.version import __version__ as __version__
-from workbench.weights import ModelLike, Weights, load, save
+from workbench.weights import ModelLike, Weights, labelled, load, save
 
 __all__ = [
     "MERGE_METHODS",
@@ -92,6 +93,7 @@ __all__ = [
     "Activations",
     "AlphaPruning",
     "ArgumentError",
+    "Atlas",
     "Barrier",
     "Cancelled",
     "CheckpointError",
@@ -134,6 +136,7 @@ __all__ = [
     "ablation",
     "activations",
     "alphapruning",
+    "atlas",
     "barrier",
     "comparison",
     "contents",
@@ -145,6 +148,7 @@ __all__ = [
     "interaction_basis",
     "interaction_graph",
     "interaction_modules",
+    "labelled",
     "layers",
     "load",
     "match",

@@ -7,7 +7,7 @@ and `except wb.CheckpointError` both work.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -93,3 +93,17 @@ def listing(known: Iterable[str], *, most: int = 10) -> str:
     words = list(known)
     more = f", … ({len(words)} in all)" if len(words) > most else ""
     return ", ".join(map(repr, words[:most])) + more if words else "none"
+
+
+def known_names(argument: str, given: object, known: Sequence[str]) -> tuple[str, ...]:
+    """The names that an argument lists, one as text or several, in the order of those that are known.
+
+    Raises:
+        ArgumentError: one is not known; the nearest are offered.
+    """
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    for name in names:
+        if name not in known:
+            listed = ", ".join(map(repr, known))
+            raise ArgumentError(f"{argument}={name!r}: expected {listed}, or several of them.{nearest(name, known)}")
+    return tuple(name for name in known if name in names)

@@ -188,8 +188,12 @@ class Result:
         stopped = self.meta.get("cancelled")
         return f"; CANCELLED after {stopped['done']} of {stopped['total']} {units}" if stopped else ""
 
+    def preview(self) -> "pandas.DataFrame":
+        """The table whose first rows the reprs show: the main one."""
+        return self.frame()
+
     def __repr__(self) -> str:
-        frame = self.frame()
+        frame = self.preview()
         more = f"\n… {len(frame) - 5} more rows" if len(frame) > 5 else ""
         body = frame.head(5).to_string(index=False, float_format=lambda value: f"{value:.4g}", max_colwidth=48)
         notes = "".join(f"note: {note}\n" for note in self.meta.get("notes", ()))
@@ -204,7 +208,7 @@ class Result:
     def _repr_html_(self) -> str:
         from html import escape
 
-        frame = self.frame()
+        frame = self.preview()
         table = frame.head(5).to_html(index=False, float_format=lambda value: f"{value:.4g}", border=0)
         more = f"<p>… {len(frame) - 5} more rows</p>" if len(frame) > 5 else ""
         notes = "".join(f"<p>note: {escape(str(note))}</p>" for note in self.meta.get("notes", ()))

@@ -14,7 +14,7 @@ import torch
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import assert_drawn, drawn, rows, slider
+from browser.pages import assert_soon_drawn, drawn, rows, slider
 
 pytestmark = pytest.mark.browser
 
@@ -74,8 +74,7 @@ def test_groups_matching_barrier_path_and_code(lab: Any, fresh_kernel: Callable[
     expect(status(explorer)).to_contain_text("2 groups of 1,024 units")
     expect(rows(explorer)).to_have_count(2)
     expect(explorer.locator(".gtitle").first).to_be_visible()
-    page.wait_for_timeout(500)
-    assert_drawn(drawn(page, 0), wb.figure(known.groups, "graph"))
+    assert_soon_drawn(page, 0, wb.figure(known.groups, "graph"))
     lab.shot("connectivity-1-groups")
     rows(explorer).first.click()
     choose(explorer, "Table", "frozen")
@@ -86,13 +85,11 @@ def test_groups_matching_barrier_path_and_code(lab: Any, fresh_kernel: Callable[
     expect(status(explorer)).to_contain_text("the outputs were seen unchanged")
     matching = wb.match(known.groups, *known.paths, evaluator=known.evaluator)
     expect(status(explorer)).to_contain_text(f"‖A − π(B)‖ is {matching.reduction():.1%} below ‖A − B‖")
-    page.wait_for_timeout(500)
-    assert_drawn(drawn(page, 0), wb.figure(matching, "objective"))
-    assert_drawn(drawn(page, 1), wb.figure(matching, "reduction", layer="0"))
+    assert_soon_drawn(page, 0, wb.figure(matching, "objective"))
+    assert_soon_drawn(page, 1, wb.figure(matching, "reduction", layer="0"))
     lab.shot("connectivity-2-matching")
     choose(explorer, "View", "alignment")
-    page.wait_for_timeout(500)
-    assert_drawn(drawn(page, 0), wb.figure(matching, "alignment", layer="0"))
+    assert_soon_drawn(page, 0, wb.figure(matching, "alignment", layer="0"))
     lab.shot("connectivity-3-alignment")
 
     choose(explorer, "View", "barrier")
@@ -101,8 +98,7 @@ def test_groups_matching_barrier_path_and_code(lab: Any, fresh_kernel: Callable[
     ends = known.paths[0], matching.apply(known.paths[1])
     before = wb.barrier(known.evaluator, *known.paths, batch_norm=None)
     after = wb.barrier(known.evaluator, *ends, batch_norm=None)
-    page.wait_for_timeout(500)
-    assert_drawn(drawn(page, 0), wb.figure({"before matching": before, "after matching": after}))
+    assert_soon_drawn(page, 0, wb.figure({"before matching": before, "after matching": after}))
     expect(explorer.locator(".annotation-text:visible")).to_have_count(0)  # none of the figure before
     lab.shot("connectivity-4-barrier")
     explorer.get_by_text("Code", exact=True).first.click()
@@ -187,6 +183,6 @@ def test_batch_norm_is_asked_for_and_the_surface_fills_in_the_dark(lab: Any) -> 
     page.wait_for_timeout(500)
     known = own("resnet48")
     surface = wb.surface(known.evaluator, known.paths[0], points=5, batch_norm="reset")
-    assert_drawn(drawn(page, 0), wb.figure(surface))
+    assert_soon_drawn(page, 0, wb.figure(surface))
     lab.shot("connectivity-10-surface-dark")
     assert not lab.problems

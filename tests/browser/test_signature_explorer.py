@@ -13,7 +13,7 @@ import torch
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import assert_drawn, drawn, rows, slider
+from browser.pages import assert_soon_drawn, rows, slider
 
 pytestmark = pytest.mark.browser
 
@@ -83,13 +83,6 @@ def fill(explorer: Locator, label: str, text: str) -> None:
     field.press("Enter")
 
 
-def drawn_as(page: Any, index: int, spec: wb.FigureSpec) -> None:
-    """Waits until a plot has a figure's headline, then compares every number."""
-    expect(page.locator(".wb-explorer .js-plotly-plot").nth(index).locator(".gtitle")).to_contain_text(spec.title)
-    page.wait_for_timeout(400)
-    assert_drawn(drawn(page, index), spec)
-
-
 def numbers_of(explorer: Locator, what: str) -> tuple[float, float]:
     """Loss and accuracy in a line under the sliders."""
     text = explorer.locator(".wb-status:visible", has_text=re.compile(f"^{what}.*: loss")).text_content() or ""
@@ -105,27 +98,27 @@ def test_changes_cosines_and_signatures_are_the_librarys(lab: Any) -> None:
     press(explorer)
     expect(explorer.locator(".wb-status", has_text="bit-identical")).to_be_visible(timeout=40_000)
     changes = wb.diff(path("ancestor"), known.models, detail=["lorenz"], floor=path("clean", 1))
-    drawn_as(page, 0, wb.figure(changes, "norms"))
-    drawn_as(page, 1, wb.figure(changes, "lorenz", layer="conv1"))
+    assert_soon_drawn(page, 0, wb.figure(changes, "norms"))
+    assert_soon_drawn(page, 1, wb.figure(changes, "lorenz", layer="conv1"))
     expect(rows(explorer)).to_have_count(len(changes.frame("manifest")))
     lab.shot("signatures-1-changes")
 
     choose(explorer, "View", "cosines")
     press(explorer)
     cosines = wb.diff(path("ancestor"), known.models, detail=["lorenz", "spectra"])
-    drawn_as(page, 0, wb.figure(cosines, "cosines"))
+    assert_soon_drawn(page, 0, wb.figure(cosines, "cosines"))
     layers = list(cosines.frame()["layer"])
     slider(explorer, "Layer").focus()
     page.keyboard.press("ArrowRight")
-    drawn_as(page, 0, wb.figure(cosines, "cosines", layer=layers[0]))
-    drawn_as(page, 1, wb.figure(cosines, "lorenz", layer=layers[0]))
-    drawn_as(page, 2, wb.figure(cosines, "overlap"))  # a bias has no directions to ring
+    assert_soon_drawn(page, 0, wb.figure(cosines, "cosines", layer=layers[0]))
+    assert_soon_drawn(page, 1, wb.figure(cosines, "lorenz", layer=layers[0]))
+    assert_soon_drawn(page, 2, wb.figure(cosines, "overlap"))  # a bias has no directions to ring
     lab.shot("signatures-2-cosines")
 
     choose(explorer, "View", "signatures")
     press(explorer)
     alike = wb.similarity(known.signatures)
-    drawn_as(page, 0, wb.figure(alike, layer=layers[0]))
+    assert_soon_drawn(page, 0, wb.figure(alike, layer=layers[0]))
     expect(explorer.locator(".wb-about", has_text="Signature of")).to_be_visible()
     lab.shot("signatures-3-signatures")
     assert not lab.problems
@@ -143,7 +136,7 @@ def test_a_slider_moves_the_accuracy_and_files_are_written(lab: Any, fresh_kerne
         page.keyboard.press("ArrowRight")
     expect(explorer.locator(".wb-status:visible", has_text="0.2 × gauss_noise")).to_be_visible()
     patched = known.signatures["gauss_noise"].apply(known.clean, scale=0.2)
-    drawn_as(page, 0, wb.figure(wb.diff(known.clean, {"patched": patched}), "norms"))
+    assert_soon_drawn(page, 0, wb.figure(wb.diff(known.clean, {"patched": patched}), "norms"))
     assert numbers_of(explorer, "with the signatures") == as_numbers(known.evaluator(patched))
     assert numbers_of(explorer, "taken off again") == as_numbers(clean)
     lab.shot("signatures-4-patch")
@@ -184,7 +177,7 @@ def test_a_merge_has_its_methods_form_and_an_error_passes(lab: Any) -> None:
     expect(explorer.locator(".wb-status:visible", has_text=re.compile("^merged: loss"))).to_be_visible(timeout=40_000)
     expect(explorer.get_by_role("alert")).to_have_count(0)
     merged = wb.merge(path("ancestor"), list(known.models.values()), method="task_arithmetic", scale=[0.5, 0.25, 0.1])
-    drawn_as(page, 0, wb.figure(wb.diff(path("ancestor"), {"merged": merged}), "norms"))
+    assert_soon_drawn(page, 0, wb.figure(wb.diff(path("ancestor"), {"merged": merged}), "norms"))
     assert numbers_of(explorer, "merged") == as_numbers(known.evaluator(merged))
     fill(explorer, "Save as", "merged.safetensors")
     press(explorer, "Save")

@@ -19,6 +19,7 @@ import workbench as wb
 from contract import connectivity_oracles as connectivity
 from contract import degeneracy_oracles as degeneracy
 from contract import signature_oracles as signatures
+from contract.atlas_oracles import atlas_oracle
 from contract.diff_oracles import diff_oracle
 from workbench.results import LAYER_COLUMNS, LayerResult
 
@@ -310,7 +311,7 @@ PRIMITIVES = {
     ),
     "similarity": Primitive(
         signatures.similarity_oracle,
-        "workbench.signatures.similarity._gram",
+        "workbench.signatures.similarity_rows._gram",
         lambda original: lambda tensors: original(tensors).abs(),  # signs are lost
         ("cosine",),
     ),
@@ -324,6 +325,12 @@ PRIMITIVES = {
         "workbench.signatures.elements.piece_arrays",
         lambda original: lambda *tensors: list(original(*tensors))[:1],  # the first piece for all of them
         ("norms", "cosines", "lorenz", "extraction", "singular", "overlap"),
+    ),
+    "atlas": Primitive(
+        atlas_oracle,
+        "workbench.atlas.correlations.residuals",
+        lambda _: lambda ranks, controls: ranks,  # depth is not held fixed
+        ("correlations", "pairs", "scatter"),
     ),
     "load": Primitive(
         load_oracle, "workbench.weights.load.without_prefixes", lambda _: lambda names, more=(): {n: n for n in names}
@@ -351,8 +358,9 @@ OTHERS = {
     *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
     *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
     *("MERGE_METHODS Diff Patched Signature Similarity").split(),
-    *("AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
-    *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights open_result").split(),
+    *("Atlas AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
+    *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights").split(),
+    *("labelled open_result").split(),
 }
 
 

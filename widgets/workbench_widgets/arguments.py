@@ -1,8 +1,22 @@
 """Refusing what an explorer's control does not offer, and saying so."""
 
+import typing
+from collections.abc import Callable
 from typing import Any
 
 import workbench as wb
+
+
+def choices(function: Callable[..., Any], name: str) -> tuple[Any, ...]:
+    """What a public function offers for an argument: its control then offers the same, in the same order.
+
+    Example:
+        >>> choices(wb.merge, "mismatch")
+        ('error', 'base', 'overlap')
+    """
+    hint = typing.get_type_hints(function)[name]
+    kinds = [one for one in (hint, *typing.get_args(hint)) if typing.get_origin(one) is typing.Literal]
+    return tuple(value for kind in kinds for value in typing.get_args(kind))
 
 
 def one_of(name: str, value: Any, known: tuple[Any, ...]) -> None:

@@ -5,13 +5,14 @@ import inspect
 import pprint
 import textwrap
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import workbench as wb
 
 WIDEST = 100  # columns of a line of code
+MISSING = object()  # in place of what a call returned, which may be None
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,18 +93,22 @@ class Call:
             wb.Cancelled: of this call with its `.partial`; of one before it without.
         """
         memory = Memory() if memory is None else memory
-        for part in self.parts:
-            if part is self or memory.find(part) is None:
+        parts = self.parts
+        made, generation = memory.recalled(parts[:-1])  # a list of its own: the memory may forget while this runs
+        for part in parts:
+            if part is self or _found(made, part) is MISSING:
                 try:
-                    memory.keep(part, part._returned(memory, progress, named=part is not self))
+                    value = part._returned(made, progress, named=part is not self)
                 except wb.Cancelled as stop:
                     stop.partial = stop.partial if part is self else None
                     raise
-        return memory.find(self)
+                made.append((part, value))
+                memory.keep(part, value, generation)
+        return made[-1][1]
 
-    def _returned(self, memory: "Memory", progress: Callable[[wb.Progress], None] | None, *, named: bool) -> Any:
-        positional = [_value(one, memory) for one in self.positional]
-        keywords = {name: _value(one, memory) for name, one in self.keywords.items()}
+    def _returned(self, made: "Made", progress: Callable[[wb.Progress], None] | None, *, named: bool) -> Any:
+        positional = [_value(one, made) for one in self.positional]
+        keywords = {name: _value(one, made) for name, one in self.keywords.items()}
         if progress is None:
             return self.function(*positional, **keywords)
         if "progress" not in inspect.signature(self.function).parameters:
@@ -153,6 +158,9 @@ class Part:
     take: Callable[[Any], Any] = field(compare=False)
 
 
+Made: TypeAlias = list[tuple[Call, Any]]  # calls, and what each returned
+
+
 class Memory:
     """What calls returned, so that a call that comes again need not be made again.
 
@@ -162,23 +170,42 @@ class Memory:
 
     def __init__(self) -> None:
         self.alone = threading.Lock()
-        self._kept: list[tuple[Call, Any]] = []
+        self._lock = threading.Lock()
+        self._kept: Made = []
+        self._generation = 0  # counts what was forgotten
 
-    def find(self, call: Call) -> Any:
-        """What the call returned; None if it was not made."""
-        return next((value for known, value in self._kept if known == call), None)
+    def find(self, call: Call, absent: Any = None) -> Any:
+        """What the call returned; `absent` if it was not made."""
+        value = _found(self._kept, call)
+        return absent if value is MISSING else value
 
-    def keep(self, call: Call, value: Any) -> None:
-        """Remembers what a call returned."""
-        self._kept = [*(pair for pair in self._kept if pair[0] != call), (call, value)]
+    @property
+    def calls(self) -> list[Call]:
+        """The calls that were made."""
+        return [call for call, _ in self._kept]
 
-    def drop(self, unwanted: Callable[[Call], bool]) -> None:
+    def recalled(self, calls: Iterable[Call] = ()) -> "tuple[Made, int]":
+        """Those of some calls that were made, each with what it returned; and the generation that they are of."""
+        with self._lock:
+            kept, generation = self._kept, self._generation
+        return [(call, value) for call in calls if (value := _found(kept, call)) is not MISSING], generation
+
+    def keep(self, call: Call, value: Any, generation: int) -> None:
+        """Remembers what a call returned, unless everything was forgotten since the generation that it began in."""
+        with self._lock:
+            if generation == self._generation:
+                self._kept = [*(pair for pair in self._kept if pair[0] != call), (call, value)]
+
+    def drop(self, calls: Sequence[Call]) -> None:
         """Lets go of what some calls returned."""
-        self._kept = [pair for pair in self._kept if not unwanted(pair[0])]
+        with self._lock:
+            self._kept = [pair for pair in self._kept if pair[0] not in calls]
 
     def forget(self) -> None:
-        """Lets go of everything."""
-        self._kept = []
+        """Lets go of everything, also of what is being made."""
+        with self._lock:
+            self._kept = []
+            self._generation += 1
 
 
 def script(call: Call, remark: str, figures: Iterable[str], also: Iterable[Call] = ()) -> str:
@@ -225,16 +252,23 @@ def _walked(values: Iterable[Any]) -> Iterator[Any]:
         yield from _walked(inside) if isinstance(value, list | tuple | dict) else [value]
 
 
-def _value(argument: Any, memory: Memory) -> Any:
+def _found(made: Made, call: Call) -> Any:
+    """What a call returned; MISSING if it was not made."""
+    return next((value for known, value in made if known == call), MISSING)
+
+
+def _value(argument: Any, made: Made) -> Any:
     """What an argument stands for."""
     if isinstance(argument, list | tuple):
-        return [_value(one, memory) for one in argument]
+        return [_value(one, made) for one in argument]
     if isinstance(argument, dict):
-        return {name: _value(one, memory) for name, one in argument.items()}
+        return {name: _value(one, made) for name, one in argument.items()}
     if isinstance(argument, Call):
-        return memory.find(argument)
+        if (value := _found(made, argument)) is MISSING:
+            raise LookupError(f"{argument.variable} was not made before the call that takes it.")
+        return value
     if isinstance(argument, Part):
-        return argument.take(_value(argument.call, memory))
+        return argument.take(_value(argument.call, made))
     return argument.value if isinstance(argument, Given) else argument
 
 

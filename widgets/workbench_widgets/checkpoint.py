@@ -3,11 +3,9 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
-from torch import Tensor
 
 import workbench as wb
 
@@ -95,7 +93,7 @@ class CheckpointsField(ipw.Text):
 
 
 class LabelledField(CheckpointsField):
-    """Several models by their labels: typed as `label=path`, or given as a mapping; a path's own name is its label.
+    """Several models by their labels: typed as `label=path`, or given; those without are called as `wb.diff` does.
 
     Args:
         models: a mapping of labels to models, a list of models, or one model.
@@ -105,17 +103,13 @@ class LabelledField(CheckpointsField):
     """
 
     def __init__(self, models: Any, description: str, style: Mapping[str, str], tooltip: str) -> None:
-        several = isinstance(models, Mapping) and not _is_one_model(models)
-        listed = list(models) if isinstance(models, list | tuple) else [] if models is None else [models]
-        given = dict(models) if several else _labels(listed)
-        given = {str(label): os.fspath(one) if isinstance(one, os.PathLike) else one for label, one in given.items()}
-        typed = all(
-            isinstance(one, str) and "," not in one and re.fullmatch(LABEL, label) for label, one in given.items()
-        )
-        shown = [one if _label(one, 0) == label else f"{label}={one}" for label, one in given.items()] if typed else []
-        super().__init__(shown if typed else list(given.values()), description, style, tooltip)
-        self.placeholder = "label=path, label=path" if typed else f"{len(given)} models that were given"
-        self._labelled = {} if typed else given
+        given = {
+            label: os.fspath(one) if isinstance(one, os.PathLike) else one for label, one in wb.labelled(models).items()
+        }
+        shown = _typed(given)
+        super().__init__(shown or [], description, style, tooltip)
+        self.placeholder = f"{len(given)} models that were given" if shown is None else "label=path, label=path"
+        self._labelled = given if shown is None else {}
 
     @property
     def labelled(self) -> dict[str, Any]:
@@ -124,17 +118,7 @@ class LabelledField(CheckpointsField):
         Raises:
             wb.ArgumentError: a label stands for two.
         """
-        found: dict[str, Any] = {}
-        for place, part in enumerate(part.strip() for part in self.value.split(",") if part.strip()):
-            label, sign, path = (one.strip() for one in part.partition("="))
-            if not (sign and path and re.fullmatch(LABEL, label)):
-                label, path = _label(part, place), part
-            if label in found:
-                raise wb.ArgumentError(
-                    f"the label {label!r} stands for two models: expected another for each, as in first={path}."
-                )
-            found[label] = path
-        return found or dict(self._labelled)
+        return _labelled(self.value) or dict(self._labelled)
 
     @property
     def models(self) -> list[Any]:
@@ -147,23 +131,35 @@ class LabelledField(CheckpointsField):
         self._labelled = {}
 
 
-def _is_one_model(models: Mapping[Any, Any]) -> bool:
-    return isinstance(models, wb.Weights | wb.Signature) or any(isinstance(one, Tensor) for one in models.values())
+def _typed(models: Mapping[str, Any]) -> list[str] | None:
+    """Models as they are typed, with labels where these are not the paths' own; None if they cannot be."""
+    if not all(isinstance(one, str) for one in models.values()):
+        return None
+    for parts in (list(models.values()), [f"{label}={path}" for label, path in models.items()]):
+        try:
+            if list(_labelled(", ".join(parts)).items()) == list(models.items()):
+                return parts
+        except wb.ArgumentError:  # read so, two have one label
+            continue
+    return None
 
 
-def _labels(models: Sequence[Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for place, model in enumerate(models):
-        label, number = _label(model, place), 2
-        while label in found:
-            label, number = f"{_label(model, place)}-{number}", number + 1
-        found[label] = model
+def _labelled(text: str) -> dict[str, str]:
+    """Label → path of what was typed.
+
+    Raises:
+        wb.ArgumentError: a label stands for two.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    cut = [[one.strip() for one in part.partition("=")] for part in parts]
+    own = [bool(sign and path and re.fullmatch(LABEL, label)) for label, sign, path in cut]
+    names = iter(wb.labelled([part for part, is_own in zip(parts, own, strict=True) if not is_own]))
+    found: dict[str, str] = {}
+    for part, (label, _, path), is_own in zip(parts, cut, own, strict=True):
+        label, path = (label, path) if is_own else (next(names), part)
+        if label in found:
+            raise wb.ArgumentError(
+                f"the label {label!r} stands for two models: expected another for each, as in first={path}."
+            )
+        found[label] = path
     return found
-
-
-def _label(model: Any, place: int) -> str:
-    """A file's name without its ending, or a folder's; of an object its place."""
-    if not isinstance(model, str | os.PathLike):
-        return f"model{place + 1}"
-    name = Path(os.fspath(model)).name
-    return name.removesuffix(".safetensors").removesuffix(".pt") or f"model{place + 1}"

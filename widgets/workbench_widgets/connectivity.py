@@ -8,8 +8,8 @@ import ipywidgets as ipw
 import workbench as wb
 from workbench_widgets.barrier_view import BarrierView
 from workbench_widgets.call import Call
-from workbench_widgets.connectivity_inputs import ConnectivityInputs, Network
-from workbench_widgets.connectivity_view import layer_of
+from workbench_widgets.connectivity_inputs import ConnectivityInputs
+from workbench_widgets.evaluation import Network
 from workbench_widgets.groups_view import GroupsView
 from workbench_widgets.matching_view import AlignmentView, MatchingView
 from workbench_widgets.path_view import PathView
@@ -157,5 +157,5 @@ class ConnectivityExplorer(ViewExplorer):
     def _picked(self, name: str) -> None:
         """A layer, or a group of the groups' graph, was clicked."""
         members = self.result.structure.members() if isinstance(self.result, wb.PermutationGroups) else {}
-        layers = tuple(dict.fromkeys(map(layer_of, members.get(name, [name]))))
+        layers = self._view.layers_of(*members[name]) if name in members else (name,)
         self._attempt(lambda: setattr(self, "selection", layers))

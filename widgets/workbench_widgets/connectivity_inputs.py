@@ -2,89 +2,21 @@
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as ipw
 
 import workbench as wb
-from workbench_widgets.arguments import one_of, whole
+from workbench_widgets.arguments import choices, one_of, whole
 from workbench_widgets.call import Call, Given
 from workbench_widgets.checkpoint import CheckpointField, CheckpointsField
+from workbench_widgets.evaluation import UNCHOSEN, Network
 
-METHODS = ("weights", "activations", "correlation")
-UNCHOSEN, NO_NORM, POLICIES = "choose …", "not in this module", ("reset", "interpolate")
+METHODS = choices(wb.match, "method")
+NO_NORM, POLICIES = "not in this module", choices(wb.barrier, "batch_norm")
 MOST = 10**6  # restarts, and seeds
 POINTS = 25  # the default of wb.barrier
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
-
-@dataclass(frozen=True)
-class Network:
-    """What the checkpoints are run in: an evaluator, or the arguments of one, or less.
-
-    Attributes:
-        evaluator: made by `wb.evaluator`, or None.
-        module: in place of an evaluator.
-        data: batches, with `module`.
-        loss: with `module` and `data`.
-        example_inputs: with a `module` and no data, what it takes.
-    """
-
-    evaluator: Any = None
-    module: Any = None
-    data: Any = None
-    loss: Any = "cross_entropy"
-    example_inputs: Any = None
-
-    def __post_init__(self) -> None:
-        if self.evaluator is not None and (self.module is not None or self.data is not None):
-            raise wb.ArgumentError("evaluator has a module and data of its own: leave out module= and data=.")
-        if self.evaluator is not None and not isinstance(self.evaluator, wb.Evaluator):
-            raise wb.ArgumentError(
-                f"evaluator is {type(self.evaluator).__name__}: expected wb.evaluator(module, data, loss)."
-            )
-
-    @property
-    def runs(self) -> bool:
-        """Whether losses can be told."""
-        return self.evaluator is not None or (self.module is not None and self.data is not None)
-
-    @property
-    def normalised(self) -> bool | None:
-        """Whether the module has running statistics; None without a module."""
-        module = self.evaluator.module if self.evaluator is not None else self.module
-        if module is None:
-            return None
-        return any(getattr(part, "running_mean", None) is not None for part in module.modules())
-
-    def evaluated(self) -> Given | Call:
-        """The evaluator.
-
-        Raises:
-            wb.ArgumentError: there is none.
-        """
-        if self.evaluator is not None:
-            return Given("evaluator", self.evaluator)
-        if not self.runs:
-            missing = "module= and data=" if self.module is None else "data="
-            raise wb.ArgumentError(
-                f"a loss needs the network and its data: give the explorer {missing}, or evaluator=wb.evaluator(module,"
-                " data, loss)."
-            )
-        loss = self.loss if isinstance(self.loss, str) else Given("loss", self.loss)
-        return Call(wb.evaluator, (Given("module", self.module), Given("data", self.data), loss))
-
-    def groups(self, checkpoint: Given) -> Call:
-        """The call that finds the permutation groups; by a template where there is no module."""
-        if self.runs:
-            arguments: tuple[Any, ...] = (self.evaluated(),)
-        elif self.module is not None:
-            inputs = () if self.example_inputs is None else (Given("example_inputs", self.example_inputs),)
-            arguments = (Given("module", self.module), *inputs)
-        else:
-            arguments = (checkpoint,)
-        return Call(wb.permutation_groups, arguments, name="groups")
 
 
 class ConnectivityInputs:
@@ -122,6 +54,8 @@ class ConnectivityInputs:
         batch_norm: str | None,
         points: int,
     ) -> None:
+        if network.evaluator is not None and (network.module is not None or network.data is not None):
+            raise wb.ArgumentError("evaluator has a module and data of its own: leave out module= and data=.")
         one_of("method", method, METHODS)
         one_of("batch_norm", batch_norm, (*POLICIES, None))
         whole("restarts", restarts, 0, MOST)
@@ -193,8 +127,16 @@ class ConnectivityInputs:
         return [Given(letter, model) for letter, model in zip(LETTERS, found, strict=False)]
 
     def groups(self) -> Call:
-        """The permutation groups."""
-        return self.network.groups(Given(LETTERS[0], self._first()))
+        """The permutation groups; by a template where there is no module."""
+        network = self.network
+        if network.runs:
+            arguments: tuple[Any, ...] = (network.evaluated(),)
+        elif network.module is not None:
+            inputs = () if network.example_inputs is None else (Given("example_inputs", network.example_inputs),)
+            arguments = (Given("module", network.module), *inputs)
+        else:
+            arguments = (Given(LETTERS[0], self._first()),)
+        return Call(wb.permutation_groups, arguments, name="groups")
 
     def matching(self) -> Call:
         """The matching of all checkpoints."""

@@ -16,13 +16,8 @@ class ConnectivityView(View):
     def layers(self, result: Any, frame: pd.DataFrame) -> list[tuple[str, ...]]:
         """The layers that each row of a table stands for: a tensor's, or all those of a group."""
         if "layer" not in frame and "tensor" in frame:
-            return [(layer_of(tensor),) for tensor in frame["tensor"]]
+            return [self.layers_of(tensor) for tensor in frame["tensor"]]
         if "layer" not in frame and "group" in frame:
             members = result.structure.members()
-            return [tuple(dict.fromkeys(map(layer_of, members.get(group, ())))) for group in frame["group"]]
+            return [self.layers_of(*members.get(group, ())) for group in frame["group"]]
         return super().layers(result, frame)
-
-
-def layer_of(tensor: str) -> str:
-    """The layer id of a tensor."""
-    return tensor.removesuffix(".weight")

@@ -100,7 +100,7 @@ class DatapointsView(DegeneracyView):
         for row in frame.itertuples():
             if (row.batch, row.sample) in found:
                 sample, label = found[row.batch, row.sample]
-                shown = sample_html(sample, row.position, positions, self.inputs.subject.tokens, ends)
+                shown = sample_html(sample, row.position, positions, self.inputs.tokens, ends)
                 place = f"batch {row.batch} · sample {row.sample}"
                 place += f"<br>position {row.position}" if positions > 1 else ""
                 of = f" · label {escape(label)}" if label else ""

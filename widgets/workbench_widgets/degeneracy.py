@@ -12,7 +12,8 @@ from workbench_widgets.basis_view import BasisView
 from workbench_widgets.call import Call
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.datapoints_view import DatapointsView
-from workbench_widgets.degeneracy_inputs import DegeneracyInputs, Subject
+from workbench_widgets.degeneracy_inputs import DegeneracyInputs
+from workbench_widgets.evaluation import Network
 from workbench_widgets.interaction_graph_view import InteractionGraphView
 from workbench_widgets.layered_explorer import LayeredExplorer
 from workbench_widgets.modules_view import ModulesView
@@ -96,9 +97,10 @@ class DegeneracyExplorer(LayeredExplorer):
         view: str = AuditView.NAME,
         theme: Theme = "auto",
     ) -> None:
-        subject = Subject(module, data, evaluator, loss, tokens)
+        subject = Network(evaluator, module, data, loss)
         self._shared = {
             "subject": subject,
+            "tokens": tokens,
             "layers": layers,
             "kind": kind,
             "estimator": estimator,

@@ -1,85 +1,22 @@
 """The inputs that the views of `wb.ui.DegeneracyExplorer` share, and the calls that they stand for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets as ipw
-from torch import nn
 
 import workbench as wb
-from workbench_widgets.arguments import one_of, whole
-from workbench_widgets.call import Call, Given, Part
+from workbench_widgets.arguments import choices, one_of, whole
+from workbench_widgets.call import Call, Part
+from workbench_widgets.evaluation import Network
 from workbench_widgets.layered_view import LayerInputs
 
-KINDS = ("local", "integrated", "pca", "gradient-flow", "neuron")
-ESTIMATORS = ("auto", "closed form", "exact", "Hutchinson")
-FORMULAS = ("squared", "functional", "stochastic")
-NORMS = ("log", "id", "sqrt", "sum", "max")
-UNCHOSEN = "the first"
+KINDS = choices(wb.interaction_basis, "kind")
+ESTIMATORS = choices(wb.interaction_basis, "estimator")
+FORMULAS = choices(wb.interaction_graph, "edges")
+NORMS = choices(wb.interaction_modules, "norm")
+ANY_LAYER = "the first"
 MOST_NULLS = 1000
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is looked at.
-
-    Attributes:
-        module: the network.
-        data: batches.
-        evaluator: of the module, with the task's own loss; None to make one.
-        loss: to make one of.
-        tokens: names of token ids: a mapping or sequence, a function, or a tokenizer.
-    """
-
-    module: Any = None
-    data: Any = None
-    evaluator: Any = None
-    loss: Any = "cross_entropy"
-    tokens: Any = None
-
-    def __post_init__(self) -> None:
-        if self.evaluator is not None and not isinstance(self.evaluator, wb.Evaluator):
-            raise wb.ArgumentError(
-                f"evaluator is {type(self.evaluator).__name__}: expected wb.evaluator(module, data, loss)."
-            )
-        if self.module is not None and not isinstance(self.module, nn.Module):
-            raise wb.ArgumentError(
-                f"module is {type(self.module).__name__}: expected a torch module, with its weights loaded."
-            )
-        if self.evaluator is not None and self.module not in (None, self.evaluator.module):
-            raise wb.ArgumentError("evaluator is of another module: make it of the one that is looked at.")
-
-    @property
-    def network(self) -> Any:
-        """The module, also an evaluator's; None where there is none."""
-        return self.module if self.module is not None or self.evaluator is None else self.evaluator.module
-
-    @property
-    def batches(self) -> Any:
-        """The data, also an evaluator's."""
-        return self.data if self.data is not None or self.evaluator is None else self.evaluator.data
-
-    def given(self) -> tuple[Given, Given]:
-        """Module and data, as arguments.
-
-        Raises:
-            wb.ArgumentError: there are none.
-        """
-        for name, value in (("module", self.network), ("data", self.batches)):
-            if value is None:
-                raise wb.ArgumentError(
-                    f"no {name} yet: make the explorer of a network and batches of its inputs, "
-                    "wb.ui.DegeneracyExplorer(module, data)."
-                )
-        return Given("module", self.network), Given("data", self.batches)
-
-    def evaluated(self) -> Given | Call:
-        """The evaluator."""
-        if self.evaluator is not None:
-            return Given("evaluator", self.evaluator)
-        loss = self.loss if isinstance(self.loss, str) else Given("loss", self.loss)
-        return Call(wb.evaluator, (*self.given(), loss))
 
 
 class DegeneracyInputs(LayerInputs):
@@ -88,6 +25,7 @@ class DegeneracyInputs(LayerInputs):
     Args:
         style: of the labels.
         subject: what is looked at.
+        tokens: names of token ids: a mapping or sequence, a function, or a tokenizer.
         layers: names or globs; None for all that cut the module.
         kind: of the basis.
         estimator: of M′.
@@ -103,7 +41,8 @@ class DegeneracyInputs(LayerInputs):
         self,
         style: Mapping[str, str],
         *,
-        subject: Subject,
+        subject: Network,
+        tokens: Any,
         layers: str | Sequence[str] | None,
         kind: str,
         estimator: str,
@@ -122,7 +61,7 @@ class DegeneracyInputs(LayerInputs):
         asked = [layers] if isinstance(layers, str) else list(layers or ())
         if bad := next((one for one in asked if not isinstance(one, str) or "," in one), None):
             raise wb.ArgumentError(f"layers has {bad!r}: expected names or globs without commas.")
-        self.subject = subject
+        self.subject, self.tokens = subject, tokens
         self.layers = ipw.Text(
             ", ".join(asked),
             description="Layers",
@@ -155,7 +94,7 @@ class DegeneracyInputs(LayerInputs):
             nulls, 0, MOST_NULLS, description="Null graphs", tooltip="shuffled graphs to compare Q with", style=style
         )
         self.layer = ipw.Dropdown(
-            options=[(UNCHOSEN, None)],
+            options=[(ANY_LAYER, None)],
             index=0,
             description="Layer",
             tooltip="which the figures show",
@@ -218,7 +157,7 @@ class DegeneracyInputs(LayerInputs):
 
     def release(self) -> None:
         """Lets go of the module, the data and the evaluator."""
-        self.subject = Subject()
+        self.subject, self.tokens = Network(), None
 
     def _layers(self) -> dict[str, Any]:
         names = [name.strip() for name in self.layers.value.split(",") if name.strip()]

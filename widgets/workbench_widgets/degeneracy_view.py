@@ -1,32 +1,15 @@
-"""What every view of `wb.ui.DegeneracyExplorer` has, and numbers under sliders."""
+"""What every view of `wb.ui.DegeneracyExplorer` has, and the places of its sliders."""
 
-import math
-from collections.abc import Mapping, Sequence
-
-import ipywidgets as ipw
+from collections.abc import Sequence
 
 from workbench_widgets.degeneracy_inputs import DegeneracyInputs
 from workbench_widgets.layered_view import LayeredView
-from workbench_widgets.style import status_html
 
 
 class DegeneracyView(LayeredView):
     """A view of a network over data."""
 
     inputs: DegeneracyInputs
-
-
-def numbers_html(numbers: Mapping[str, float]) -> str:
-    """A loss and metrics, to read."""
-    return " · ".join(f"{name} {number:.5g}" for name, number in numbers.items() if not math.isnan(number))
-
-
-def show_numbers(line: ipw.HTML, what: str, found: object) -> None:
-    """Loss and metrics under a slider, or the error in their place."""
-    if isinstance(found, Exception):
-        line.value = status_html(str(found), error=True)
-    elif isinstance(found, Mapping):
-        line.value = status_html(f"{what}: {numbers_html(found)}")
 
 
 def counts(total: int, *more: int) -> Sequence[int]:

@@ -7,7 +7,8 @@ import ipywidgets as ipw
 
 import workbench as wb
 from workbench_widgets.call import Call
-from workbench_widgets.degeneracy_view import DegeneracyView, counts, show_numbers
+from workbench_widgets.degeneracy_view import DegeneracyView, counts
+from workbench_widgets.evaluation import numbers_html
 from workbench_widgets.style import status_html
 
 NODES, EDGES = 40, 400  # drawn of the layer that is cut, at most
@@ -100,10 +101,11 @@ class InteractionGraphView(DegeneracyView):
         layer, kept = call.positional[2:]
         if call.name == OF_NODES:
             row = self._predicted(layer)
-            show_numbers(self.nodes_told, f"layer {layer}, {kept} of {self.nodes.options[-1]:,} nodes{row}", value)
+            what = f"layer {layer}, {kept} of {self.nodes.options[-1]:,} nodes{row}"
+            self.nodes_told.value = numbers_html(what, value)
         else:
             total = self.kept_edges.options[-1]
-            show_numbers(self.edges_told, f"layer {layer}, {kept:,} of {total:,} edges", value)
+            self.edges_told.value = numbers_html(f"layer {layer}, {kept:,} of {total:,} edges", value)
 
     def options(self, kind: str, result: Any, layer: str | None) -> Mapping[str, Any]:
         """What is kept is what is drawn; modules colour it, if they are known."""

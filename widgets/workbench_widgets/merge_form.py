@@ -10,6 +10,8 @@ import traitlets
 
 import workbench as wb
 
+STEP = 0.01  # of a slider
+
 
 class MergeForm(ipw.VBox):
     """A control for each parameter of a method; `value` has their names and what they say.
@@ -34,7 +36,8 @@ class MergeForm(ipw.VBox):
         """
         gone, own = self.children, dataclasses.fields(wb.MERGE_METHODS[method])
         self._defaults = {field.name: field.default for field in own}
-        self.fields = {field.name: self._control(field, initial.get(field.name, field.default)) for field in own}
+        kind = wb.MERGE_METHODS[method]
+        self.fields = {field.name: self._control(kind, field, initial.get(field.name, field.default)) for field in own}
         self.children = list(self.fields.values())
         for one in gone:
             one.close()
@@ -49,19 +52,20 @@ class MergeForm(ipw.VBox):
         found = {name: _number(name, value) for name, value in self.value}
         return {name: value for name, value in found.items() if value != self._defaults[name]}
 
-    def _control(self, field: dataclasses.Field[Any], value: Any) -> ipw.ValueWidget:
+    def _control(self, kind: Any, field: dataclasses.Field[Any], value: Any) -> ipw.ValueWidget:
         meaning, low, high = (field.metadata[name] for name in ("meaning", "low", "high"))
         name = field.name.replace("_", " ").capitalize()
         told = {"description": name, "tooltip": meaning, "style": self._style}
         wide = ipw.Layout(width="calc(100% - 4px)")
         control: ipw.ValueWidget
-        if "Sequence" in str(field.type):
+        if field.metadata.get("several", "Sequence" in str(field.type)):
             values = value if isinstance(value, list | tuple) else [value]
             text = ", ".join(f"{one:g}" for one in values)
             control = ipw.Text(text, placeholder=meaning, continuous_update=False, layout=wide, **told)
         elif math.isfinite(low) and math.isfinite(high):
+            low += STEP if field.metadata.get("open_low", _refused(kind, field.name, low)) else 0
             control = ipw.FloatSlider(
-                value, min=low, max=high, step=0.01, readout_format=".2f", continuous_update=False, layout=wide, **told
+                value, min=low, max=high, step=STEP, readout_format=".2f", continuous_update=False, layout=wide, **told
             )
         else:
             control = ipw.FloatText(value, step=0.1, continuous_update=False, layout=wide, **told)
@@ -70,6 +74,15 @@ class MergeForm(ipw.VBox):
 
     def _moved(self, _: Any = None) -> None:
         self.value = tuple((name, one.value) for name, one in self.fields.items())
+
+
+def _refused(kind: Any, name: str, value: float) -> bool:
+    """Whether a method takes a parameter not."""
+    try:
+        kind(**{name: value})
+    except wb.ArgumentError:
+        return True
+    return False
 
 
 def _number(name: str, value: Any) -> Any:

@@ -6,15 +6,16 @@ from typing import Any, ClassVar
 import ipywidgets as ipw
 
 import workbench as wb
-from workbench_widgets.arguments import one_of
+from workbench_widgets.arguments import choices, one_of
 from workbench_widgets.call import Call
+from workbench_widgets.evaluation import Numbers
 from workbench_widgets.merge_form import MergeForm
 from workbench_widgets.patch_view import UNEVALUATED
 from workbench_widgets.save_panel import SavePanel
-from workbench_widgets.signature_view import Numbers, SignatureView
+from workbench_widgets.signature_view import SignatureView
 from workbench_widgets.style import status_html
 
-MISMATCHES = ("error", "base", "overlap")
+MISMATCHES = choices(wb.merge, "mismatch")
 WHAT = {"numbers": "merged", "base_numbers": "base"}
 
 

@@ -7,9 +7,10 @@ import ipywidgets as ipw
 
 import workbench as wb
 from workbench_widgets.call import Call, Given
+from workbench_widgets.evaluation import Numbers
 from workbench_widgets.save_panel import SavePanel
 from workbench_widgets.scale_sliders import ScaleSliders
-from workbench_widgets.signature_view import Numbers, SignatureView
+from workbench_widgets.signature_view import SignatureView
 from workbench_widgets.style import status_html
 
 WHAT = {
@@ -66,10 +67,12 @@ class PatchView(SignatureView):
         return Call(wb.diff, (self.inputs.given_clean(), {"patched": self.patched()}), name="changes")
 
     def patched(self) -> Any:
-        """The network at the sliders' places: `Signature.apply` for each that is not at 0."""
-        self._arrange(strict=True)
-        made, policy = self.inputs.signatures(), self.inputs.policy()
-        steps = self.scales.steps() or [(next(iter(made)), (), 0.0)]
+        """The network at the sliders' places: `Signature.apply` for each that is not at 0; the last has the policy.
+
+        Raises:
+            wb.ArgumentError: running statistics would be copied of several networks, or an input is missing.
+        """
+        made, policy, steps = self.inputs.signatures(), self.inputs.policy(), self._steps()
         weights: list[Call | Given] = [self.inputs.given_clean()]
         for number, (label, group, scale) in enumerate(steps, start=1):
             last = number == len(steps)
@@ -103,9 +106,9 @@ class PatchView(SignatureView):
         own = {"numbers": self.patched(), "off_numbers": self.off()}
         own["clean_numbers"] = Call(wb.load, (self.inputs.given_clean(),), name="clean_weights")
         if self.inputs.policy().get("batch_norm") in ("copied", "re-estimated"):
-            first = next(iter(self.inputs.signatures().values()))
-            keywords = {"scale": 0.0} | self.inputs.policy()
-            own["control_numbers"] = Call(wb.Signature.apply, (first, self.inputs.given_clean()), keywords, "control")
+            signature = self.inputs.signatures()[self._steps()[-1][0]]  # the one that brings the statistics
+            arguments, keywords = (signature, self.inputs.given_clean()), {"scale": 0.0} | self.inputs.policy()
+            own["control_numbers"] = Call(wb.Signature.apply, arguments, keywords, "control")
         numbers = {name: self.inputs.evaluation(weights, name) for name, weights in own.items()}
         return (numbers.pop("numbers"), self.call(), *numbers.values())
 
@@ -128,6 +131,22 @@ class PatchView(SignatureView):
         names = WHAT | ({"off_numbers": f"{WHAT['off_numbers']}, the same"} if same else {})
         line = status_html(self._where) if self._where else ""
         self.told.value = line + self._numbers.html(names)
+
+    def _steps(self) -> list[tuple[str, tuple[str, ...], float]]:
+        """Label, group and α of every slider that is not at 0; where all are, the first signature at 0.
+
+        Raises:
+            wb.ArgumentError: running statistics would be copied of several networks, which the last of them would win.
+        """
+        self._arrange(strict=True)
+        steps = self.scales.steps() or [(label, (), 0.0) for label in self.inputs.labels[:1]]
+        labels = list(dict.fromkeys(label for label, _, _ in steps))
+        if self.inputs.batch_norm.value == "copied" and len(labels) > 1:
+            raise wb.ArgumentError(
+                f"batch_norm='copied' with {' and '.join(labels)} on: of which robust network? Leave one signature on, "
+                "the others at α = 0, or say 're-estimated'."
+            )
+        return steps
 
     def _saved(self, path: str) -> Call:
         if self.what.value == NETWORK:

@@ -7,13 +7,14 @@ from typing import Any
 import ipywidgets as ipw
 
 import workbench as wb
-from workbench_widgets.arguments import one_of
+from workbench_widgets.arguments import choices, one_of
 from workbench_widgets.call import Call, Given, Part
 from workbench_widgets.checkpoint import CheckpointField, LabelledField
-from workbench_widgets.connectivity_inputs import UNCHOSEN, Network
+from workbench_widgets.evaluation import UNCHOSEN, Network
 from workbench_widgets.layered_view import LayerInputs
 
-POLICIES = ("untouched", "copied", "re-estimated")
+POLICIES = choices(wb.Signature.apply, "batch_norm")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # what has no arithmetic, as wb.signature says
 NO_NORM = "no running statistics"
 EVERY, ALL_LAYERS = "all of them", "all layers"
 
@@ -200,7 +201,7 @@ class SignatureInputs(LayerInputs):
 
     def know_model(self, weights: wb.Weights) -> None:
         """Offers a policy where the base has running statistics."""
-        normalised = any(name.rpartition(".")[2] == "running_mean" for name in weights)
+        normalised = any(name.rpartition(".")[2] in STATISTICS for name in weights)
         options = [UNCHOSEN, *POLICIES] if normalised else [NO_NORM]
         if list(self.batch_norm.options) != options:
             self.batch_norm.options = options

@@ -7,11 +7,8 @@ import pandas as pd
 
 import workbench as wb
 from workbench_widgets.call import Call
-from workbench_widgets.connectivity_view import layer_of
-from workbench_widgets.degeneracy_view import numbers_html
 from workbench_widgets.layered_view import LayeredView
 from workbench_widgets.signature_inputs import SignatureInputs
-from workbench_widgets.style import status_html
 from workbench_widgets.view import Drawing
 
 OF_ONE = ("lorenz", "singular", "extraction")  # figures of one layer
@@ -56,35 +53,8 @@ class SignatureView(LayeredView):
         return {"model": model} if kind != "cosines" and model in getattr(result, "labels", ()) else {}
 
     def layers(self, result: Any, frame: pd.DataFrame) -> list[tuple[str, ...]]:
-        """The layers that each row of a table stands for; of a tensor its own."""
+        """The layers that each row of a table stands for; of a tensor its own, all of a fused one."""
         known = set(self.names(result))
-        column = frame["layer"] if "layer" in frame else frame["tensor"].map(layer_of) if "tensor" in frame else []
-        return [(layer,) if layer in known else () for layer in column] or [()] * len(frame)
-
-
-class Numbers:
-    """Loss and metrics by what they are of, as lines of text; errors in their place."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, Any] = {}
-
-    def keep(self, what: str, value: Any) -> None:
-        """What was evaluated, or the error."""
-        self._found[what] = value
-
-    def drop(self, what: str) -> None:
-        """Forgets numbers that hold no more."""
-        self._found.pop(what, None)
-
-    def same(self, what: str, other: str) -> bool:
-        """Whether the numbers of both are known and the same to the last digit."""
-        return what in self._found and self._found[what] == self._found.get(other)
-
-    def html(self, order: Mapping[str, str]) -> str:
-        """The lines of these by what they are called, as far as they are known."""
-        return "".join(self._line(what, name) for what, name in order.items() if what in self._found)
-
-    def _line(self, what: str, name: str) -> str:
-        value = self._found[what]
-        error = isinstance(value, Exception)
-        return status_html(str(value) if error else f"{name}: {numbers_html(value)}", error=error)
+        by_tensor = "tensor" in frame and "layer" not in frame
+        rows = [self.layers_of(tensor) for tensor in frame["tensor"]] if by_tensor else super().layers(result, frame)
+        return [tuple(layer for layer in row if layer in known) for row in rows]

@@ -8,12 +8,12 @@ import ipywidgets as ipw
 import workbench as wb
 from workbench_widgets.call import Call
 from workbench_widgets.changes_view import ChangesView
-from workbench_widgets.connectivity_inputs import Network
 from workbench_widgets.cosines_view import CosinesView
-from workbench_widgets.layered_explorer import LayeredExplorer
+from workbench_widgets.evaluation import Network
 from workbench_widgets.merge_view import MergeView
 from workbench_widgets.patch_view import PatchView
 from workbench_widgets.plot import Plot
+from workbench_widgets.saving_explorer import SavingExplorer
 from workbench_widgets.signature_inputs import SignatureInputs
 from workbench_widgets.similarity_view import SimilarityView
 from workbench_widgets.style import Theme
@@ -23,7 +23,7 @@ THIRD = "third figure"
 APPLIED = (wb.Signature.apply, wb.Signature.remove, wb.diff)
 
 
-class SignatureExplorer(LayeredExplorer):
+class SignatureExplorer(SavingExplorer):
     """A base and models: what changed over noise, cosines, signatures, patches with live accuracy, merges.
 
     Each view is a call: `wb.diff`, `wb.similarity` of what `wb.signature` finds, `Signature.apply`, `wb.merge`. What a
@@ -136,13 +136,11 @@ class SignatureExplorer(LayeredExplorer):
     def _made(self, call: Call) -> Any:
         """What a call returns; networks with signatures at places where the sliders were before are let go."""
         found = super()._made(call)
-        try:
-            calls = [*self._lives(), *filter(None, [self._known])]
-        except wb.WorkbenchError:  # the controls stand for nothing now
-            calls = []
+        known = [one for one in self._memory.calls if one.function in APPLIED and _is_patched(one)]
+        with self._lock:  # a run that began before what is known now has said so
+            calls = [*self._wanted(), *filter(None, [self._known, self._started if self.running else None])]
         wanted = [part for one in calls for part in one.parts]
-        with self._alone:
-            self._memory.drop(lambda one: one.function in APPLIED and _is_patched(one) and one not in wanted)
+        self._memory.drop([one for one in known if one not in wanted])
         return found
 
     def _lived(self, call: Any, found: Any) -> None:

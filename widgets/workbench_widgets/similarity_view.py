@@ -11,8 +11,6 @@ import workbench as wb
 from workbench_widgets.call import Call, Given
 from workbench_widgets.signature_view import SignatureView
 
-ALL = "all"  # the layer of what is of all tensors together
-
 
 class SimilarityView(SignatureView):
     """`wb.signature` of each model, and `wb.similarity` of them all."""
@@ -39,7 +37,7 @@ class SimilarityView(SignatureView):
 
     def names(self, result: Any) -> list[str]:
         """The layers of the cosines."""
-        return [layer for layer in dict.fromkeys(result.tables["pairs"]["layer"]) if layer != ALL]
+        return list(dict.fromkeys(result.tables["layer_pairs"]["layer"]))
 
     def options(self, kind: str, result: Any, layer: str | None) -> Mapping[str, Any]:
         """None."""

@@ -80,8 +80,9 @@ class SurfaceView(ConnectivityView):
         if self._kept is None:
             self._kept = tempfile.TemporaryDirectory(prefix="workbench-surface-")
         kept = {**call.keywords, "cache": Path(self._kept.name)}
+        _, generation = self.memory.recalled()
         result = Call(call.function, call.positional, kept, call.name).run(progress, self.memory)
-        self.memory.keep(call, result)
+        self.memory.keep(call, result, generation)
         return result
 
     def release(self) -> None:

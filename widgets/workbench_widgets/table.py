@@ -1,13 +1,15 @@
-"""A sortable table whose selected rows are layer ids."""
+"""A sortable table whose selected rows are layer ids, and what is listed in it."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ipywidgets as ipw
 import pandas as pd
 import traitlets
 from itables.widget import ITable
+
+import workbench as wb
 
 # No scrolling by DataTables: it puts the header into a table of its own, and sizes that before the page shows it.
 OPTIONS: dict[str, Any] = {
@@ -22,6 +24,39 @@ OPTIONS: dict[str, Any] = {
     "style": "table-layout:auto;width:100%;float:left",
     "layout": {"topStart": "info", "topEnd": "search", "bottomStart": None, "bottomEnd": None},
 }
+
+
+COLUMNS = ["layer", "kind", "shape", "rows", "cols", "elements", "dtype", "depth"]
+
+
+def layers_and_parts(model: wb.LayerTable | None) -> tuple[pd.DataFrame, dict[str, list[str]]]:
+    """The layers of a model that can be analysed, and tensor → ids of its layer or of its parts; none of no model."""
+    if model is None:
+        return pd.DataFrame(columns=COLUMNS), {}
+    frame = model.frame()
+    return frame.query("verdict == 'analysed'")[COLUMNS], frame.groupby("tensor")["layer"].agg(list).to_dict()
+
+
+class TableChoice(ipw.Dropdown):
+    """Which table of a result is listed.
+
+    Attributes:
+        offering: whether the value changes because other tables are offered, and nobody has chosen it.
+    """
+
+    offering = False
+
+    def __init__(self, style: Mapping[str, str]) -> None:
+        super().__init__(
+            options=[], description="Table", tooltip="what the table below lists", disabled=True, style=style
+        )
+
+    def offer(self, names: Sequence[str], chosen: str | None = None) -> None:
+        """Offers tables; the chosen one if it is among them, else the first."""
+        self.offering = True
+        self.options = names
+        self.value = chosen if chosen in names else next(iter(names), None)
+        self.offering, self.disabled = False, not names
 
 
 class LayerRows(ipw.VBox):

@@ -72,6 +72,7 @@ class View:
 
     def __init__(self, inputs: Any, style: Mapping[str, str], initial: Mapping[str, Any], memory: Memory) -> None:
         self.inputs, self.memory = inputs, memory
+        self.parts: Mapping[str, Sequence[str]] = {}  # tensor → its layer, or its parts', of the model that is open
         self.own: list[ipw.DOMWidget] = self.make(style, initial)
 
     def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
@@ -126,6 +127,11 @@ class View:
     def layers(self, result: Any, frame: pd.DataFrame) -> list[tuple[str, ...]]:
         """The layers that each row of a table stands for."""
         return [(layer,) for layer in frame["layer"]] if "layer" in frame else [()] * len(frame)
+
+    def layers_of(self, *tensors: str) -> tuple[str, ...]:
+        """Ids of the layers that tensors are, or whose parts they have; by its name of one that no model here has."""
+        ids = (self.parts.get(tensor) or (tensor.removesuffix(".weight"),) for tensor in tensors)
+        return tuple(dict.fromkeys(layer for own in ids for layer in own))
 
     def table(self, name: str, frame: pd.DataFrame) -> pd.DataFrame:
         """A table as it is listed."""

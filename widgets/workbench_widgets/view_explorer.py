@@ -7,21 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
-import pandas as pd
 
 import workbench as wb
 from workbench_widgets.arguments import one_of
-from workbench_widgets.call import Call, Memory
+from workbench_widgets.call import MISSING, Call, Memory
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.latest import Latest
 from workbench_widgets.plot import Plot
 from workbench_widgets.style import Theme
+from workbench_widgets.table import TableChoice, layers_and_parts
 from workbench_widgets.view import Drawing, View
 
 FIRST, SECOND = "figure", "second figure"
 DRAWN = "drawn"
 LIVE = 4  # a run under way is drawn a fifth of the time at most
-COLUMNS = ["layer", "kind", "shape", "rows", "cols", "elements", "dtype", "depth"]
 
 
 class ViewExplorer(Explorer):
@@ -45,7 +44,8 @@ class ViewExplorer(Explorer):
         self._memory = Memory()
         self._alone = self._memory.alone
         self._latest = Latest(self._lived)
-        self._rests, self._listing, self._arriving = 0.0, False, False
+        self._rests, self._arriving = 0.0, False
+        self._refused: wb.WorkbenchError | None = None  # what a control was moved to last, if that was refused
         self._last: dict[str, tuple[Call | None, wb.Result]] = {}  # what each view showed
         self._tables: dict[str, str] = {}  # and which table
         super().__init__(source, theme=theme)
@@ -86,9 +86,7 @@ class ViewExplorer(Explorer):
         )
         self.views = {one.NAME: one(self.inputs, style, self._initial, self._memory) for one in self.VIEWS}
         self.panels = {name: panel for name, view in self.views.items() if (panel := view.make_panel()) is not None}
-        self.table = ipw.Dropdown(
-            options=[], description="Table", tooltip="what the table below lists", disabled=True, style=style
-        )
+        self.table = TableChoice(style)
         self.view.observe(self._guarded(self._view_chosen), "value")
         self.observe(lambda _: setattr(self.view, "disabled", self.running), "running")
         self.table.observe(self._guarded(self._list), "value")
@@ -128,10 +126,10 @@ class ViewExplorer(Explorer):
 
     def show_model(self, model: tuple[wb.Weights, wb.LayerTable] | None) -> None:
         """The layers, from the header alone."""
-        self.table.options, self.table.disabled = [], True
-        self._layers = pd.DataFrame(columns=COLUMNS)
-        if model is not None:
-            self._layers = model[1].frame().query("verdict == 'analysed'")[COLUMNS]
+        self.table.offer([])
+        self._layers, parts = layers_and_parts(None if model is None else model[1])
+        for view in self.views.values():
+            view.parts = parts
         self.rows.show(self._layers)
 
     def show_progress(self, progress: wb.Progress) -> str:
@@ -153,10 +151,7 @@ class ViewExplorer(Explorer):
         self._last[self.view.value] = (self._known, result)
         names = [name for name in result.TABLES if name in result.tables and len(result.frame(name))]
         chosen = self._tables.get(self.view.value, self._view.TABLE)
-        self._listing = True
-        self.table.options = names  # the drop-down chooses the first of them, which nobody has chosen
-        self.table.value = chosen if chosen in names else next(iter(names), None)
-        self._listing, self.table.disabled = False, not names
+        self.table.offer(names, chosen)
         self._list()
 
     def show_selection(self, layers: tuple[str, ...]) -> None:
@@ -236,7 +231,7 @@ class ViewExplorer(Explorer):
             self.result = result
         else:
             self._forget("press Run")
-            self.table.options, self.table.disabled = [], True
+            self.table.offer([])
             self.rows.show(self._layers)
             self._say(f"{self.view.value}: press Run")
 
@@ -247,8 +242,16 @@ class ViewExplorer(Explorer):
 
     def _look_moved(self) -> None:
         """Shows the result as the controls now want it, beside the main thread: they may move on meanwhile."""
-        if not self._arriving and self.result is not None:
+        if self._arriving or self.result is None:
+            return
+        try:
             self._follow(draw=True)
+        except wb.WorkbenchError as error:
+            self._refused = error
+            raise
+        if self.error is not None and self.error is self._refused:  # what was refused is moved away from
+            self.error, self._refused = None, None
+            self._say(self.result.facts())
 
     def _recall(self) -> bool:
         """Shows what the controls stand for, if it was computed before."""
@@ -268,11 +271,18 @@ class ViewExplorer(Explorer):
         """The calls that follow the controls."""
         return [] if self.result is None else list(self._view.lives(self._made_here, self.result))
 
+    def _wanted(self) -> list[Call]:
+        """The same; none where the controls stand for nothing, which they say themselves."""
+        try:
+            return self._lives()
+        except wb.WorkbenchError:
+            return []
+
     def _follow(self, *, draw: bool = False) -> None:
         """Makes the calls that follow the controls, each once; then draws, where that has not been done."""
         new: list[tuple[Any, Callable[[], Any]]] = []
         for call in self._lives():
-            if (found := self._memory.find(call)) is not None:
+            if (found := self._memory.find(call, MISSING)) is not MISSING:
                 self._view.show_live(call, found)
             else:
                 new.append((call, functools.partial(self._made, call)))
@@ -286,7 +296,10 @@ class ViewExplorer(Explorer):
 
     def _lived(self, call: Any, found: Any) -> None:
         def show() -> None:
-            if call is not DRAWN and not self._closed and call in self._lives():
+            if call is DRAWN or self._closed:
+                return
+            told = isinstance(found, Exception) or self._memory.find(call) is found  # else of models before these
+            if told and call in self._wanted():
                 self._view.show_live(call, found)
 
         self._attempt(show)
@@ -309,7 +322,7 @@ class ViewExplorer(Explorer):
             self.plots[name].clear(str(error))
 
     def _list(self) -> None:
-        if self.result is not None and self.table.value is not None and not self._listing:
+        if self.result is not None and self.table.value is not None and not self.table.offering:
             self._tables[self.view.value] = self.table.value
             frame = self._view.table(self.table.value, self.result.frame(self.table.value))
             self.rows.show(frame, self._view.layers(self.result, frame))

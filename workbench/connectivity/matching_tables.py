@@ -98,8 +98,7 @@ def _compared(structure: Structure, a: Reader, b: Reader, orders: Orders) -> dic
         own, other = a(name), b(name)
         moved = permuted(other, structure.layouts[name], orders, structure.within)
         sums = torch.zeros(6, dtype=torch.float64)
-        for pieces in flat_pieces(own, other, moved):
-            x, y, z = (piece.cpu() for piece in pieces)
+        for x, y, z in flat_pieces(own, other, moved):
             squares = [x @ x, y @ y, (x - y).square().sum(), (x - z).square().sum(), x @ y, x @ z]
             sums += torch.stack(squares)
         roots = sums[:4].sqrt().tolist()

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from workbench.atlas import Atlas
 from workbench.connectivity.barrier import Barrier
 from workbench.connectivity.groups import PermutationGroups
 from workbench.connectivity.matching import Matching
@@ -16,6 +17,7 @@ from workbench.degeneracy.interaction_graph import InteractionGraph
 from workbench.degeneracy.modules import InteractionModules
 from workbench.errors import FigureError, nearest
 from workbench.figures.ablation import curve
+from workbench.figures.atlas import correlation_map, pairs, scatter
 from workbench.figures.change_spectra import extraction, overlaps, singular
 from workbench.figures.comparison import first_and_last, trajectory
 from workbench.figures.connectivity import path, plane
@@ -64,6 +66,7 @@ KINDS: Mapping[type[Result], Mapping[str, Drawing]] = {
         "singular": singular,
         "overlap": overlaps,
     },
+    Atlas: {"correlations": correlation_map, "pairs": pairs, "scatter": scatter},
 }
 SEVERAL = (Barrier, Ablation)  # kinds of results that one figure shows several of, by their labels
 
@@ -97,13 +100,15 @@ def figure(
             modules, and Q beside that of null graphs). Similarity: `cosine` (a map of all pairs). Diff:
             `norms` (changes by rank, with the floor), `cosines` (of several models' changes, clustered), `lorenz`,
             `extraction` (what a LoRA holds), `singular` (σ after over σ before), `overlap` (of the change's directions
-            with the base's).
+            with the base's). Atlas: `correlations` (a map of ρ, and of what the controls leave), `pairs` (columns
+            against each other, a layer one id in all panels), `scatter` (two columns).
         layer: the layer that a figure of one layer shows (it may be left out where there is only one), and that the
             others ring.
         xmin: where `esd` fits the tail anew; None for the result's own fit.
         options: further arguments of one kind. `spectra`: threshold=, a share of the largest eigenvalue. `weights`:
             direction=, which is ringed. `graph` of an InteractionGraph: modules= (InteractionModules for its colours),
-            names= for these, nodes= and edges=, how many are drawn. Of a Diff: model=, the one that is drawn.
+            names= for these, nodes= and edges=, how many are drawn. Of a Diff: model=, the one that is drawn. `pairs`:
+            columns=, two to four. `scatter`: x= and y=, columns.
 
     Returns:
         A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.

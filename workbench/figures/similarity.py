@@ -2,29 +2,27 @@
 
 from collections.abc import Mapping
 
-from workbench.errors import FigureError, nearest
 from workbench.figures.provenance import story
 from workbench.figures.spec import Axis, FigureSpec, Heat, Panel, named_ticks
-from workbench.signatures.similarity import ALL, Similarity
+from workbench.signatures.similarity import Similarity
 
 
 def similarity_map(similarity: Similarity, layer: str | None) -> FigureSpec:
-    """The cosines of every two signatures, over all tensors or of one layer; labels of one type are neighbours."""
-    table = similarity.tables["pairs"]
-    layers = dict.fromkeys(table["layer"])
-    chosen = ALL if layer is None else layer
-    if chosen not in layers:
-        raise FigureError(f"this Similarity has no layer {layer!r}.{nearest(chosen, layers)}")
+    """The cosines of every two signatures, over all tensors or of one layer; labels of one type are neighbours.
+
+    Raises:
+        LayerNotFoundError: the layer was not compared.
+    """
+    table = similarity.tables["pairs" if layer is None else "layer_pairs"]
+    own = [True] * len(table["one"]) if layer is None else [one == similarity.compared(layer) for one in table["layer"]]
     cells = {
-        (first, second): cosine
-        for first, second, own, cosine in zip(
-            table["first"], table["second"], table["layer"], table["cosine"], strict=True
-        )
-        if own == chosen
+        (one, other): cosine
+        for one, other, cosine, wanted in zip(table["one"], table["other"], table["cosine"], own, strict=True)
+        if wanted
     }
     rows, cols = (
         _by_type(similarity.meta["types"][side], {pair[place] for pair in cells})
-        for place, side in enumerate(("first", "second"))
+        for place, side in enumerate(("one", "other"))
     )
     axes = [
         Axis(label=label, limits=(-0.5, len(names) - 0.5), ticks=named_ticks(names), descending=label == "signature")
@@ -37,12 +35,12 @@ def similarity_map(similarity: Similarity, layer: str | None) -> FigureSpec:
         limits=(-1.0, 1.0),
         label="cosine",
     )
-    where = "all tensors" if chosen == ALL else chosen
-    panel = Panel(x=axes[0], y=axes[1], marks=(heat,), title=where)
+    panel = Panel(x=axes[0], y=axes[1], marks=(heat,), title="all tensors" if layer is None else layer)
+    judged = {"same type", "other type"} & {*similarity.tables["nearest"]["verdict"]}
+    plain = f"Cosines of {len(rows)} signatures" + (f" with {len(cols)} others" if similarity.meta["others"] else "")
+    title = similarity.facts().partition(": ")[2] if judged else plain
     provenance = story(similarity) | ({} if layer is None else {"layer": layer})
-    return FigureSpec(
-        kind="cosine", title=similarity.facts().partition(": ")[2], panels=(panel,), provenance=provenance
-    )
+    return FigureSpec(kind="cosine", title=title, panels=(panel,), provenance=provenance)
 
 
 def _by_type(types: Mapping[str, str], labels: set[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Eigenvalues of WᵀW through float64 Gram matrices, in blocks of rows."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -115,3 +116,14 @@ def symmetric_eigenvalues(
     batch = torch.stack(list(symmetric)) if len(symmetric) > 1 else symmetric[0][None]
     eigenvalues: Tensor = torch.linalg.eigvalsh(batch)
     return eigenvalues
+
+
+def stable_rank(eigenvalues: Float[Tensor, " n"]) -> float:
+    """Σλ/λmax of λ = σ² in any order: between 1 (rank one) and n (all equal); NaN if all are zero, or there are none.
+
+    Example:
+        >>> stable_rank(torch.tensor([4.0, 1.0, 1.0])), stable_rank(torch.zeros(2))
+        (1.5, nan)
+    """
+    largest = float(eigenvalues.max()) if len(eigenvalues) else 0.0
+    return float(eigenvalues.sum()) / largest if largest > 0 else math.nan

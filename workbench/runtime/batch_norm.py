@@ -1,6 +1,6 @@
 """Running statistics of batch normalisation, computed anew."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ def reset_statistics(
     *,
     weights: Mapping[str, Tensor] | None = None,
     device: str = "auto",
+    before: Callable[[int], object] | None = None,
 ) -> dict[str, Tensor]:
     """New running statistics of every batch-norm layer: the plain mean over B batches, μ = Σ_b μ_b/B, σ² = Σ_b s²_b/B.
 
@@ -39,6 +40,7 @@ def reset_statistics(
             arguments (`labels` are left out).
         weights: used in place of the module's own, as in `evaluator`; an interpolated model's, for instance.
         device: "auto" takes CUDA when there is one.
+        before: called with the number of each batch before it runs; what it raises is passed on.
 
     Returns:
         State-dict name → `running_mean`, `running_var` and `num_batches_tracked`, on the CPU, so that
@@ -75,6 +77,8 @@ def reset_statistics(
             layer.reset_running_stats()  # of the copies that stand in for the buffers
             layer.training, layer.momentum = True, None
         for number, batch in iter_batches(data):
+            if before is not None:
+                before(number)
             with naming(number, batch):
                 positional, named = arguments(batch, where)
                 module(*positional, **named)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from workbench.errors import ArgumentError, Cancelled
 from workbench.linalg import Moments
-from workbench.progress import ProgressCallback, reporter
+from workbench.progress import ProgressCallback, reporter, told_whole
 from workbench.runtime import captured
 from workbench.runtime.activations import MASK, batch_count, feature_axis, kept_positions, leaf_modules
 from workbench.runtime.batches import arguments, check_data, iter_batches, naming
@@ -50,7 +50,8 @@ def activation_similarity(
         models: label → weights.
         chosen: ids of the layers that are compared; None for every submodule without children.
         device: where it runs.
-        progress: called before each batch; it may raise Cancelled, whose `.partial` are the rows so far.
+        progress: called before each batch and once at the end; it may raise Cancelled, whose `.partial` are the rows so
+            far and, but for the last call, the batches `done` of the `total`.
 
     Raises:
         ArgumentError: the weights are not the module's, the data can be walked only once, or nothing is chosen.
@@ -85,9 +86,10 @@ def activation_similarity(
                     _add(moments, path, label, own, other.get(path), reasons)
             done += 1
     except Cancelled as stop:
-        stop.partial = rows()
+        stop.partial = rows(), {"done": done, "total": max(length, done + 1)}
         raise
-    return rows()
+    whole, _ = told_whole((rows(), dict[str, int]()), lambda: report("", done, done))
+    return whole
 
 
 def check_similarity(module: object, data: object, model: object) -> nn.Module | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-
 from workbench.errors import ArgumentError, nearest
 from workbench.weights import TensorInfo, Weights
+from workbench.weights.differences import differences, numbers, refused
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch and instance norm
 
@@ -25,28 +24,32 @@ def check_common(models: Mapping[str, Weights]) -> None:
     """
     (label, first), *others = models.items()
     for other, weights in others:
-        for name, info in first.infos.items():
-            if name not in weights:
+        for found in differences(first, weights, (label, other)):
+            if found.kind != "tie":  # tied or not, a tensor is the same numbers
+                near = {"missing": weights, "added": first}.get(found.kind, ())
                 raise ArgumentError(
-                    f"{label} has the tensor {name!r} and {other} has not: expected checkpoints of one architecture."
-                    + nearest(name, weights)
+                    f"{found.text}: expected checkpoints of one architecture.{nearest(found.name, near)}"
                 )
-            if (shape := weights.infos[name].shape) != info.shape:
-                raise ArgumentError(
-                    f"{name!r} has the shape {list(info.shape)} in {label} and {list(shape)} in {other}: expected "
-                    "checkpoints of one architecture."
-                )
-            kinds = [one.dtype.is_floating_point for one in (info, weights.infos[name])]
-            if kinds[0] != kinds[1]:
-                raise ArgumentError(f"{name!r} is {info.dtype} in {label} and {weights.infos[name].dtype} in {other}.")
-        if more := next((name for name in weights if name not in first), None):
-            raise ArgumentError(
-                f"{other} has the tensor {more!r} and {label} has not: expected checkpoints of one architecture."
-                + nearest(more, first)
-            )
 
 
-def arithmetic(models: Sequence[Weights]) -> tuple[list[TensorInfo], list[str]]:
+def without_lost_ties(models: Mapping[str, Weights]) -> dict[str, Weights]:
+    """The checkpoints without second names of tied tensors that some do not store, as files of tied networks do not.
+
+    A name goes only where all that have it tie it, to a name that all have.
+    """
+    found = dict(models)
+    for name in dict.fromkeys(name for weights in models.values() for name in weights):
+        having = [weights for weights in models.values() if name in weights]
+        heads = {weights.infos[name].tied_to for weights in having}
+        head = heads.pop() if len(heads) == 1 else None
+        if len(having) < len(models) and head is not None and all(head in weights for weights in models.values()):
+            for label, weights in found.items():
+                if name in weights:
+                    found[label] = weights.only([own for own in weights if own != name])
+    return found
+
+
+def arithmetic(models: Mapping[str, Weights]) -> tuple[list[TensorInfo], list[str]]:
     """The tensors that can be subtracted, as the first checkpoint has them, and those that are no real numbers.
 
     Running statistics are in neither. A name that is tied in all checkpoints is tied in what is found; one that only
@@ -56,17 +59,13 @@ def arithmetic(models: Sequence[Weights]) -> tuple[list[TensorInfo], list[str]]:
         ArgumentError: a tensor has numbers that differences mean nothing of: complex, 8-bit floats, or no dense layout.
     """
     found, left_out = [], []
-    for info in models[0].infos.values():
-        for one in (weights.infos[info.name] for weights in models):
-            if one.layout != torch.strided:
-                raise ArgumentError(f"{one.name!r} is a {one.layout} tensor: expected dense ones; call .to_dense().")
-            if one.dtype.is_complex or (one.dtype.is_floating_point and one.dtype.itemsize == 1):
-                raise ArgumentError(
-                    f"{one.name!r} is {one.dtype}: expected real numbers whose scale is known, such as bfloat16."
-                )
+    for info in next(iter(models.values())).infos.values():
+        for label, one in ((label, weights.infos[info.name]) for label, weights in models.items()):
+            if reason := refused(one, label):
+                raise ArgumentError(reason)
         if is_statistic(info.name):
             continue
-        if info.dtype.is_floating_point:
+        if numbers(info) == "real":
             found.append(info)
         else:
             left_out.append(info.name)

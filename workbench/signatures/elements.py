@@ -1,5 +1,6 @@
 """Inner products and signs of a tensor W and of its changes τ = W′ − W in several models, in one walk over them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -45,6 +46,20 @@ class Sums:
     flipped: Array
     pair_both: Array
     pair_flipped: Array
+
+    def of(self, index: int) -> dict[str, float | int]:
+        """The sums of one model, as they are pooled."""
+        named = {name: float(getattr(self, name)[index]) for name in ("others", "cross", "changed", "both", "flipped")}
+        return {"elements": self.elements, "base": self.base, "change": float(self.changes[index, index]), **named}
+
+    @property
+    def base_finite(self) -> bool:
+        """Whether no element of the base is NaN or infinite, nor their sum of squares."""
+        return math.isfinite(self.base)
+
+    def finite_of(self, index: int) -> bool:
+        """The same of one of the others, and of what it changes."""
+        return bool(np.isfinite([self.others[index], self.cross[index], self.changes[index, index]]).all())
 
     @property
     def finite(self) -> bool:
@@ -204,3 +219,10 @@ def not_finite(tensor: Tensor) -> tuple[int, int]:
         nan += int(np.isnan(piece).sum())
         infinite += int(np.isinf(piece).sum())
     return nan, infinite
+
+
+def not_finite_text(label: str, tensor: Tensor) -> str:
+    """How many elements of a tensor are NaN or infinite; empty if none is."""
+    counts = zip(not_finite(tensor), ("NaN", "infinite"), strict=True)
+    told = " and ".join(f"{count} of {tensor.numel()} elements {word}" for count, word in counts if count)
+    return f"{told} in {label}" if told else ""

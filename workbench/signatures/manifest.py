@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from workbench.errors import ArgumentError, LayerNotFoundError, SourceTypeError
 from workbench.results import Column, short_source
 from workbench.weights import ModelLike, TensorInfo, Weights, content_fingerprint, load
+from workbench.weights.differences import differences
 from workbench.weights.several import is_several, source_labels
 
 EXAMPLES = 3  # names in a message
@@ -100,13 +102,15 @@ def paired(base: Weights, label: str, other: Weights) -> Paired:
 
 
 def _renamed(base: Weights, removed: Sequence[str], other: Weights, added: Sequence[str]) -> dict[str, str]:
-    """Tensors of one side alone whose bytes the other side has under a name of its own, in order."""
+    """Tensors of one side alone whose bytes, if not all alike, the other side has under a name of its own."""
     wanted = {_form(other.infos[name]) for name in added}
     have = {_form(base.infos[name]) for name in removed} & wanted
     by_content: dict[str, list[str]] = {}
     for name in added:
         if _form(other.infos[name]) in have and _readable(other.infos[name]):
-            by_content.setdefault(content_fingerprint(other.borrowed(name)), []).append(name)
+            tensor = other.borrowed(name)
+            if not _constant(tensor):  # the ones and zeros of a fresh norm layer or bias are everybody's
+                by_content.setdefault(content_fingerprint(tensor), []).append(name)
     found: dict[str, str] = {}
     for name in removed if by_content else ():
         if _form(base.infos[name]) in have and _readable(base.infos[name]):
@@ -114,6 +118,12 @@ def _renamed(base: Weights, removed: Sequence[str], other: Weights, added: Seque
             if same:
                 found[name] = same.pop(0)
     return found
+
+
+def _constant(tensor: Tensor) -> bool:
+    flat = tensor.detach().reshape(-1)
+    flat = flat.float() if flat.is_floating_point() and flat.dtype.itemsize == 1 else flat
+    return bool((flat == flat[0]).all())
 
 
 def _form(info: TensorInfo) -> tuple[Any, ...]:
@@ -129,7 +139,7 @@ def _nothing_common(base: Weights, label: str, other: Weights, partners: Mapping
     if partners:
         return (
             f"{len(partners)} names are common, but no shape is: two architectures. The first difference: "
-            f"{first_difference(base, other, partners)}."
+            f"{first_difference(base, Paired(label, other, partners))}."
         )
     names = [list(one.infos)[:EXAMPLES] for one in (base, other)]
     message = (
@@ -151,16 +161,10 @@ def _prefix(longer: Mapping[str, Any], shorter: Mapping[str, Any]) -> str:
     return prefix if prefix and 2 * sum(name.removeprefix(prefix) in shorter for name in longer) > len(longer) else ""
 
 
-def first_difference(base: Weights, other: Weights, partners: Mapping[str, str]) -> str:
+def first_difference(base: Weights, model: Paired) -> str:
     """The first tensor, in the base's order, that the model lacks or has in another shape; empty if there is none."""
-    for name, info in base.infos.items():
-        if name not in partners:
-            return f"{name} is not in the other"
-        if other.infos[partners[name]].shape != info.shape:
-            return f"{name} is {list(info.shape)} in the base and {list(other.infos[partners[name]].shape)} there"
-    taken = set(partners.values())
-    added = next((name for name in other.infos if name not in taken), None)
-    return f"{added} is not in the base" if added else ""
+    found = differences(base, model.weights, ("the base", model.label), model.partners)
+    return next((one.text for one in found if one.kind in ("missing", "shape", "added")), "")
 
 
 def manifest_rows(base: Weights, model: Paired, content: Mapping[str, bool]) -> Iterator[dict[str, Any]]:

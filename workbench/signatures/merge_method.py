@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, ClassVar, TypeAlias
 
@@ -21,19 +21,28 @@ Told: TypeAlias = Callable[[str], None]  # the name of a tensor that is about to
 
 @dataclass(frozen=True, kw_only=True)
 class MergeMethod(ABC):
-    """One way to merge; its fields are its parameters, each with its meaning and range in `metadata`.
+    """One way to merge; its fields are its parameters, made by `parameter`, which says their meaning and range.
+
+    A field's `metadata` has them for a form: `meaning`, `low`, `high`, `open_low` and `several`.
 
     Attributes:
         NAME: as in `method=`.
         FORMULA: what it computes.
         SOURCE: the paper.
         MODELS: the fewest and the most models that it takes.
+
+    Raises:
+        ArgumentError: a parameter is no number of its range.
     """
 
     NAME: ClassVar[str]
     FORMULA: ClassVar[str]
     SOURCE: ClassVar[str]
     MODELS: ClassVar[tuple[int, float]] = (1, math.inf)
+
+    def __post_init__(self) -> None:
+        for own in fields(self):
+            _check(own.name, getattr(self, own.name), **own.metadata)
 
     def check(self, models: int) -> None:
         """Refuses a number of models, and what depends on it.
@@ -56,7 +65,7 @@ class MergeMethod(ABC):
 
     def averaged(self, tensors: Aligned) -> Tensor:
         """Running statistics of the merged network, until they are estimated anew: the models' mean."""
-        return torch.stack([one.to(tensors.precision) for one in tensors.models]).mean(0)
+        return torch.stack([one.to("cpu", tensors.precision) for one in tensors.models]).mean(0)
 
     def __str__(self) -> str:
         chosen = ", ".join(f"{name}={getattr(self, name)}" for name in self.parameters())
@@ -68,16 +77,29 @@ class MergeMethod(ABC):
         return [field.name for field in fields(cls)]
 
 
-def number(name: str, value: Any, low: float, high: float, meaning: str, *, open_low: bool = False) -> None:
-    """Refuses what is no number of a range.
+def parameter(
+    default: float, meaning: str, low: float, high: float, *, open_low: bool = False, several: bool = False
+) -> Any:
+    """A field of a way to merge: one finite number, or one for each model.
 
-    Raises:
-        ArgumentError: it is none.
+    Args:
+        default: its value where none is given.
+        meaning: what it is, in words that end a sentence "expected a number in [low, high], …".
+        low: its smallest value; −∞ for none.
+        high: its largest value; ∞ for none.
+        open_low: whether `low` itself is refused.
+        several: whether it may be a list with a number for each model.
     """
-    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not low <= value <= high or (open_low and value == low):
-        span = "a finite number" if math.isinf(low) else f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
-        raise ArgumentError(f"{name}={value!r}: expected {span}, {meaning}.")
+    told = {"meaning": meaning, "low": low, "high": high, "open_low": open_low, "several": several}
+    return field(default=default, metadata=told)
+
+
+def _check(name: str, value: Any, *, meaning: str, low: float, high: float, open_low: bool, several: bool) -> None:
+    for one in value if several and isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+        fits = isinstance(one, Real) and not isinstance(one, bool) and math.isfinite(one)
+        if not fits or not low <= one <= high or (open_low and one == low):
+            span = "a finite number" if math.isinf(low) else f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
+            raise ArgumentError(f"{name}={one!r}: expected {span}, {meaning}.")
 
 
 def scales(scale: float | Sequence[float], models: int) -> list[float]:

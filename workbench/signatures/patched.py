@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from workbench.errors import ArgumentError, CheckpointError, nearest
 from workbench.layers import Selection
 from workbench.linalg.pieces import flat_pieces
+from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import short_source
 from workbench.runtime import reset_statistics
+from workbench.runtime.activations import batch_count
 from workbench.signatures.chosen import chosen
 from workbench.signatures.common_ancestor import is_statistic
 from workbench.weights import ModelLike, TensorInfo, Weights, content_fingerprint, load, save
+from workbench.weights.differences import refused
 
 BatchNorm: TypeAlias = Literal["untouched", "copied", "re-estimated"]
 
@@ -36,14 +39,14 @@ class Patched(Weights):
 
     Attributes:
         original: the model as it was, to the last bit, also after the module that it came from was changed.
-        changed: the tensors that differ from it.
-        record: scale, layers, batch-norm policy and fingerprint of the signature.
+        touched: the tensors that the signature or the batch-norm policy touches, also where what they add is 0.
+        record: scale, tensors that were chosen (None for all), batch-norm policy and fingerprint of the signature.
     """
 
     def __init__(
-        self, original: Weights, read: Callable[[TensorInfo], Tensor], changed: Sequence[str], **record: Any
+        self, original: Weights, read: Callable[[TensorInfo], Tensor], touched: Sequence[str], **record: Any
     ) -> None:
-        told = f"{record['signature']} at α = {record['scale']:g}, {len(changed)} tensors changed"
+        told = f"{record['signature']} at α = {record['scale']:g}, {len(touched)} tensors touched"
         super().__init__(
             list(original.infos.values()),
             read,
@@ -52,10 +55,10 @@ class Patched(Weights):
             ordered=original.ordered,
             metadata=original.metadata,
         )
-        self.original, self.changed, self.record = original, tuple(changed), record
+        self.original, self.touched, self.record = original, tuple(touched), record
 
     def save_undo(self, path: str | os.PathLike[str]) -> Path:
-        """Writes what takes the signature off again: the original tensors that it changes, and fingerprints of all.
+        """Writes what takes the signature off again: the original tensors that it touches, and fingerprints of all.
 
         Args:
             path: a file that ends in `.safetensors`; `Signature.remove(weights, path)` takes it.
@@ -67,12 +70,11 @@ class Patched(Weights):
             ArgumentError: another ending.
             OSError: the disk is full or refuses; nothing is left behind.
 
-        Cost: a pass over the bytes, and as many written as the changed tensors have.
+        Cost: a pass over the bytes, and as many written as the touched tensors have.
         """
         if Path(path).suffix != ".safetensors":
             raise ArgumentError(f"{path}: expected a name that ends in .safetensors.")
-        kept = [self.original.infos[name] for name in self.changed]
-        originals = Weights(kept, self.original._read, source=self.original.source, ordered=self.ordered)
+        originals = self.original.only(self.touched)
         told = self.record | {"patched": _fingerprints(self), "original": _fingerprints(originals)}
         return save(originals, path, metadata={UNDO: json.dumps(told)})
 
@@ -89,14 +91,16 @@ def patched(
     data: Iterable[Any] | None,
     module: nn.Module | None,
     device: str,
+    progress: ProgressCallback | None,
 ) -> Patched:
     """What `Signature.apply` does; see there."""
+    check_progress(progress)
     if isinstance(scale, bool) or not isinstance(scale, Real) or not math.isfinite(scale):
         raise ArgumentError(f"scale={scale!r}: expected a finite number α; 0 leaves every weight as it is.")
     original = load(model).snapshot()
     own = [name for name in original if is_statistic(name)]
     module = module if module is not None else model if isinstance(model, nn.Module) else None
-    _check_policy(batch_norm, own, statistics, data, module, original.source)
+    _check_policy(batch_norm, original, statistics, data, module)
     added = _added(delta, original, layers) if scale else {}
     replaced: dict[str, Tensor] = {}
 
@@ -110,14 +114,22 @@ def patched(
         "signature": delta.source,
         "fingerprint": fingerprint,
         "scale": float(scale),
-        "layers": None if layers is None else sorted(set(added.values())),
+        "tensors": None if layers is None else sorted(set(added.values())),
         "batch_norm": batch_norm,
     }
+    report, done, total = reporter(progress), 0, 0 if data is None else batch_count(data)
+
+    def told(number: int) -> None:
+        nonlocal done
+        report(f"batch {number}", done, max(total, done + 1))
+        done += 1
+
     if batch_norm == "copied":
         replaced = {name: statistics[name] for name in own}
     elif batch_norm == "re-estimated" and own and module is not None and data is not None:
         stored = load(module).renames
-        found = reset_statistics(module, data, weights=Patched(original, read, (), **record), device=device)
+        bare = Patched(original, read, (), **record)
+        found = reset_statistics(module, data, weights=bare, device=device, before=told)
         replaced = {name: found[stored.get(name, name)] for name in own if stored.get(name, name) in found}
         if missing := next((name for name in own if name not in replaced), None):
             raise ArgumentError(
@@ -125,8 +137,8 @@ def patched(
                 "'untouched' or 'copied'."
             )
     firsts = {*added, *replaced}
-    changed = [name for name, info in original.infos.items() if (info.tied_to or name) in firsts]
-    return Patched(original, read, changed, **record)
+    touched = [name for name, info in original.infos.items() if (info.tied_to or name) in firsts]
+    return told_whole(Patched(original, read, touched, **record), lambda: report("", done, done))
 
 
 def restored(weights: ModelLike, undo: ModelLike | None) -> Weights:
@@ -180,6 +192,8 @@ def _added(delta: Weights, original: Weights, layers: Selection) -> dict[str, st
                 f"{original.source} has no tensor {name!r}, which the signature changes: expected a network of the "
                 f"same architecture, or layers=… that both have.{nearest(name, original)}"
             )
+        if told := refused(info, short_source(original.source)):
+            raise ArgumentError(f"{told} Or leave it out with layers=….")
         if info.shape != delta.infos[name].shape or not info.dtype.is_floating_point:
             raise ArgumentError(
                 f"{name!r} is {list(info.shape)} of {info.dtype} in {original.source} and "
@@ -203,7 +217,7 @@ def _sum(name: str, tensor: Tensor, delta: Tensor, scale: float) -> Tensor:
     """
     total = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
     start = 0
-    for theta, added in flat_pieces(tensor, delta.to(tensor.device)):
+    for theta, added in flat_pieces(tensor, delta, device=tensor.device):
         piece = (theta + scale * added).to(tensor.dtype)
         if bool((theta.isfinite() & ~piece.isfinite()).any()):
             raise ArgumentError(f"{name!r} overflows {tensor.dtype} at scale={scale:g}: choose a smaller one.")
@@ -214,31 +228,38 @@ def _sum(name: str, tensor: Tensor, delta: Tensor, scale: float) -> Tensor:
 
 def _check_policy(
     batch_norm: str | None,
-    own: Sequence[str],
+    original: Weights,
     statistics: Mapping[str, Tensor],
     data: Iterable[Any] | None,
     module: nn.Module | None,
-    source: str,
 ) -> None:
+    own = [name for name in original if is_statistic(name)]
     if batch_norm not in (None, "untouched", "copied", "re-estimated"):
         raise ArgumentError(
             f"batch_norm={batch_norm!r}: expected {POLICIES}, or None for a network without batch norm."
         )
     if batch_norm is None and own:
         raise ArgumentError(
-            f"batch_norm=None, but {source} has running statistics ({own[0]!r}), which decide the numbers: say "
-            f"{POLICIES}."
+            f"batch_norm=None, but {original.source} has running statistics ({own[0]!r}), which decide the numbers: "
+            f"say {POLICIES}."
         )
     if batch_norm == "re-estimated" and (data is None or module is None):
         lacks = "data=…, batches to run" if data is None else "a model that is an nn.Module, or module=…"
         raise ArgumentError(f"batch_norm='re-estimated' runs the network: it needs {lacks}.")
     if batch_norm != "re-estimated" and data is not None:
         raise ArgumentError(f"data are for batch_norm='re-estimated'; it is {batch_norm!r}, so leave them out.")
-    if batch_norm == "copied" and (missing := next((name for name in own if name not in statistics), None)):
-        raise ArgumentError(
-            f"batch_norm='copied', but the signature has no {missing!r}: it is a mean, or of networks without it; say "
-            "'untouched' or 're-estimated'."
-        )
+    for name in own if batch_norm == "copied" else ():
+        if name not in statistics:
+            raise ArgumentError(
+                f"batch_norm='copied', but the signature has no {name!r}: it is a mean, or of networks without it; say "
+                "'untouched' or 're-estimated'."
+            )
+        info, tensor = original.infos[name], statistics[name]
+        if info.shape != tensor.shape or info.dtype.is_floating_point != tensor.is_floating_point():
+            raise ArgumentError(
+                f"batch_norm='copied', but {name!r} is {list(info.shape)} of {info.dtype} in {original.source} and "
+                f"{list(tensor.shape)} of {tensor.dtype} in the signature: say 'untouched' or 're-estimated'."
+            )
 
 
 def _fingerprints(weights: Weights) -> dict[str, str]:

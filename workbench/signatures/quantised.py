@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from workbench.errors import ArgumentError
+from workbench.linalg.pieces import flat_pieces
 
 BITS = range(2, 9)
 HEADER = 8  # bytes a tensor: lowest and highest value, float32, little-endian
@@ -55,8 +56,8 @@ def packed(tensor: Float[Tensor, "*shape"], bits: int) -> UInt8[Tensor, " bytes"
     low, high = _ends(flat)
     scale = (2**bits - 1) / (high - low) if high > low else 0.0
     pieces = [np.array([low, high], "<f4").view(np.uint8)]
-    for piece in torch.split(flat, PIECE) if flat.numel() else ():
-        codes = ((piece.double() - low) * scale).round().clamp_(0, 2**bits - 1).to(torch.uint8).numpy()
+    for (piece,) in flat_pieces(flat, size=PIECE) if flat.numel() else ():
+        codes = ((piece - low) * scale).round().clamp_(0, 2**bits - 1).to(torch.uint8).numpy()
         digits = (codes[:, None] >> np.arange(bits, dtype=np.uint8)) & 1
         pieces.append(np.packbits(digits, bitorder="little"))
     return torch.from_numpy(np.concatenate(pieces))

@@ -10,7 +10,7 @@ from torch import Tensor
 from workbench.layers import Exclusion, Layer
 from workbench.results import Column
 from workbench.signatures import columns
-from workbench.signatures.elements import Array, Sums
+from workbench.signatures.elements import Sums
 from workbench.signatures.manifest import shape_text
 
 View = Layer | Exclusion
@@ -42,16 +42,20 @@ def share(part_of: float, whole: float) -> float:
     return float(part_of / whole) if whole else math.nan
 
 
-def model_numbers(sums: Sums, index: int, noise: float) -> dict[str, float]:
-    """The numbers of one model; `noise` is the floor's relative norm."""
-    relative = ratio(sums.changes[index, index], sums.base)
+def model_numbers(sums: Mapping[str, float | int], over_floor: float) -> dict[str, float]:
+    """The numbers of one model, in a layer or over all.
+
+    Args:
+        sums: elements, base ΣW², others ΣW′², cross ΣWW′, change Στ², and the counts changed, both and flipped.
+        over_floor: the relative norm over the floor's.
+    """
     return {
-        "changed": share(int(sums.changed[index]), sums.elements),
-        "delta_norm": math.sqrt(sums.changes[index, index]),
-        "relative_norm": relative,
-        "over_floor": over(relative, noise),
-        "cosine": cosine(sums.cross[index], sums.base, sums.others[index]),
-        "sign_conflict": share(int(sums.flipped[index]), int(sums.both[index])),
+        "changed": share(sums["changed"], sums["elements"]),
+        "delta_norm": math.sqrt(sums["change"]) if sums["elements"] else math.nan,
+        "relative_norm": ratio(sums["change"], sums["base"]) if sums["elements"] else math.nan,
+        "over_floor": over_floor,
+        "cosine": cosine(sums["cross"], sums["base"], sums["others"]),
+        "sign_conflict": share(sums["flipped"], sums["both"]),
     }
 
 
@@ -72,17 +76,38 @@ def verdict_of(numbers: Mapping[str, float]) -> str:
     return WORDS[0] if math.isnan(beside) else WORDS[1] if beside > 1 else WORDS[2]
 
 
-def pair_row(labels: Sequence[str], sums: Sums, trimmed: tuple[Array, Array] | None, i: int, j: int) -> dict[str, Any]:
-    """The row of two models' changes."""
+def pair_row(
+    labels: Sequence[str], i: int, j: int, sums: Mapping[str, float | int], *, trimmed: bool
+) -> dict[str, Any]:
+    """The row of two models' changes, in a layer or over all.
+
+    Args:
+        labels: the models'.
+        i: place of one of them.
+        j: place of the other.
+        sums: elements, product Στᵢτⱼ, one Στᵢ², other Στⱼ², and the counts both and flipped, if `trimmed` those of the
+            largest changes too.
+        trimmed: whether the largest changes were looked at by themselves.
+    """
+    elements = int(sums["elements"])
     return {
         "one": labels[i],
         "other": labels[j],
-        "elements": sums.elements,
-        "cosine": cosine(sums.changes[i, j], sums.changes[i, i], sums.changes[j, j]),
-        "null_sd": 1 / math.sqrt(sums.elements) if sums.elements else math.nan,
-        "sign_conflict": share(int(sums.pair_flipped[i, j]), int(sums.pair_both[i, j])),
-        "trimmed_conflict": math.nan if trimmed is None else share(int(trimmed[1][i, j]), int(trimmed[0][i, j])),
+        "elements": elements,
+        "cosine": cosine(sums["product"], sums["one"], sums["other"]),
+        "null_sd": 1 / math.sqrt(elements) if elements else math.nan,
+        "sign_conflict": share(sums["flipped"], sums["both"]),
+        "trimmed_conflict": share(sums["trimmed_flipped"], sums["trimmed_both"]) if trimmed else math.nan,
     }
+
+
+def pair_sums(sums: Mapping[str, Any], i: int, j: int) -> dict[str, float | int]:
+    """Of two models, from the sums of a layer as its unit of work keeps them."""
+    found = {"elements": sums["elements"], "product": sums["changes"][i][j], "one": sums["changes"][i][i]}
+    found |= {"other": sums["changes"][j][j], "both": sums["pair_both"][i][j], "flipped": sums["pair_flipped"][i][j]}
+    if sums["trimmed"] is not None:
+        found |= {"trimmed_both": sums["trimmed"][0][i][j], "trimmed_flipped": sums["trimmed"][1][i][j]}
+    return found
 
 
 def _empty(declared: Mapping[str, Column]) -> dict[str, Any]:
@@ -112,7 +137,7 @@ def summary(
 ) -> dict[str, Any]:
     """A layer's row in the main table: means over the models that have numbers."""
     verdicts = [row["verdict"] for row in values]
-    verdict = "identical" if all(same.values()) else next(word for word in (WORDS[1], *WORDS) if word in verdicts)
+    verdict = "identical" if all(same.values()) else _verdict(verdicts, len(shown))
     reasons = dict.fromkeys(row["reason"] for row in values if row["reason"])
     if not all(same.values()) and any(same.values()):
         reasons |= {f"identical in {row['label']}": None for row in values if row["verdict"] == "identical"}
@@ -123,6 +148,14 @@ def summary(
     row["tau_cosine"] = mean(pair["cosine"] for pair in pairs)
     row["tau_conflict"] = mean(pair["sign_conflict"] for pair in pairs)
     return row
+
+
+def _verdict(verdicts: Sequence[str], measured: int) -> str:
+    """Of a layer, from those of its models: `beyond in k of n` where the n models with numbers do not agree."""
+    beyond = verdicts.count(WORDS[1])
+    if 0 < beyond < measured:
+        return f"beyond in {beyond} of {measured}"
+    return next((word for word in (WORDS[1], *WORDS) if word in verdicts), "not finite")
 
 
 def mean(values: Iterable[float]) -> float:

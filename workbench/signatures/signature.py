@@ -6,7 +6,6 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -21,10 +20,16 @@ from workbench.linalg.pieces import flat_pieces
 from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import short_source, versions
 from workbench.signatures.chosen import chosen
-from workbench.signatures.common_ancestor import arithmetic, check_common, common_tie, is_statistic
+from workbench.signatures.common_ancestor import (
+    arithmetic,
+    check_common,
+    common_tie,
+    is_statistic,
+    without_lost_ties,
+)
 from workbench.signatures.patched import BatchNorm, Patched, patched, restored
-from workbench.signatures.stored_signature import opened, written
-from workbench.weights import ModelLike, TensorInfo, Weights, content_fingerprint, load
+from workbench.signatures.stored_signature import fewest_bits, opened, written
+from workbench.weights import ModelLike, Weights, content_fingerprint, load
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +46,7 @@ class Signature(Mapping[str, Tensor]):
         weights: the tensors.
         statistics: the running statistics of the robust network, for batch_norm="copied".
         numbers: tensor → its numbers, as in `frame`.
-        meta: sources, fingerprints, notes, versions, and `bits` where it was stored in few.
+        meta: sources, fingerprints, notes, versions, and `bits`, the fewest that it or a part of it was stored in.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class Signature(Mapping[str, Tensor]):
         meta: Mapping[str, Any],
     ) -> None:
         self.weights, self.statistics = weights, MappingProxyType(dict(statistics))
-        self.numbers, self.meta = MappingProxyType(dict(numbers)), MappingProxyType(dict(meta))
+        self.numbers, self.meta = MappingProxyType(numbers), MappingProxyType(dict(meta))
 
     def __getitem__(self, name: str) -> Tensor:
         return self.weights[name]
@@ -92,14 +97,12 @@ class Signature(Mapping[str, Tensor]):
             LayerNotFoundError: one matches nothing.
         """
         names = chosen(self.weights, layers)
-        own = Weights(
-            [self.weights.infos[name] for name in names],
-            self.weights._read,
-            source=self.weights.source,
-            ordered=self.weights.ordered,
-            shared=self.weights._shared,
+        return Signature(
+            self.weights.only(names),
+            statistics=self.statistics,
+            numbers={name: self.numbers[name] for name in names},
+            meta=self.meta,
         )
-        return Signature(own, statistics=self.statistics, numbers={n: self.numbers[n] for n in names}, meta=self.meta)
 
     def apply(
         self,
@@ -111,6 +114,7 @@ class Signature(Mapping[str, Tensor]):
         data: Iterable[Any] | None = None,
         module: nn.Module | None = None,
         device: str = "auto",
+        progress: ProgressCallback | None = None,
     ) -> Patched:
         """θ + α·RWS, added in float64 and rounded once to the dtype of θ.
 
@@ -125,6 +129,8 @@ class Signature(Mapping[str, Tensor]):
             data: batches for "re-estimated", as `wb.evaluator` takes them; their targets are not used.
             module: the network that "re-estimated" runs, where `model` is a checkpoint.
             device: where it runs: "auto" takes CUDA when there is one.
+            progress: called before each batch of "re-estimated" with a Progress, and once at the end; it may raise
+                `wb.Cancelled`.
 
         Returns:
             Patched: Weights under the model's own names, added up as they are read; `.original` is the model as it
@@ -135,8 +141,10 @@ class Signature(Mapping[str, Tensor]):
                 missing or lacks what it needs; on reading, that a sum overflows the dtype.
             LayerNotFoundError: layers match nothing.
             EvaluationError: a batch failed.
+            Cancelled: the callback asked for it; there is no partial network before the end.
 
-        Cost: nothing until a tensor is read; a model in memory is copied first. "re-estimated": a pass over the data.
+        Cost: once, a pass over the signature's bytes for its fingerprint; then nothing until a tensor is read. A model
+        in memory is copied first. "re-estimated": a pass over the data.
 
         Misreads: what re-estimation alone gains is no gain of the signature: compare with scale=0.
         """
@@ -151,6 +159,7 @@ class Signature(Mapping[str, Tensor]):
             data=data,
             module=module,
             device=device,
+            progress=progress,
         )
 
     @staticmethod
@@ -170,7 +179,7 @@ class Signature(Mapping[str, Tensor]):
         return restored(weights, undo)
 
     @staticmethod
-    def mean(signatures: Sequence[Signature]) -> Signature:
+    def mean(signatures: Iterable[Signature]) -> Signature:
         """(1/K)·Σ RWS_k: one signature for several corruptions; α is applied once, by `apply`.
 
         Raises:
@@ -179,6 +188,7 @@ class Signature(Mapping[str, Tensor]):
         Source: the RWS paper's composition. Its code applies α to every signature and to the sum, (α/K)² in all; this
         does not.
         """
+        signatures = list(signatures) if isinstance(signatures, Iterable) else []
         if not signatures or not all(isinstance(one, Signature) for one in signatures):
             raise ArgumentError("expected a list of at least one Signature.")
         models = [one.weights for one in signatures]
@@ -199,20 +209,25 @@ class Signature(Mapping[str, Tensor]):
             "fingerprints": {"ancestor": ancestors.pop()} if len(ancestors) == 1 else {},
             "notes": notes,
             "versions": versions(),
+            "bits": fewest_bits(*(one.meta.get("bits") for one in signatures)),
         }
         numbers = {
             name: dict.fromkeys(NUMBERS, float("nan")) | {"norm": float(tensor.double().norm())}
             for name, tensor in tensors.items()
         }
-        weights = _named(tensors, f"the mean of {len(models)} signatures", models[0].ordered)
+        weights = load(tensors).told_as(f"the mean of {len(models)} signatures", ordered=models[0].ordered)
         return Signature(weights, statistics={}, numbers=numbers, meta=meta)
 
-    def save(self, path: str | os.PathLike[str], *, bits: int | None = None) -> Path:
+    def save(
+        self, path: str | os.PathLike[str], *, bits: int | None = None, progress: ProgressCallback | None = None
+    ) -> Path:
         """Writes the signature as one safetensors file, exactly or in `bits` bits an element.
 
         Args:
             path: a file that ends in `.safetensors`; what stood there is replaced whole or kept.
             bits: 2 to 8: ⌈n·bits/8⌉ + 8 bytes a tensor, an error of (hi − lo)/(2·(2^bits − 1)) at most. None: exact.
+            progress: called before each tensor with a Progress, and once at the end; it may raise `wb.Cancelled`, and
+                what stood at the path stays.
 
         Returns:
             The path.
@@ -220,6 +235,7 @@ class Signature(Mapping[str, Tensor]):
         Raises:
             ArgumentError: another ending or number of bits, or values that float32 does not hold.
             OSError: the disk is full or refuses; nothing is left behind.
+            Cancelled: the callback asked for it; nothing is left behind.
 
         Cost: a pass over the bytes. Beside the tensors the file has a header: some 2 kB, and 300 bytes a tensor; and
         running statistics, exactly, where the robust network has them.
@@ -228,7 +244,7 @@ class Signature(Mapping[str, Tensor]):
 
         Misreads: zero is no code: a sparse signature is no longer sparse after packing.
         """
-        return written(self.weights, self.statistics, self.numbers, self.meta, Path(path), bits)
+        return written(self.weights, self.statistics, self.numbers, self.meta, Path(path), bits, progress)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Signature:
@@ -268,7 +284,8 @@ def signature(
 
     Returns:
         A Signature: tensor name → RWS in float32 (float64 where a checkpoint is), t itself where c = 0. Running
-        statistics are not among them (`.statistics` has those of the robust network), nor tensors of whole numbers.
+        statistics are not among them (`.statistics` has those of the robust network), nor tensors of whole numbers,
+        second names of tied tensors that a checkpoint does not store, and masks of −∞ that all three have alike.
 
     Raises:
         ArgumentError: the checkpoints are of different architectures (the first difference is named), or a tensor is
@@ -296,37 +313,46 @@ def signature(
     """
     check_progress(progress)
     report = reporter(progress)
-    models = {label: load(one) for label, one in (("ancestor", ancestor), ("clean", clean), ("robust", robust))}
+    given = (("ancestor", ancestor), ("clean", clean), ("robust", robust))
+    models = without_lost_ties({label: load(one) for label, one in given})
     check_common(models)
     three = list(models.values())
-    infos, left_out = arithmetic(three)
+    infos, left_out = arithmetic(models)
     if not infos:
         raise ArgumentError(
             f"{three[0].source} has no tensors of real numbers: there is nothing to take a signature of."
         )
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, dict[str, float]] = {}
+    unchanged: list[str] = []  # masks of −∞: the same everywhere, and no difference is a number
     rows: dict[str, list[str]] = {label: [] for label in models}
     for done, info in enumerate(infos):
         report(info.name, done, len(infos))
         if (tied := common_tie(info.name, three)) is not None:
-            tensors[info.name], numbers[info.name] = tensors[tied], numbers[tied]
+            if tied in tensors:
+                tensors[info.name], numbers[info.name] = tensors[tied], numbers[tied]
             continue
-        given = {label: weights.borrowed(info.name) for label, weights in models.items()}
-        for label, tensor in given.items():
-            rows[label].append(f"{info.name} {content_fingerprint(tensor)}")
-        tensors[info.name], numbers[info.name] = _rws(info.name, given)
+        own = {label: weights.borrowed(info.name) for label, weights in models.items()}
+        prints = {label: content_fingerprint(tensor) for label, tensor in own.items()}
+        for label, found in prints.items():
+            rows[label].append(f"{info.name} {found}")
+        if len({*prints.values()}) == 1 and not bool(own["ancestor"].isfinite().all()):
+            unchanged.append(info.name)
+            continue
+        tensors[info.name], numbers[info.name] = _rws(info.name, own)
+    if not tensors:
+        raise ArgumentError(f"nothing of {three[0].source} is finite: expected weights.")
     meta = {
         "sources": {label: short_source(weights.source) for label, weights in models.items()},
         "fingerprints": {
             label: hashlib.blake2b("\n".join(sorted(found)).encode(), digest_size=16).hexdigest()
             for label, found in rows.items()
         },
-        "notes": _notes(numbers, tensors, left_out),
+        "notes": _notes(numbers, tensors, left_out, unchanged),
         "versions": versions(),
     }
     whole = Signature(
-        _named(tensors, f"signature of {short_source(three[2].source)}", three[0].ordered, three[0].infos),
+        load(tensors).told_as(f"signature of {short_source(three[2].source)}", like=three[0], ordered=three[0].ordered),
         statistics={name: three[2][name].cpu() for name in three[2] if is_statistic(name)},
         numbers=numbers,
         meta=meta,
@@ -376,9 +402,14 @@ def _projection(clean_clean: float, clean_robust: float) -> float:
 
 
 def _notes(
-    numbers: Mapping[str, Mapping[str, float]], tensors: Mapping[str, Tensor], left_out: Sequence[str]
+    numbers: Mapping[str, Mapping[str, float]],
+    tensors: Mapping[str, Tensor],
+    left_out: Sequence[str],
+    unchanged: Sequence[str],
 ) -> list[str]:
     notes = []
+    if unchanged:
+        notes.append(f"left out, as not finite and the same in all three: {', '.join(unchanged[:5])}")
     for kind, label in (("clean_norm", "clean"), ("robust_norm", "robust")):
         same = [name for name, own in numbers.items() if own[kind] == 0 and tensors[name].numel()]
         if len(same) == len(numbers):
@@ -390,18 +421,3 @@ def _notes(
     if left_out:
         notes.append(f"left out, as they are no real numbers: {', '.join(left_out[:5])}")
     return notes
-
-
-def _named(
-    tensors: Mapping[str, Tensor], source: str, ordered: bool, like: Mapping[str, TensorInfo] | None = None
-) -> Weights:
-    """Tensors in memory as Weights under a name; `like` knows the modules that own them."""
-    plain = load(dict(tensors))
-    infos = list(plain.infos.values())
-    if like is not None:
-        owners = [like[one.name] for one in infos]
-        infos = [
-            replace(one, module=owner.module, groups=owner.groups, buffer=owner.buffer)
-            for one, owner in zip(infos, owners, strict=True)
-        ]
-    return Weights(infos, plain._read, source=source, ordered=ordered, shared=True)

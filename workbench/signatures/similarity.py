@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from workbench.errors import ArgumentError, Cancelled, nearest
-from workbench.layers import Selection, layer_views
-from workbench.linalg.pieces import flat_pieces
-from workbench.progress import ProgressCallback, check_progress, reporter
+from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
+from workbench.layers import Selection
+from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import Column, Result, versions
-from workbench.signatures.chosen import chosen
-from workbench.signatures.common_ancestor import arithmetic, check_common
+from workbench.signatures.common_ancestor import check_common
 from workbench.signatures.signature import Signature
+from workbench.signatures.similarity_rows import COLUMNS, Products, layer_rows, nearest_rows, pair_rows, products
+from workbench.signatures.stored_signature import is_signature
 from workbench.weights import ModelLike, Weights, load
 
 if TYPE_CHECKING:
     import pandas
-
-ALL = "all"  # the layer of what is of all tensors together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Similarity(Result):
     """Cosines of signatures, over all tensors and per layer, and the nearest to each."""
 
-    COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = {
-        "nearest": {
-            "signature": Column("its label", str, ""),
-            "type": Column("its type; empty where none was told", str, ""),
-            "nearest": Column("label of the one with the largest cosine; empty where there is no other", str, ""),
-            "nearest_type": Column("the type of that one", str, ""),
-            "cosine": Column("cosine of both over all tensors", low=-1, high=1),
-            "verdict": Column("same type, other type, or not judged: no types, or no other of its type", str, ""),
-        },
-        "pairs": {
-            "first": Column("label of one", str, ""),
-            "second": Column("label of the other", str, ""),
-            "layer": Column("layer id; `all` for all tensors together", str, ""),
-            "elements": Column("elements that were compared", int, low=0),
-            "cosine": Column("⟨a, b⟩/(‖a‖·‖b‖); NaN where one is zero", low=-1, high=1),
-        },
-    }
-    NEXT: ClassVar[str] = ".within, .between, .matrix(), .frame('pairs'), wb.figure(similarity)"
+    COLUMNS: ClassVar[Mapping[str, Mapping[str, Column]]] = COLUMNS
+    NEXT: ClassVar[str] = ".within, .between, .matrix(), .frame('layers'), wb.figure(similarity)"
 
     def facts(self) -> str:
         """How many are retrieved, and the means within and between types."""
@@ -69,30 +49,41 @@ class Similarity(Result):
         """Mean cosine of signatures of different types, over all tensors; NaN where there are none."""
         return self._mean(same=False)
 
-    def matrix(self, layer: str = ALL) -> pandas.DataFrame:
-        """The cosines of one layer, or of all tensors together, as a square or rectangle of labels.
+    def matrix(self, layer: str | None = None) -> pandas.DataFrame:
+        """The cosines over all tensors, or of one layer, as a square or rectangle of labels.
 
         Raises:
-            ArgumentError: there is no such layer.
+            LayerNotFoundError: there is no such layer.
         """
-        table = self.tables["pairs"]
-        if layer not in table["layer"]:
-            raise ArgumentError(f"there is no layer {layer!r}." + nearest(layer, set(table["layer"])))
-        rows = self.frame("pairs").query("layer == @layer")
-        wide = rows.pivot(index="first", columns="second", values="cosine")
-        return wide.loc[list(dict.fromkeys(rows["first"])), list(dict.fromkeys(rows["second"]))]
+        rows = self.frame("pairs" if layer is None else "layer_pairs")
+        if layer is not None:
+            rows = rows[rows["layer"] == self.compared(layer)]
+        wide = rows.pivot(index="one", columns="other", values="cosine")
+        return wide.loc[list(dict.fromkeys(rows["one"])), list(dict.fromkeys(rows["other"]))]
+
+    def compared(self, layer: str) -> str:
+        """The layer itself, if it was compared.
+
+        Raises:
+            LayerNotFoundError: it was not, for a reason that is told, or is none.
+        """
+        known = dict.fromkeys(self.tables["layer_pairs"]["layer"])
+        if layer in known:
+            return layer
+        own = self.tables["layers"]
+        if layer in own["layer"]:
+            raise LayerNotFoundError(f"{layer!r} was not compared: {own['reason'][own['layer'].index(layer)]}.")
+        raise LayerNotFoundError(f"this Similarity has no layer {layer!r}.{nearest(layer, known)}")
 
     def _mean(self, *, same: bool) -> float:
         types, table = self.meta["types"], self.tables["pairs"]
         found = [
             cosine
-            for first, second, layer, cosine in zip(
-                table["first"], table["second"], table["layer"], table["cosine"], strict=True
-            )
-            if layer == ALL
-            and (self.meta["others"] or first != second)
-            and (types["first"][first] == types["second"][second]) is same
-            and types["first"][first]
+            for one, other, cosine in zip(table["one"], table["other"], table["cosine"], strict=True)
+            if (self.meta["others"] or one != other)
+            and (types["one"][one] == types["other"][other]) is same
+            and types["one"][one]
+            and not math.isnan(cosine)
         ]
         return fmean(found) if found else math.nan
 
@@ -108,7 +99,7 @@ def similarity(
     """The cosine ⟨a,b⟩/(‖a‖·‖b‖) of every two signatures, per layer and over all tensors, and each one's nearest.
 
     Args:
-        signatures: label → Signature, or any weights that are differences.
+        signatures: label → Signature, a file of `Signature.save`, or any weights that are differences.
         others: among these the nearest are looked for, as the same corruptions from another seed; None for the
             signatures themselves, each but itself.
         types: label → type, of both; None: with `others` a label is its own type, without there are none.
@@ -117,11 +108,13 @@ def similarity(
             `partial` is of the tensors that were done.
 
     Returns:
-        Similarity: `nearest` (a row per signature) and `pairs` (a row per pair and layer, in both orders).
+        Similarity: `nearest` (a row per signature), `pairs` and `layer_pairs` (a row per pair, over all tensors and per
+        layer, in both orders) and `layers` (a row per tensor: compared, or why not). A tensor with NaN or infinity in a
+        signature is left out of that signature's pairs, which say so.
 
     Raises:
-        ArgumentError: there are none, they are of different architectures, or a label has no type.
-        LayerNotFoundError: layers match nothing.
+        ArgumentError: there are none, they are of different architectures or no real numbers, or a label has no type.
+        LayerNotFoundError: layers match nothing, or nothing but statistics and integers.
         Cancelled: the callback asked for it.
 
     Cost: a pass over the bytes; K²·n products for K signatures of n elements, in float64.
@@ -133,6 +126,7 @@ def similarity(
     off the second nearest is.
 
     Example:
+        >>> import torch
         >>> found = similarity(
         ...     {"a": {"w": torch.tensor([1.0, 0.0])}, "b": {"w": torch.tensor([3.0, 4.0])}}, types={"a": "x", "b": "x"}
         ... )
@@ -146,54 +140,61 @@ def similarity(
         or (others is not None and not isinstance(others, Mapping))
     ):
         raise ArgumentError("expected a mapping of labels to signatures, as in {'blur': signature}.")
-    first = {label: _weights(one) for label, one in signatures.items()}
-    second = first if others is None else {label: _weights(one) for label, one in others.items()}
-    named = {f"signature {label!r}": one for label, one in first.items()}
-    check_common(named | ({} if others is None else {f"other {label!r}": one for label, one in second.items()}))
-    known = {"first": _types(first, types, others), "second": _types(second, types, others)}
-    models = [*first.values(), *(second.values() if others is not None else ())]
-    leading = models[0]
-    ids = {view.tensor: view.layer if view.part is None else view.tensor for view in layer_views(leading)}
-    real = {info.name for info in arithmetic(models)[0] if info.tied_to is None}
-    names = [name for name in chosen(leading, layers) if name in real]
-    grams: dict[str, Tensor] = {}
-    counts: dict[str, int] = {}
+    ours = {label: _weights(model) for label, model in signatures.items()}
+    theirs = ours if others is None else {label: _weights(model) for label, model in others.items()}
+    models = {f"signature {label!r}": model for label, model in ours.items()}
+    models |= {} if others is None else {f"other {label!r}": model for label, model in theirs.items()}
+    check_common(models)
+    known = {"one": _types(ours, types, others), "other": _types(theirs, types, others)}
+    rows = {row["tensor"]: row for row in layer_rows(models, layers)}
+    names = [name for name, row in rows.items() if row["verdict"] == "compared"]
+    if not names:
+        reasons = "; ".join(f"{name}: {row['reason']}" for name, row in list(rows.items())[:3])
+        raise LayerNotFoundError(f"there are no weights to compare ({reasons}): choose other layers.")
+    found: dict[str, Products] = {}
     meta = {
         "function": "wb.similarity",
-        "source": ", ".join(first),
-        "sources": {label: one.source for label, one in named.items()},
-        "fingerprint": leading.fingerprint,
+        "source": ", ".join(ours),
+        "sources": {label: model.source for label, model in models.items()},
+        "fingerprint": next(iter(ours.values())).fingerprint,
         "types": known,
         "others": others is not None,
         "parameters": {"layers": None if layers is None else names},
         "versions": versions(),
     }
 
-    def built(done: int) -> Similarity:
+    def built() -> Similarity:
+        done, square = len(found), others is None
+        for name in names:
+            told = "; ".join(filter(None, found[name].broken)) if name in found else "the run was stopped before it"
+            rows[name] |= {"verdict": "not finite" if name in found else "not read", "reason": told} if told else {}
+        pairs = list(pair_rows(list(found.values()), list(ours), list(theirs), square=square))
+        inside = [
+            {"layer": rows[name]["layer"], **row}
+            for name, one in found.items()
+            for row in pair_rows([one], list(ours), list(theirs), square=square)
+        ]
+        tables = {"nearest": nearest_rows(pairs, known, square=square), "pairs": pairs, "layer_pairs": inside}
         cut = {"cancelled": {"done": done, "total": len(names)}} if done < len(names) else {}
-        rows = list(_pairs(grams, counts, list(first), list(second), square=others is None))
         return Similarity(
-            tables={
-                "nearest": Similarity.columns("nearest", _nearest(rows, known, square=others is None)),
-                "pairs": Similarity.columns("pairs", rows),
-            },
+            tables={name: Similarity.columns(name, own) for name, own in {**tables, "layers": rows.values()}.items()},
             meta=meta | cut,
         )
 
-    report = reporter(progress, partial=lambda: built(len(grams)))
+    report = reporter(progress, partial=built)
     try:
         for done, name in enumerate(names):
-            report(ids[name], done, len(names))
-            gram = _gram([one.borrowed(name) for one in models])
-            grams[ids[name]], counts[ids[name]] = gram, leading.infos[name].elements
-        report("", len(names), len(names))
+            report(rows[name]["layer"], done, len(names))
+            found[name] = products(name, models)
     except Cancelled as stop:
-        stop.partial = built(len(grams))
+        stop.partial = built()
         raise
-    return built(len(grams))
+    return told_whole(built(), lambda: report("", len(names), len(names)))
 
 
 def _weights(one: ModelLike | Signature) -> Weights:
+    if isinstance(one, str | os.PathLike) and is_signature(Path(one)):
+        one = Signature.load(one)
     return one.weights if isinstance(one, Signature) else load(one)
 
 
@@ -205,46 +206,3 @@ def _types(
     if missing := next((label for label in models if label not in types), None):
         raise ArgumentError(f"types has no {missing!r}: expected the type of every label.{nearest(missing, types)}")
     return {label: str(types[label]) for label in models}
-
-
-def _gram(tensors: Sequence[Tensor]) -> Float[Tensor, "models models"]:
-    total = torch.zeros(len(tensors), len(tensors), dtype=torch.float64)
-    for pieces in flat_pieces(*tensors):
-        stacked = torch.stack([piece.cpu() for piece in pieces])
-        total += stacked @ stacked.T
-    return total
-
-
-def _pairs(
-    grams: Mapping[str, Tensor], counts: Mapping[str, int], first: Sequence[str], second: Sequence[str], *, square: bool
-) -> Iterator[dict[str, Any]]:
-    size = len(first) + (0 if square else len(second))
-    whole = sum(grams.values(), torch.zeros(size, size, dtype=torch.float64))
-    for layer, gram in {ALL: whole, **grams}.items():
-        norms = gram.diagonal().sqrt()
-        cosines = (gram / (norms[:, None] * norms)).clamp(-1, 1)
-        found = (cosines if square else cosines[: len(first), len(first) :]).tolist()
-        elements = sum(counts.values()) if layer == ALL else counts[layer]
-        for label, row in zip(first, found, strict=True):
-            for other, cosine in zip(second, row, strict=True):
-                yield {"first": label, "second": other, "layer": layer, "elements": elements, "cosine": cosine}
-
-
-def _nearest(
-    rows: Sequence[Mapping[str, Any]], types: Mapping[str, Mapping[str, str]], *, square: bool
-) -> Iterator[dict[str, Any]]:
-    for label, kind in types["first"].items():
-        own = [row for row in rows if row["first"] == label and row["layer"] == ALL]
-        own = [row for row in own if not (square and row["second"] == label) and not math.isnan(row["cosine"])]
-        nothing: Mapping[str, Any] = {"second": "", "cosine": math.nan}
-        best = max(own, key=lambda row: float(row["cosine"]), default=nothing)
-        found = types["second"].get(best["second"], "")
-        judged = bool(kind) and bool(own) and any(types["second"][row["second"]] == kind for row in own)
-        yield {
-            "signature": label,
-            "type": kind,
-            "nearest": best["second"],
-            "nearest_type": found,
-            "cosine": best["cosine"],
-            "verdict": ("same type" if found == kind else "other type") if judged else "not judged",
-        }

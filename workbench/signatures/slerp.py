@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from workbench.errors import LayerError
+from workbench.linalg.pieces import flat_pieces
 from workbench.signatures.family import PIECE, Aligned, Family
-from workbench.signatures.merge_method import MergeMethod, Rule, Told, number
+from workbench.signatures.merge_method import MergeMethod, Rule, Told, parameter
 
 ANTIPARALLEL = 1e-4  # radians from π within which the plane of the arc is rounding
 
@@ -25,10 +26,7 @@ class Slerp(MergeMethod):
     SOURCE: ClassVar[str] = "Shoemake 1985, 'Animating rotation with quaternion curves'"
     MODELS: ClassVar[tuple[int, float]] = (1, 1)
 
-    t: float = field(default=0.5, metadata={"meaning": "0 is the base, 1 the model", "low": 0.0, "high": 1.0})
-
-    def __post_init__(self) -> None:
-        number("t", self.t, 0, 1, "0 for the base and 1 for the model")
+    t: float = parameter(0.5, "0 for the base and 1 for the model", 0.0, 1.0)
 
     def rule(self, family: Family, told: Told) -> Rule:
         """Nothing needs to be known before."""
@@ -44,12 +42,12 @@ class Slerp(MergeMethod):
 
     def averaged(self, tensors: Aligned) -> Tensor:
         """On the straight line: a variance has no angle."""
-        base, model = (one.to(tensors.precision) for one in (tensors.base, tensors.models[0]))
+        base, model = (one.to("cpu", tensors.precision) for one in (tensors.base, tensors.models[0]))
         return torch.lerp(base, model, self.t)
 
     def _shares(self, name: str, tensors: Aligned) -> tuple[float, float]:
         """Factors of both ends; those of the straight line where there is no angle: of 0, and of one element."""
-        angle = _angle(tensors)
+        angle = None if self.t in (0, 1) else _angle(tensors)  # the ends need no arc
         if angle is None:
             return 1 - self.t, self.t
         if angle > math.pi - ANTIPARALLEL:
@@ -75,8 +73,7 @@ def _angle(tensors: Aligned) -> float | None:
 
 
 def _norm(tensor: Tensor) -> float:
-    pieces = (tensor[start : start + PIECE] for start in range(0, len(tensor), PIECE))
-    return math.sqrt(math.fsum(float(piece.double().square().sum()) for piece in pieces))
+    return math.sqrt(math.fsum(float(piece.square().sum()) for (piece,) in flat_pieces(tensor, size=PIECE)))
 
 
 def _sinc(x: float) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from workbench.errors import LayerError
 from workbench.layers import Layer, matrices
-from workbench.linalg import gram, gram_eigenvalues
+from workbench.linalg import gram, gram_eigenvalues, stable_rank
 
 SHARES = (50, 90, 95, 99)  # per cent of Στ² for which a rank is given
 EPS = torch.finfo(torch.float64).eps
@@ -71,9 +71,9 @@ def singular(own: Float[Tensor, "groups rows cols"], vectors: int, exact: bool) 
     return Singular(pooled, found_left, found_right)
 
 
-def stable_rank(values: Float[Tensor, " n"]) -> float:
-    """Σσ²/σ₁² of descending σ: 1 for rank one, n if all are equal; NaN if all are zero."""
-    return float((values / values[0]).square().sum()) if float(values[0]) > 0 else math.nan
+def _stable_rank(values: Float[Tensor, " n"]) -> float:
+    """Σσ²/σ₁² of descending σ, whose squares may leave the range of numbers."""
+    return stable_rank((values / values[0]).square())
 
 
 def effective_rank(values: Float[Tensor, " n"]) -> float:
@@ -149,7 +149,7 @@ def change_spectra(
         **{
             f"{prefix}{name}": function(values)
             for prefix, values in (("", change.values), ("base_", own.values), ("other_", later))
-            for name, function in (("stable_rank", stable_rank), ("effective_rank", effective_rank))
+            for name, function in (("stable_rank", _stable_rank), ("effective_rank", effective_rank))
         },
         **{f"rank_{share}": rank_of_share(change.values, share / 100) for share in SHARES},
         "bytes_90": rank * (rows + cols) * size,

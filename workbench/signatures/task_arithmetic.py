@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Real
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench.errors import ArgumentError
 from workbench.signatures.family import Aligned, Family
-from workbench.signatures.merge_method import MergeMethod, Rule, Told, number, scales
+from workbench.signatures.merge_method import MergeMethod, Rule, Told, parameter, scales
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +24,9 @@ class TaskArithmetic(MergeMethod):
     FORMULA: ClassVar[str] = "θ₀ + Σ_i λ_i·τ_i, τ_i = θ_i − θ₀"
     SOURCE: ClassVar[str] = "Ilharco et al. 2023, arXiv 2212.04089"
 
-    scale: float | Sequence[float] = field(
-        default=0.4,
-        metadata={"meaning": "λ of every model, or one for each, in their order", "low": -math.inf, "high": math.inf},
+    scale: float | Sequence[float] = parameter(
+        0.4, "λ of every model, or a list with one for each", -math.inf, math.inf, several=True
     )
-
-    def __post_init__(self) -> None:
-        several = isinstance(self.scale, Sequence) and not isinstance(self.scale, str)
-        for one in self.scale if several and isinstance(self.scale, Sequence) else [self.scale]:
-            number("scale", one, -math.inf, math.inf, "λ of every model, or a list with one for each")
 
     def check(self, models: int) -> None:
         """As of every method; as many scales as models."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from workbench.signatures.family import Aligned, Family
 from workbench.signatures.magnitudes import Largest, Walk, largest, passes
-from workbench.signatures.merge_method import MergeMethod, Rule, Told, number
+from workbench.signatures.merge_method import MergeMethod, Rule, Told, parameter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,16 +23,8 @@ class Ties(MergeMethod):
     FORMULA: ClassVar[str] = "θ₀ + λ·mean{τ̂_i : sgn τ̂_i = sgn Σ τ̂_j ≠ 0}, τ̂_i the round(k·n) largest |τ_i| of all n"
     SOURCE: ClassVar[str] = "Yadav et al. 2023, arXiv 2306.01708"
 
-    density: float = field(
-        default=0.2, metadata={"meaning": "k, the share of each model's changes that is kept", "low": 0.0, "high": 1.0}
-    )
-    scale: float = field(
-        default=1.0, metadata={"meaning": "λ of the merged change", "low": -math.inf, "high": math.inf}
-    )
-
-    def __post_init__(self) -> None:
-        number("density", self.density, 0, 1, "the share of each model's changes that is kept", open_low=True)
-        number("scale", self.scale, -math.inf, math.inf, "λ of the merged change")
+    density: float = parameter(0.2, "the share k of each model's changes that is kept", 0.0, 1.0, open_low=True)
+    scale: float = parameter(1.0, "λ of the merged change", -math.inf, math.inf)
 
     def walks(self, family: Family) -> int:
         """Two for each model in float32, four in float64; one more where many changes are equal."""

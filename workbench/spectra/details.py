@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.errors import ArgumentError, LayerError, nearest
+from workbench.errors import LayerError
 from workbench.results import Column
 from workbench.spectra.det_x import det_x
 from workbench.spectra.goodness import goodness
@@ -121,20 +121,6 @@ class Spectral:
     xmin: Xmin
     seed: int
     resolution: float
-
-
-def checked_detail(detail: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of details, in the order of `DETAILS`.
-
-    Raises:
-        ArgumentError: there is no such detail.
-    """
-    names = [detail] if isinstance(detail, str) else list(detail)
-    for name in names:
-        if name not in DETAILS:
-            hint = nearest(name, DETAILS)
-            raise ArgumentError(f"detail={name!r}: expected of {', '.join(map(repr, DETAILS))}, or several.{hint}")
-    return tuple(name for name in DETAILS if name in names)
 
 
 def details(spectral: Spectral, names: Sequence[str]) -> tuple[dict[str, list[Row]], dict[str, Tensor]]:

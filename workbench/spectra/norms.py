@@ -34,12 +34,6 @@ def rounding_edge(largest: float, resolution: float) -> float:
     return resolution**2 * largest / 3
 
 
-def stable_rank(eigenvalues: Float[Tensor, " n"]) -> float:
-    """Σλ/λmax: between 1 (rank one) and n (all equal); NaN if all are zero."""
-    largest = float(eigenvalues[-1])
-    return float(eigenvalues.sum()) / largest if largest > 0 else math.nan
-
-
 def entropy(eigenvalues: Float[Tensor, " n"], rank: int) -> float:
     """−Σ p ln p / ln(rank) with p = λ/Σλ: 1 if all are equal; NaN below rank 2.
 

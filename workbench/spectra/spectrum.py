@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from workbench.cache import Entry
-from workbench.errors import ArgumentError
+from workbench.errors import ArgumentError, known_names
 from workbench.layers import Conv, Layer, Run, Selection, found, layer_run, matrices
-from workbench.linalg import gram_eigenvalues, resolved_device
+from workbench.linalg import gram_eigenvalues, resolved_device, stable_rank
 from workbench.progress import ProgressCallback
 from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.spectra import details as detail_tables
 from workbench.spectra import noise_kinds, nulls, verdicts, weightwatcher
-from workbench.spectra.details import Spectral, checked_detail, details
+from workbench.spectra.details import DETAILS, Spectral, details
 from workbench.spectra.entries import copies, live_shape
-from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, rounding_edge, stable_rank, zero_threshold
+from workbench.spectra.norms import alpha_weighted, entropy, log_alpha_norm, rounding_edge, zero_threshold
 from workbench.spectra.power_law import PowerLaw, Xmin, checked_xmin, power_law
 from workbench.weights import ModelLike
 
@@ -149,7 +149,7 @@ def spectrum(
         >>> row["stable_rank"], round(row["entropy"], 12), row["verdict"], row["reason"]
         (64.0, 1.0, 'no tail', 'the eigenvalues are all equal: the tail has no spread')
     """
-    xmin, detail = checked_xmin(xmin), checked_detail(detail)
+    xmin, detail = checked_xmin(xmin), known_names("detail", detail, DETAILS)
     if conv not in ("slices", "flatten"):
         raise ArgumentError(f"conv={conv!r}: expected 'slices' or 'flatten'.")
     if compat not in (None, "weightwatcher"):

@@ -23,10 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.layers import Layer
+from workbench.linalg import stable_rank
 from workbench.results import Column
 from workbench.spectra import det_x
 from workbench.spectra.marchenko_pastur import marchenko_pastur_fit
-from workbench.spectra.norms import alpha_weighted, log_alpha_norm, stable_rank, zero_threshold
+from workbench.spectra.norms import alpha_weighted, log_alpha_norm, zero_threshold
 from workbench.spectra.power_law import NO_FIT, PowerLaw, power_law, tail_fits
 from workbench.spectra.randomisation import jensen_shannon_distance
 

@@ -2,6 +2,7 @@
 
 from workbench.weights.load import ModelLike, load
 from workbench.weights.save import save
+from workbench.weights.several import labelled
 from workbench.weights.weights import TensorInfo, Weights, content_fingerprint
 
-__all__ = ["ModelLike", "TensorInfo", "Weights", "content_fingerprint", "load", "save"]
+__all__ = ["ModelLike", "TensorInfo", "Weights", "content_fingerprint", "labelled", "load", "save"]

@@ -3,14 +3,16 @@
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from torch import Tensor
 
 from workbench.errors import ArgumentError
+from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import short_source, versions
 from workbench.weights.load import ModelLike, load
 from workbench.weights.naming import natural_key
@@ -22,6 +24,7 @@ from workbench.weights.weights import TensorInfo, Weights
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 SHARD_BYTES = 5_000_000_000  # as the transformers library splits
 ALIGNMENT = 8  # bytes: where the data of a safetensors file begins
+Borrow: TypeAlias = Callable[[TensorInfo], Tensor]  # for reading only, until the next
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -32,6 +35,7 @@ def save(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
     metadata: Mapping[str, str] | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
     """Writes weights as safetensors: one file, or a folder whose checkpoint is split above a size.
 
@@ -46,6 +50,8 @@ def save(
         shard_bytes: in a folder, the size in bytes above which the checkpoint is split (default 5 GB, as in the
             transformers library). A tensor is never split.
         metadata: text to keep in the file.
+        progress: called before each tensor with a Progress, and once at the end; it may raise `wb.Cancelled`, and what
+            stood at the path stays.
 
     Returns:
         The path.
@@ -54,6 +60,7 @@ def save(
         ArgumentError: a dtype that safetensors has not, a sparse tensor, a wrong path or metadata.
         CheckpointError: the weights cannot be read.
         OSError: the disk is full or refuses.
+        Cancelled: the callback asked for it.
 
     Cost: one pass over the bytes; one tensor in memory at a time.
 
@@ -69,32 +76,52 @@ def save(
         ...     list(load(file))
         ['b', 'a']
     """
+    check_progress(progress)
     opened = load(weights)
     target = Path(path).expanduser()
     _check(opened, target, dtype, shard_bytes, metadata)
     stored = [info for info in opened.infos.values() if info.tied_to is None]
     record, text = _record(opened), {"format": "pt", **(metadata or {})}
+    report, places = reporter(progress), {info.name: place for place, info in enumerate(stored)}
+
+    def borrow(info: TensorInfo) -> Tensor:
+        report(info.name, places[info.name], len(stored))
+        return opened.borrowed(info.name)
+
+    _replaced(target, stored, borrow, dtype, text, record, shard_bytes)
+    return told_whole(target, lambda: report("", len(stored), len(stored)))
+
+
+def _replaced(
+    target: Path,
+    stored: Sequence[TensorInfo],
+    borrow: Borrow,
+    dtype: torch.dtype | None,
+    text: Mapping[str, str],
+    record: Mapping[str, Any],
+    shard_bytes: int,
+) -> None:
+    """Writes one file, or a folder's, in place of what stood there."""
     if target.suffix == ".safetensors":
         with _replacing(target) as scratch:
-            _write(opened, stored, scratch, dtype, text | {RECORD: json.dumps(record)})
-        return target
+            _write(borrow, stored, scratch, dtype, {**text, RECORD: json.dumps(record)})
+        return
     target.mkdir(parents=True, exist_ok=True)
     before = _weight_files(target)
     shards = _shards(stored, dtype, shard_bytes)
     if len(shards) == 1:
         kept = [target / SINGLE]
         with _replacing(kept[0]) as scratch:
-            _write(opened, stored, scratch, dtype, text | {RECORD: json.dumps(record)})
+            _write(borrow, stored, scratch, dtype, {**text, RECORD: json.dumps(record)})
     else:
-        kept = _write_shards(opened, shards, target, dtype, text, record)
+        kept = _write_shards(borrow, shards, target, dtype, text, record)
     for file in before:
         if file not in kept:
             file.unlink()
-    return target
 
 
 def _write_shards(
-    weights: Weights,
+    borrow: Borrow,
     shards: Sequence[Sequence[TensorInfo]],
     folder: Path,
     dtype: torch.dtype | None,
@@ -107,7 +134,7 @@ def _write_shards(
     try:
         for number, infos in enumerate(shards, start=1):
             files.append(folder / f"model-{tag}-{number:05d}-of-{len(shards):05d}.safetensors")
-            _write(weights, infos, files[-1], dtype, text)
+            _write(borrow, infos, files[-1], dtype, text)
         size = sum(_size(info, dtype) for infos in shards for info in infos)
         index = {
             "metadata": {**text, "total_size": size, RECORD: record},
@@ -123,7 +150,7 @@ def _write_shards(
 
 
 def _write(
-    weights: Weights, infos: Sequence[TensorInfo], path: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]
+    borrow: Borrow, infos: Sequence[TensorInfo], path: Path, dtype: torch.dtype | None, metadata: Mapping[str, str]
 ) -> None:
     """One safetensors file: header, then the tensors in order."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
@@ -142,7 +169,7 @@ def _write(
         file.write(len(head).to_bytes(8, "little"))
         file.write(head)
         for info in infos:
-            tensor = weights.borrowed(info.name).to(device="cpu", dtype=_dtype(info, dtype)).contiguous()
+            tensor = borrow(info).to(device="cpu", dtype=_dtype(info, dtype)).contiguous()
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
         file.flush()
         os.fsync(file.fileno())

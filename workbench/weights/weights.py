@@ -1,8 +1,8 @@
 """A checkpoint as a lazy, read-only mapping from names to tensors."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from types import MappingProxyType
 from typing import Any
@@ -107,15 +107,62 @@ class Weights(Mapping[str, Tensor]):
         def read(info: TensorInfo) -> Tensor:
             return kept[info.tied_to or info.name]
 
-        return Weights(
-            list(self.infos.values()),
-            read,
-            source=self.source,
-            notes=self.notes,
-            ordered=self.ordered,
-            shared=True,
-            metadata=self.metadata,
-        )
+        return self._again(self.infos.values(), read=read, borrow=read)
+
+    def only(self, names: Iterable[str]) -> "Weights":
+        """Some of the tensors, read as before; a tie to one that is left out is one to the first that is not.
+
+        Args:
+            names: of tensors, in any order.
+
+        Raises:
+            LayerNotFoundError: one is not there.
+        """
+        wanted = set(names)
+        if missing := next((name for name in wanted if name not in self.infos), None):
+            raise LayerNotFoundError(f"{self.source} has no tensor {missing!r}." + nearest(missing, self.infos))
+        heads: dict[str, str] = {}  # first name of a storage → its first name among those that are wanted
+        kept = []
+        for info in self.infos.values():
+            if info.name in wanted:
+                head = heads.setdefault(info.tied_to or info.name, info.name)
+                kept.append(replace(info, tied_to=None if head == info.name else head))
+        return self._again(kept)
+
+    def told_as(
+        self, source: str, *, notes: Sequence[str] = (), like: "Weights | None" = None, ordered: bool | None = None
+    ) -> "Weights":
+        """The same tensors with another account of them: where they come from, and whose they are.
+
+        Args:
+            source: where they come from, as text.
+            notes: what is to be said of them.
+            like: weights with the same names, whose modules own the tensors; None leaves that as it is.
+            ordered: whether the names are in the source's order; None leaves it as it is.
+        """
+        infos = list(self.infos.values())
+        if like is not None:
+            owners = [like.infos[info.name] for info in infos]
+            infos = [
+                replace(info, module=owner.module, groups=owner.groups, buffer=owner.buffer)
+                for info, owner in zip(infos, owners, strict=True)
+            ]
+        return self._again(infos, source=source, notes=notes, ordered=self.ordered if ordered is None else ordered)
+
+    def _again(self, infos: Iterable[TensorInfo], **changed: Any) -> "Weights":
+        """Weights with other infos, which are read by what they were."""
+        own = self.infos
+        read, borrow = self._read, self._borrow
+        kept: dict[str, Any] = {
+            "read": lambda info: read(own[info.name]),
+            "borrow": lambda info: borrow(own[info.name]),
+            "source": self.source,
+            "notes": self.notes,
+            "ordered": self.ordered,
+            "shared": self._shared,
+            "metadata": self.metadata,
+        }
+        return Weights(list(infos), **(kept | changed))
 
     def __contains__(self, name: object) -> bool:
         return name in self.infos  # the mixin's version would read the tensor
