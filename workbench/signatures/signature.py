@@ -295,7 +295,7 @@ def signature(
 
     Cost: a pass over the bytes of all three; sums in float64; memory for the signature and three tensors.
 
-    Source: Cai et al. 2023, "Robust Weight Signatures: Gaining Robustness as Easily as Patching Weights?" (ICML 2023,
+    Source: Cai et al. 2023, "Robust Weight Signatures: Gaining Robustness as Easy as Patching Weights?" (ICML 2023,
     arXiv 2302.12480), section 3. Ours: c = 0 gives t, where the paper's code gives NaN.
 
     Misreads: weights do not tell which checkpoint is the ancestor: exchange two and other numbers come without an
