@@ -1,11 +1,11 @@
 """A notebook as one HTML file that needs nothing else."""
 
 import os
-import tempfile
 import warnings
 from pathlib import Path
 
 from workbench.errors import ArgumentError
+from workbench.weights.save import replacing
 
 
 def export(notebook: str | os.PathLike[str], path: str | os.PathLike[str] | None = None) -> Path:
@@ -57,23 +57,8 @@ def export(notebook: str | os.PathLike[str], path: str | os.PathLike[str] | None
             f"wb.export needs {error.name}: pip install 'weight-workbench[lab]'", name=error.name
         ) from error
     page = notebook_page.page(source)
-    _replace(target, page.html)
+    with replacing(target) as scratch:
+        scratch.write_text(page.html, encoding="utf-8")
     for note in page.notes:
         warnings.warn(f"{source.name}: {note}", stacklevel=2)
     return target
-
-
-def _replace(target: Path, html: str) -> None:
-    """Writes the file whole or not at all."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}-", delete=False
-    ) as file:
-        scratch = Path(file.name)
-        try:
-            file.write(html)
-            file.close()
-            scratch.chmod(0o644)  # a shared page is to be read by colleagues
-            scratch.replace(target)
-        except BaseException:
-            scratch.unlink(missing_ok=True)
-            raise
