@@ -1,6 +1,6 @@
 # make lab   opens JupyterLab on the tour          make bench      speed against peers, as ratios
 # make test  lints, types and runs every test      make reproduce  rebuilds the shipped checkpoints and studies
-# make fuzz  damages thousands of files
+# make fuzz  damages thousands of files            make docs       the site, docs/_build/html
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ WORKERS ?= 2
 # several torch processes on few cores wait for each other's threads far longer than they compute
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: lab test lint types unit notebooks browser fuzz bench reproduce clean
+.PHONY: lab test lint types unit notebooks browser docs fuzz bench reproduce clean
 
 lab: $(VENV)/.lab
 	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_FLAGS) notebooks/start.ipynb
@@ -39,6 +39,10 @@ browser: $(VENV)/.test
 fuzz: $(VENV)/.test
 	$(ONE_THREAD) $(BIN)/python -m pytest tests/test_weights.py tests/test_results.py -q -k "damaged or loses_no_bit" --hypothesis-profile=explore
 
+# any warning fails it; nothing is asked of the network
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py
 
@@ -49,7 +53,7 @@ reproduce: $(VENV)/.test
 	$(ONE_THREAD) $(BIN)/python data/degeneracy_study.py
 	$(ONE_THREAD) $(BIN)/python data/signatures_study.py
 
-$(VENV)/.lab $(VENV)/.test: $(VENV)/.%: pyproject.toml constraints.txt
+$(VENV)/.lab $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed: make PYTHON=python3.11" && exit 1)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || (echo "on Debian: apt-get install python3-venv" && exit 1)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH)
@@ -57,4 +61,4 @@ $(VENV)/.lab $(VENV)/.test: $(VENV)/.%: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers
+	rm -rf $(VENV) .venv-peers docs/_build docs/reference docs/notebooks

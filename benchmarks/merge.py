@@ -19,7 +19,7 @@ METHODS = ("task_arithmetic", "ties")
 
 @cache
 def measured() -> dict[str, Any]:
-    """Each merge and the average turn by turn, mergekit last; two threads, all files in the page cache."""
+    """The average, and each merge beside mergekit's, turn by turn; two threads; memory before mergekit has begun."""
     with tempfile.TemporaryDirectory() as folder:
         make(folder, "float32")
         os.environ["WORKBENCH_MERGE"] = folder

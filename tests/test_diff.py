@@ -282,10 +282,18 @@ def test_what_is_not_finite_is_a_row_with_its_reason(place: str, value: float, t
     models = {name: {"w.weight": random(3, 4, seed=n), "x": random(5)} for n, name in enumerate(("a", "b", "floor"))}
     models[place]["w.weight"][1, 2] = value
     found = wb.diff(models["a"], {"tuned": models["b"]}, floor=models["floor"], detail="spectra")
-    assert (found.row("w")["verdict"], found.row("w")["reason"]) == ("not finite", told)
-    assert math.isnan(found.row("w")["relative_norm"]) and found.frame("models")["elements"].tolist() == [5]
+    row, total = found.row("w"), found.frame("models").iloc[0]
+    assert math.isnan(row["over_floor"]) and row["reason"].endswith(told)
+    if place == "floor":
+        assert (row["verdict"], total["elements"]) == ("changed", 17) and row["reason"].startswith("over no floor: ")
+        assert total["reason"] == "over_floor without 1 layers that have no floor"
+        expected = (models["b"]["w.weight"] - models["a"]["w.weight"]).norm() / models["a"]["w.weight"].norm()
+        assert row["relative_norm"] == pytest.approx(float(expected))
+    else:
+        assert (row["verdict"], total["elements"]) == ("not finite", 5) and math.isnan(row["relative_norm"])
+        assert total["reason"] == "without 1 layers, not finite: w"
     huge = wb.diff({"w.weight": torch.full((3, 3), 1e200, dtype=torch.float64)}, {"w.weight": random(3, 3)})
-    assert huge.row("w")["reason"] == "the elements are so large that their squares overflow"
+    assert huge.row("w")["reason"] == "elements of the base are so large that their squares overflow"
 
 
 def test_a_base_of_zeros_has_no_relative_norm() -> None:
@@ -642,3 +650,75 @@ def test_weights_beside_what_is_none_are_counted_only(dtype: torch.dtype) -> Non
         row = found.frame().iloc[1]
         assert row["verdict"] == "no weights" and row["changed"] == 0.25 and math.isnan(row["cosine"])
         assert found.frame("models").loc[0, "elements"] == 4
+
+
+def test_what_is_not_finite_in_one_model_takes_no_number_from_the_others() -> None:
+    base, good, bad = ({"w.weight": random(3, 4, seed=n)} for n in range(3))
+    bad["w.weight"][0, 0] = math.nan
+    found, alone = wb.diff(base, {"b": good, "c": bad}), wb.diff(base, {"b": good})
+    rows = found.frame("values").set_index("label")
+    assert rows.loc["b", "relative_norm"] == alone.row("w")["relative_norm"] and rows.loc["b", "reason"] == ""
+    assert (rows.loc["c", "verdict"], rows.loc["c", "reason"]) == ("not finite", "1 of 12 elements NaN in c")
+    totals = found.frame("models").set_index("label")
+    assert totals.loc["b", "delta_norm"] == alone.frame("models")["delta_norm"][0] and totals.loc["b", "reason"] == ""
+    assert math.isnan(totals.loc["c", "delta_norm"])
+    assert totals.loc["c", "reason"] == "nothing was measured; without 1 layers, not finite: w"
+    assert found.row("w")["models"] == 1 and found.frame("pairs")["reason"][0] == totals.loc["c", "reason"]
+
+
+def test_a_mask_that_nobody_changed_is_identical() -> None:
+    mask = torch.full((3, 3), -math.inf).triu(1)
+    base = {"mask": mask, "w.weight": random(4, 4)}
+    models = {"same": {**base, "mask": mask.clone()}, "other": {**base, "mask": torch.zeros(3, 3)}}
+    found = wb.diff(base, {"same": models["same"]}).row("mask")
+    assert (found["verdict"], found["changed"], found["delta_norm"]) == ("identical", 0, 0)
+    assert math.isnan(found["relative_norm"]) and found["reason"] == "3 of 9 elements infinite in the base"
+    both = wb.diff(base, models)
+    assert both.row("mask")["verdict"] == "not finite"
+    rows = both.frame("values").query("layer == 'mask'").set_index("label")
+    assert rows["verdict"].to_dict() == {"same": "identical", "other": "not finite"}
+
+
+def test_models_that_differ_beside_the_floor_are_counted_in_the_verdict() -> None:
+    base = {"w.weight": torch.ones(4, 4)}
+    models = {f"m{n}": {"w.weight": base["w.weight"] + size} for n, size in enumerate((2.0, 0.01, 0.01, 0.01, 0.01))}
+    found = wb.diff(base, models, floor={"w.weight": base["w.weight"] + 1})
+    assert found.row("w")["verdict"] == "beyond in 1 of 5"
+    assert found.row("w")["over_floor"] == pytest.approx((2 + 4 * 0.01) / 5, rel=1e-6)
+    assert "in 1 layers only some models" in wb.figure(found, "norms").panels[1].title
+    beyond = wb.diff(base, {"m": models["m0"]}, floor={"w.weight": base["w.weight"] + 1})
+    assert beyond.row("w")["verdict"] == "beyond floor"
+
+
+def test_totals_say_which_buffers_count() -> None:
+    """A module tells its buffers, a file does not: totals differ, and a note says by what."""
+
+    class Masked(nn.Linear):
+        def __init__(self, shift: float) -> None:
+            super().__init__(3, 2)
+            self.register_buffer("mask", torch.ones(2, 3) + shift)
+
+    base, model = Masked(0), Masked(1)
+    whole = wb.diff(base, model)
+    assert whole.frame("models")["elements"][0] == 8
+    assert "in no total, as buffers or statistics of norm layers: mask" in whole.meta["notes"]
+    file = wb.diff(base.state_dict(), model.state_dict())
+    assert file.frame("models")["elements"][0] == 14
+    told = "in the totals, though by their names buffers, which a module's totals leave out: mask"
+    assert told in file.meta["notes"]
+
+
+def test_what_is_all_alike_was_not_renamed() -> None:
+    """The ones of one norm layer are those of every other; a weight that moved is found by its content."""
+    moved = random(4, 4)
+    base = {"a.weight": random(4, 4, seed=1), "ln_f.weight": torch.ones(4), "old.weight": moved}
+    model = {"a.weight": random(4, 4, seed=2), "q_norm.weight": torch.ones(4), "new.weight": moved.clone()}
+    changes = wb.diff(base, model).frame("manifest").set_index("tensor")["change"].to_dict()
+    assert changes == {
+        "a.weight": "kept",
+        "ln_f.weight": "removed",
+        "old.weight": "renamed",
+        "q_norm.weight": "added",
+    }
+    with pytest.raises(wb.LayerNotFoundError, match="no tensor of .* is in"):
+        wb.diff({"x.weight": moved, "x.bias": torch.zeros(4)}, {"y.weight": moved + 1, "y.bias": torch.zeros(4)})

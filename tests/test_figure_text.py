@@ -12,9 +12,9 @@ from matplotlib.text import Text
 
 from workbench.figures import Axis, FigureSpec, Heat, Line, Panel
 from workbench.figures.spec import Scale, limits, named_ticks
-from workbench.figures.style import WIDTHS
 
-PAPERS = [("icml", "column"), ("icml", "page"), ("neurips", "page")]
+PAPERS = [(style, width) for style, widths in FigureSpec.VENUES.items() for width in widths]
+DIFFERENT = [paper for paper in PAPERS if paper[0] != "iclr"]  # which is set as neurips is
 ROLES = ("first", "second", "third", "fourth", "fifth", "muted")
 GPT2 = [f"transformer.h.{block}.mlp.{name}" for block in range(12) for name in ("c_fc", "c_proj")]
 SENTENCE = (
@@ -92,7 +92,7 @@ def names(side: object) -> list[Text]:
 
 def assert_readable(drawn: FigureSpec, style: str, width: str, resolutions: tuple[int, ...] = (72, 300)) -> Figure:
     figure = drawn.to_matplotlib(style=style, width=width)
-    assert figure.get_figwidth() == WIDTHS[style][width]
+    assert figure.get_figwidth() == FigureSpec.VENUES[style][width]
     for dpi in resolutions:
         figure.set_dpi(dpi)
         figure.draw_without_rendering()
@@ -101,6 +101,9 @@ def assert_readable(drawn: FigureSpec, style: str, width: str, resolutions: tupl
             box = text.get_window_extent()
             inside = box.x0 >= room.x0 and box.x1 <= room.x1 and box.y0 >= room.y0 and box.y1 <= room.y1
             assert inside or not text.get_text(), f"{text.get_text()!r} at {dpi} dpi: {box} of {figure.bbox}"
+        for legend in figure.legends:  # below everything that is drawn
+            assert legend.get_window_extent().y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes) + 0.02 * dpi
+            assert figure.bbox.padded(0.01 * dpi).y0 <= legend.get_window_extent().y0
     figure.set_dpi(100)
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
@@ -119,7 +122,7 @@ def assert_readable(drawn: FigureSpec, style: str, width: str, resolutions: tupl
     return figure
 
 
-@pytest.mark.parametrize("paper", PAPERS, ids="-".join)
+@pytest.mark.parametrize("paper", DIFFERENT, ids="-".join)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_text_is_seen_and_apart(name: str, paper: tuple[str, str]) -> None:
     assert_readable(EXAMPLES[name], *paper)
@@ -172,8 +175,15 @@ def line_of(count: int) -> Figure:
 
 
 def test_a_figure_with_short_texts_has_its_usual_height() -> None:
-    for paper, height in zip(PAPERS, (0.72 * 3.25, 0.72 * 6.75, 0.72 * 5.5), strict=True):
-        assert assert_readable(EXAMPLES["short"], *paper).get_figheight() == pytest.approx(height, abs=0.006)
+    for paper, height in zip(PAPERS, (3.25, 6.75, 5.5, 5.5, 6.0, 89 / 25.4, 183 / 25.4), strict=True):
+        assert assert_readable(EXAMPLES["short"], *paper).get_figheight() == pytest.approx(0.72 * height, abs=0.006)
+
+
+def test_iclr_is_set_as_neurips_is() -> None:
+    first, second = (
+        EXAMPLES["legends"].to_matplotlib(style=style).canvas.print_to_buffer() for style in ("iclr", "neurips")
+    )
+    assert first == second
 
 
 def test_the_same_figure_has_the_same_bytes(tmp_path: Path) -> None:

@@ -152,6 +152,53 @@ def test_csv_holds_what_is_drawn(spectrum: wb.Spectrum) -> None:
     assert {row["id"] for row in rows} == set(frame.index[frame["alpha"].notna()])
 
 
+def test_csv_has_every_number_of_every_mark_and_says_what_it_is(spectrum: wb.Spectrum) -> None:
+    for spec in specs(spectrum):
+        rows = list(csv.DictReader(io.StringIO(spec.csv())))
+        (panel,), at = spec.panels, 0
+        for mark in panel.marks:
+            count = (
+                1
+                if isinstance(mark, Rule)
+                else len(mark.heights)
+                if isinstance(mark, Bars)
+                else sum(map(len, mark.values))
+                if isinstance(mark, Heat)
+                else len(mark.x)
+            )
+            own, at = rows[at : at + count], at + count
+            assert {row["mark"] for row in own} == {type(mark).__name__.lower()}
+            assert {(row["x_is"], row["y_is"]) for row in own} == {(panel.x.title, panel.y.title)}
+            assert {row["value_is"] for row in own} == {mark.label if isinstance(mark, Heat) else ""}
+            if isinstance(mark, Heat):
+                assert [float(row["value"]) for row in own] == pytest.approx(
+                    [v for r in mark.values for v in r], nan_ok=True
+                )
+        assert at == len(rows)
+    assert "depth [matrix layers]" in specs(spectrum)[0].csv()
+
+
+def test_csv_names_the_places_of_axes_with_names() -> None:
+    names = Axis(label="", limits=(-0.5, 1.5), ticks=((0.0, "fc"), (1.0, "out")))
+    values = Axis(label="norm", unit="B", limits=(0.0, 1.0))
+    edges = (-0.5, 0.5, 1.5)
+    cells = [(x, y) for y in ("fc", "out") for x in ("fc", "out")]
+    marks = [
+        (Bars(edges=edges, heights=(0.5, 1.0), role="first"), values, [("fc", ""), ("out", "")]),
+        (Points(x=(1.0, 0.5), y=(0.1, 0.2), role="first"), values, [("out", ""), ("", "")]),
+        (Rule(axis="x", value=1.0), values, [("out", "")]),
+        (Rule(axis="y", value=1.0), values, [("", "")]),
+        (Heat(x=edges, y=edges, values=((0, 1), (2, 3)), limits=(0, 3)), names, cells),
+    ]  # fmt: skip
+    for mark, up, expected in marks:
+        spec = FigureSpec(kind="t", title="", panels=(Panel(x=names, y=up, marks=(mark,)),))
+        rows = list(csv.DictReader(io.StringIO(spec.csv())))
+        assert [(row["x_name"], row["y_name"]) for row in rows] == expected
+        assert {row["x_is"] for row in rows} == {"place, from 0"} and {row["y_is"] for row in rows} == {
+            up.title or "place, from 0"
+        }
+
+
 def test_colours_have_symbols_of_their_own() -> None:
     solid = {name: look for name, look in ROLES.items() if name != "accent"}
     assert len({look.symbol for look in solid.values()}) == len({look.color for look in solid.values()}) == len(solid)

@@ -221,7 +221,7 @@ def test_both_renderers_show_the_same_points_and_lines() -> None:
     for figure in (layered_graph(graph(), None), module_graph(modules(), None)):
         panel = figure.panels[0]
         traces, axes = figure.to_plotly().data, figure.to_matplotlib().axes[0]
-        shown = [line for line in axes.lines if line.get_linestyle() != "--"]
+        shown = axes.lines
         marks = [mark for mark in panel.marks if isinstance(mark, Line | Points)]
         assert len(traces) == len(marks) == len(shown)
         for mark, trace, line in zip(marks, traces, shown, strict=True):

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 import workbench as wb
 from workbench.signatures.family import Mismatch
 from workbench.signatures.magnitudes import largest
+from workbench.signatures.merge import Method
 
 Tensors = dict[str, Tensor]
 
@@ -372,3 +374,86 @@ def test_models_on_a_gpu_are_merged_on_the_cpu(method: str) -> None:
         found = wb.merge(own, [{name: one.cuda() for name, one in model.items()}], method=method)
         assert all(found[name].device.type == "cpu" for name in found)
         assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+MASKED = {"attn.mask": torch.full((3, 3), -math.inf).triu(1), "w": normal(6, 5)}
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "slerp"])
+def test_a_mask_that_nobody_changed_is_the_bases(method: Method, tmp_path: Path) -> None:
+    model = {"attn.mask": MASKED["attn.mask"].clone(), "w": normal(6, 5, seed=1)}
+    wb.save(model, tmp_path / "model.safetensors")
+    for one in (model, tmp_path / "model.safetensors"):
+        merged = wb.merge(MASKED, [one], method=method)
+        assert torch.equal(merged["attn.mask"], MASKED["attn.mask"]) and bool(merged["w"].isfinite().all())
+        assert any("attn.mask" in note and "bit by bit" in note for note in merged.notes)
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "slerp"])
+def test_what_is_the_same_everywhere_stays_so_bit_by_bit(method: Method) -> None:
+    """Also NaN with its payload, which no sum keeps."""
+    same = torch.tensor([0x7FC01234, 0x3F800001, 0x00000001], dtype=torch.int32).view(torch.float32)
+    merged = wb.merge({"same": same, "w": normal(4)}, [{"same": same.clone(), "w": normal(4, seed=1)}], method=method)
+    assert torch.equal(merged["same"].view(torch.int32), same.view(torch.int32))
+
+
+def test_one_model_that_changed_a_mask_is_still_refused() -> None:
+    changed = {**MASKED, "attn.mask": torch.zeros(3, 3)}
+    with pytest.raises(wb.LayerError, match=r"attn\.mask: .* no rank by size: expected finite tensors, or the same"):
+        wb.merge(MASKED, [changed])
+
+
+@pytest.mark.parametrize("options", [{"method": "task_arithmetic", "scale": 1.0}, {"density": 1.0, "scale": 3.0}])
+def test_a_merge_that_overflows_is_refused_by_name(options: dict[str, Any]) -> None:
+    base, model = ({"a": normal(2), "fc.weight": torch.tensor([[size, 1.0]]).half()} for size in (60000.0, 64000.0))
+    merged = wb.merge(base, [model, model, model], **options)
+    with pytest.raises(wb.LayerError, match=r"fc\.weight: the merge overflows torch\.float16"):
+        merged["fc.weight"]
+
+
+@pytest.mark.parametrize("t", [0.0, 1.0])
+def test_antiparallel_ends_are_the_ends_themselves(t: float) -> None:
+    base = normal(4, 4)
+    merged = wb.merge({"w": base}, [{"w": -base}], method="slerp", t=t)
+    assert torch.equal(merged["w"], base if t == 0 else -base)
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "slerp"])
+def test_a_merge_stays_when_its_base_is_trained_on(method: Method) -> None:
+    base, model = nn.Linear(4, 3), nn.Linear(4, 3)
+    merged = wb.merge(base, [model], method=method)
+    before = {name: tensor.clone() for name, tensor in merged.items()}
+    base.load_state_dict(dict(merged))
+    with torch.no_grad():
+        model.weight.zero_()
+    assert all(torch.equal(merged[name], before[name]) for name in before)
+
+
+def test_rows_of_a_model_that_are_dropped_are_told() -> None:
+    base, model = normal(10, 4), normal(12, 4, seed=1)
+    merged = wb.merge({"e": base}, [{"e": model}], mismatch="overlap", method="task_arithmetic", scale=1.0)
+    np.testing.assert_allclose(merged["e"], model[:10], atol=1e-6)
+    (note,) = [note for note in merged.notes if note.startswith("e: ")]
+    assert note.startswith("e: all 10 rows are merged, the last 2 of the 12 rows of model 1")
+    shorter = wb.merge({"e": model}, [{"e": base}], mismatch="overlap")
+    assert "e: the first 10 of 12 rows are merged, the others the base's" in shorter.notes
+
+
+@pytest.mark.parametrize("mismatch", ["error", "base"])
+def test_one_tensor_of_another_shape_is_no_other_prefix(mismatch: Mismatch) -> None:
+    with pytest.raises(wb.ArgumentError, match=r"'e' is \[10, 4\] in the base and \[12, 4\]") as caught:
+        wb.merge({"e": normal(10, 4)}, [{"e": normal(12, 4)}], mismatch=mismatch)
+    assert "prefix" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [{"ids": torch.arange(6)}, {}, {"ids": torch.zeros(4)}])
+def test_integers_that_differ_in_shape_are_differences(other: Tensors) -> None:
+    base, model = {"w": normal(4), "ids": torch.arange(4)}, {"w": normal(4, seed=1), **other}
+    with pytest.raises(wb.ArgumentError, match="'ids' is .*mismatch='base'"):
+        wb.merge(base, [model])
+    merged = wb.merge(base, [model], mismatch="base")
+    assert torch.equal(merged["ids"], base["ids"]) and any(
+        note.startswith("ids is the base's") for note in merged.notes
+    )
+    counted = wb.merge(base, [{"w": model["w"], "ids": torch.arange(4) + 1}])
+    assert torch.equal(counted["ids"], base["ids"])

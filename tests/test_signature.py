@@ -467,3 +467,44 @@ def test_it_is_weights_to_everything_else_and_says_what_it_is(tmp_path: Path) ->
     assert "4 tensors, 91 elements, norm " in text and ".apply(model, scale=1.0)" in text
     assert "α = 0.5, 2 tensors touched" in repr(found.apply(checkpoints()[1], scale=0.5, layers="0"))
     assert len(found.fingerprint) == 32 and found.fingerprint != taken(checkpoints(seed=1)).fingerprint
+
+
+def test_a_mask_that_all_three_have_alike_is_left_out() -> None:
+    mask = torch.full((3, 3), float("-inf")).triu(1)
+    states = [{"w": state["0.weight"], "mask": mask.clone()} for state in checkpoints()]
+    found = taken(states)
+    assert list(found) == ["w"] and "left out, as not finite and the same in all three: mask" in found.meta["notes"]
+    assert torch.equal(found.apply(states[1])["mask"], mask)
+    states[2]["mask"] = torch.zeros(3, 3)
+    with pytest.raises(wb.ArgumentError, match="'mask' is NaN or infinite in ancestor"):
+        taken(states)
+
+
+def test_a_second_name_that_files_do_not_store_is_no_difference() -> None:
+    """The ancestor in memory ties its head, and the files of its descendants have the embedding alone."""
+    states = [{"embed.weight": one["4.weight"], "norm.weight": one["0.bias"]} for one in checkpoints()]
+    tied = {**states[0], "head.weight": states[0]["embed.weight"]}
+    found = wb.signature(ancestor=tied, clean=states[1], robust=states[2])
+    expected = taken(states)
+    assert list(found) == list(states[0]) and all(torch.equal(found[name], expected[name]) for name in found)
+    patched = found.apply(tied)
+    assert torch.equal(patched["head.weight"], patched["embed.weight"])
+    own = {**states[0], "head.weight": states[0]["embed.weight"] + 1}
+    with pytest.raises(wb.ArgumentError, match=r"'head\.weight' is in ancestor and not in clean"):
+        wb.signature(ancestor=own, clean=states[1], robust=states[2])
+
+
+def test_a_mean_takes_any_iterable() -> None:
+    found = taken(checkpoints())
+    mean = wb.Signature.mean(one for one in (found, found))
+    assert all(torch.allclose(mean[name], found[name]) for name in found)
+    with pytest.raises(wb.ArgumentError, match="at least one Signature"):
+        wb.Signature.mean(one for one in ())
+
+
+@pytest.mark.parametrize("kind", ["sparse", "float8"])
+def test_a_signature_is_not_put_on_what_is_no_dense_real_tensor(kind: str) -> None:
+    states = checkpoints()
+    bad = states[1]["0.weight"].to_sparse() if kind == "sparse" else states[1]["0.weight"].to(torch.float8_e4m3fn)
+    with pytest.raises(wb.ArgumentError, match=rf"'0\.weight' in .* is {kind}.*: expected dense real numbers"):
+        taken(states).apply({**states[1], "0.weight": bad})

@@ -1,6 +1,7 @@
 """Cosines of signatures, nearest neighbours by type, and their map."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,3 +198,19 @@ def test_a_tie_of_the_first_alone_hides_no_weights() -> None:
     other = {"a.weight": torch.ones(2, 2), "b.weight": -torch.ones(2, 2)}
     found = wb.similarity({"one": one, "other": other})
     assert found.matrix("b.weight").loc["one", "other"] == -1 and found.matrix().loc["one", "other"] == 0
+
+
+def test_a_file_of_a_signature_is_a_signature(tmp_path: Path) -> None:
+    """Its running statistics are no weights that others lack; packed or not."""
+    statistics = {"bn.running_mean": torch.ones(2), "bn.num_batches_tracked": torch.tensor(3)}
+    states = [{"w": torch.eye(2) + step * torch.tensor([[1.0, 2.0], [0.0, step]]), **statistics} for step in range(3)]
+    found = wb.signature(ancestor=states[0], clean=states[1], robust=states[2])
+    for bits in (None, 8):
+        path = found.save(tmp_path / "s.safetensors", bits=bits)
+        for one in (path, str(path)):
+            assert wb.similarity({"a": found, "b": one}).matrix().loc["a", "b"] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_figure_without_types_says_what_it_shows() -> None:
+    assert wb.figure(wb.similarity(FOUR)).title == "Cosines of 4 signatures"
+    assert wb.figure(wb.similarity(FOUR, FOUR)).title.startswith("4 of 4 nearest are of the same type")

@@ -218,6 +218,28 @@ def test_export_writes_the_shown_figure(
     assert "not a folder" in panel.message.value
 
 
+def test_export_offers_the_venues_and_the_widths_they_have(
+    explorer: wb.ui.SpectrumExplorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    explorer.run()
+    panel = explorer.export_panel
+    assert set(panel.venue.options) == set(wb.FigureSpec.VENUES) >= {"icml", "neurips", "iclr", "jmlr", "nature"}
+    assert panel.format.options == ("pdf", "eps", "svg", "png", "csv")
+    panel.figure.value, panel.width.value = ESD, "page"
+    for venue, widths in wb.FigureSpec.VENUES.items():
+        panel.venue.value = venue
+        assert [name for _, name in panel.width.options] == list(widths) and panel.width.value == "page"
+    assert [text for text, _ in panel.width.options] == ["column (89 mm)", "page (183 mm)"]
+    panel.venue.value, panel.format.value = "jmlr", "eps"
+    saved = panel.export()
+    assert saved.read_bytes() == explorer.plots[ESD].spec.save(tmp_path / "own.eps", style="jmlr").read_bytes()
+    panel.venue.value = "nature"
+    panel.width.value = "column"
+    panel.venue.value = "iclr"
+    assert panel.width.value == "page"
+
+
 def test_a_saved_result_can_be_looked_at(explorer: wb.ui.SpectrumExplorer, checkpoint: str, tmp_path: Path) -> None:
     wb.spectrum(checkpoint, xmin="median").save(tmp_path / "saved")
     viewer = Explorer()

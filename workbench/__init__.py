@@ -57,6 +57,7 @@ from workbench.layers import Contents, Layer, LayerTable, contents, layers
 from workbench.progress import Progress
 from workbench.results import Result
 from workbench.runtime import EvaluationError, Evaluator, evaluator
+from workbench.sharing import Doctor, cite, doctor, export
 from workbench.signatures import (
     MERGE_METHODS,
     Diff,
@@ -102,6 +103,7 @@ __all__ = [
     "Contents",
     "Degeneracy",
     "Diff",
+    "Doctor",
     "EvaluationError",
     "Evaluator",
     "Farms",
@@ -138,11 +140,14 @@ __all__ = [
     "alphapruning",
     "atlas",
     "barrier",
+    "cite",
     "comparison",
     "contents",
     "degeneracy",
     "diff",
+    "doctor",
     "evaluator",
+    "export",
     "farms",
     "figure",
     "interaction_basis",

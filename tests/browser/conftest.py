@@ -177,10 +177,13 @@ class Tabs:
     def give_back(self, *, clean: bool) -> None:
         """Closes what a test opened and ends its kernels; after a failure the page as well."""
         assert self.page is not None
-        self.page.evaluate(CLOSE)
-        if not clean:
-            self.page.close()
-            self.page = None
+        page, self.page = self.page, None  # a page that does not even close what is open is not used again
+        try:
+            page.evaluate(CLOSE)
+            self.page = page if clean else None
+        finally:
+            if self.page is None:
+                page.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, expect
 
 import workbench as wb
 
@@ -36,7 +36,7 @@ def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
     """
     expected = spec.to_plotly()
     told = spec.panels[0].title if len(spec.panels) == 1 else ""  # several panels have their titles above each
-    assert plot["title"] == spec.title and (plot["subtitle"] or "") == told and plot["fits"]
+    assert (plot["title"], plot["subtitle"] or "", plot["fits"]) == (spec.title, told, True)
     slack = _slack(expected.data)
     for shown, trace in zip(plot["traces"], expected.data, strict=True):
         assert shown["name"] == trace.name
@@ -55,8 +55,9 @@ def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
                 np.testing.assert_allclose(np.array(shown[axis], float), values, rtol=1e-9, atol=room[axis])
 
 
-def assert_soon_drawn(page: Any, index: int, spec: wb.FigureSpec, seconds: float = 20.0) -> None:
+def assert_soon_drawn(page: Any, index: int, spec: wb.FigureSpec, seconds: float = 60.0) -> None:
     """The same, as soon as the page has it: a figure's title, traces and axes come one after the other."""
+    expect(page.locator(".wb-explorer .js-plotly-plot").nth(index).locator(".gtitle")).to_contain_text(spec.title)
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -64,7 +65,7 @@ def assert_soon_drawn(page: Any, index: int, spec: wb.FigureSpec, seconds: float
         except (AssertionError, PlaywrightError, ValueError):  # another figure's traces, or none yet
             if time.monotonic() > deadline:
                 raise
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(250)  # a look costs the page time that it draws in
 
 
 def _slack(traces: Any) -> dict[tuple[str, str], dict[str, float]]:

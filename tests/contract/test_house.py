@@ -22,9 +22,10 @@ ROWS = [  # DESIGN: each row imports only rows above it; the subjects never impo
     {"spectra", "degeneracy", "connectivity", "signatures"},
     {"atlas"},
     {"figures"},
+    {"sharing"},
 ]
 SUBJECTS = ROWS[5]
-LAZY = {"pandas", "scipy", "plotly", "matplotlib", "ipywidgets", "anywidget", "sklearn", "networkx"}
+LAZY = {"pandas", "scipy", "plotly", "matplotlib", "ipywidgets", "anywidget", "sklearn", "networkx", "nbconvert", "bs4"}
 DRAWING = {"plotly", "matplotlib"}
 SCREEN = {"ipywidgets", "anywidget", "itables", "IPython", "traitlets"}
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 import workbench as wb
 from contract import connectivity_oracles as connectivity
 from contract import degeneracy_oracles as degeneracy
+from contract import sharing_oracles as sharing
 from contract import signature_oracles as signatures
 from contract.atlas_oracles import atlas_oracle
 from contract.diff_oracles import diff_oracle
@@ -326,6 +327,21 @@ PRIMITIVES = {
         lambda original: lambda *tensors: list(original(*tensors))[:1],  # the first piece for all of them
         ("norms", "cosines", "lorenz", "extraction", "singular", "overlap"),
     ),
+    "export": Primitive(
+        sharing.export_oracle,
+        "workbench.sharing.notebook_page.Inside",
+        lambda original: _overridden(original, cleaned=lambda self, html: html),  # what is elsewhere stays elsewhere
+    ),
+    "cite": Primitive(
+        sharing.cite_oracle,
+        "workbench.sharing.cite.RULES",
+        lambda rules: dict.fromkeys(rules, lambda given: [key for rule in rules.values() for key in rule(given)]),
+    ),
+    "doctor": Primitive(
+        sharing.doctor_oracle,
+        "workbench.sharing.installed.release",
+        lambda original: lambda text: original(text)[:1],  # 8 for 8.1: an older minor version passes
+    ),
     "atlas": Primitive(
         atlas_oracle,
         "workbench.atlas.correlations.residuals",
@@ -358,7 +374,7 @@ OTHERS = {
     *("Barrier Matching MatchingProgress PermutationGroups Permutations Surface").split(),
     *("Ablation Activations Degeneracy InteractionBasis InteractionGraph InteractionModules").split(),
     *("MERGE_METHODS Diff Patched Signature Similarity").split(),
-    *("Atlas AlphaPruning Comparison TempBalance TempBalanceScheduler").split(),
+    *("Atlas AlphaPruning Comparison Doctor TempBalance TempBalanceScheduler").split(),
     *("Contents Farms FigureSpec Layer LayerTable ModelLike Progress Result Spectrum Weights").split(),
     *("labelled open_result").split(),
 }

@@ -11,7 +11,13 @@ import ipywidgets as ipw
 import workbench as wb
 from workbench_widgets.style import status_html
 
-MIME = {"pdf": "application/pdf", "svg": "image/svg+xml", "png": "image/png", "csv": "text/csv"}
+MIME = {
+    "pdf": "application/pdf",
+    "eps": "application/postscript",
+    "svg": "image/svg+xml",
+    "png": "image/png",
+    "csv": "text/csv",
+}
 
 
 class ExportPanel(ipw.VBox):
@@ -25,13 +31,15 @@ class ExportPanel(ipw.VBox):
         self._figures = figures
         wide = {"description_width": "70px"}
         self.figure = ipw.Dropdown(options=list(figures()), description="Figure", style=wide)
-        self.format = ipw.Dropdown(options=["pdf", "svg", "png", "csv"], description="Format", style=wide)
-        self.venue = ipw.Dropdown(options=["icml", "neurips"], description="Venue", style=wide)
-        self.width = ipw.Dropdown(options=["column", "page"], description="Width", style=wide)
+        self.format = ipw.Dropdown(options=list(MIME), description="Format", style=wide)
+        self.venue = ipw.Dropdown(options=list(wb.FigureSpec.VENUES), description="Venue", style=wide)
+        self.width = ipw.Dropdown(description="Width", style=wide)
+        self._offer_widths()
         self.name = ipw.Text("figure", description="File name", style=wide)
         self.button = ipw.Button(description="Export", icon="download", tooltip="write the file beside the notebook")
         self.message = ipw.HTML()
         self.button.on_click(self._clicked)
+        self.venue.observe(self._offer_widths, "value")
         rows = [self.figure, self.format, self.venue, self.width, self.name, self.button]
         super().__init__([ipw.HBox(rows, layout=ipw.Layout(flex_flow="row wrap")), self.message])
 
@@ -46,6 +54,12 @@ class ExportPanel(ipw.VBox):
             raise wb.FigureError(f"{self.figure.value} is not drawn yet: press Run, and select a layer.")
         path = Path(self.name.value.removesuffix(f".{self.format.value}") + f".{self.format.value}")
         return spec.save(path, style=self.venue.value, width=self.width.value)
+
+    def _offer_widths(self, _: Any = None) -> None:
+        """The widths of the chosen venue, the one that was chosen if it has it: some venues have one column only."""
+        widths, chosen = wb.FigureSpec.VENUES[self.venue.value], self.width.value
+        self.width.options = [(f"{name} ({inches * 25.4:.0f} mm)", name) for name, inches in widths.items()]
+        self.width.value = chosen if chosen in widths else next(iter(widths))
 
     def _clicked(self, _: Any) -> None:
         self.message.value = ""

@@ -307,6 +307,7 @@ def _tables(
     given: Sequence[Source], found: Grid, chosen: Sequence[str], family: Mapping[str, str], told: Sequence[str]
 ) -> dict[str, list[dict[str, Any]]]:
     meanings = {f"{one.label}.{name}": column for one in given for name, column in one.reading.columns.items()}
+    meanings |= CONTROLS
     columns = []
     for name in [*found.cells, *CONTROLS]:
         values = [value for value in column_values(found, name).values() if not math.isnan(value)]
@@ -314,8 +315,8 @@ def _tables(
         columns.append(
             {
                 "column": name,
-                "meaning": (meanings | dict(CONTROLS))[name].meaning,
-                "unit": (meanings | dict(CONTROLS))[name].unit,
+                "meaning": meanings[name].meaning,
+                "unit": meanings[name].unit,
                 "source": "" if name in CONTROLS else name.partition(".")[0],
                 "numbers": len(values) if name in CONTROLS else len(own),
                 "used": len(values),
@@ -333,7 +334,7 @@ def _tables(
                 "size": found.sizes[place],
                 "results": len(found.holders[place]),
                 "verdict": "joined" if len(found.holders[place]) > 1 else "alone",
-                "reason": f"{', '.join(found.holders[place])}",
+                "reason": ", ".join(found.holders[place]),
             }
             for place in found.places
         ],

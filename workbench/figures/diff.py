@@ -20,7 +20,7 @@ from workbench.figures.spec import (
     limits,
     named_ticks,
 )
-from workbench.results import table_rows
+from workbench.results import short_source, table_rows
 from workbench.signatures import Diff
 
 LOOKS = ("first", "second", "third", "fourth", "fifth")  # one for each of several models
@@ -53,14 +53,24 @@ def ranked(diff: Diff, layer: str | None, *, model: str | None = None) -> Figure
     floor_line: tuple[Mark, ...] = ()
     if with_floor:
         places = tuple(float(place) for place in range(len(names)))
-        floor_line = (Line(x=places, y=tuple(noise), role="reference", label="floor: another seed"),)
+        floor_line = (
+            Line(
+                x=places,
+                y=tuple(noise),
+                role="reference",
+                label=f"floor: {short_source(diff.meta['floor']['source'])} against the base",
+            ),
+        )
     left = len(rows) - len(shown)
     note = f"{left} without a number are not drawn" if left else ""
     panels = [_bars(names, norms, CHANGE, floor_line, layer, note)]
     if with_floor:
         over = [row["over_floor"] for row in shown]
         endless = sum(map(math.isinf, over))
-        note = f"not drawn: {endless} over a floor of 0" if endless else ""
+        parted = sum(row["verdict"].startswith("beyond in ") for row in rows)
+        told = [f"not drawn: {endless} over a floor of 0"] if endless else []
+        told += [f"means; in {parted} layers only some models are beyond the floor"] if parted else []
+        note = "; ".join(told)
         heights = [math.nan if math.isinf(value) else value for value in over]
         panels.append(_bars(names, heights, f"{CHANGE} over the floor", (Rule(axis="y", value=1.0),), layer, note))
     whose = model or (diff.labels[0] if len(diff.labels) == 1 else f"mean of {len(diff.labels)} models")

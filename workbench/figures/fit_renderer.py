@@ -23,8 +23,8 @@ from workbench.figures.spec import Axis
 if TYPE_CHECKING:
     from matplotlib.backend_bases import RendererBase
 
-MARGIN = 0.96  # of the room that text takes: its size differs by some percent between resolutions
-ASIDE = 0.42  # of a panel's width: a longer name beside an axis is cut in front, as named_ticks does
+MARGIN = 0.93  # of the room that text takes: its size differs by some percent between resolutions
+ASIDE, BETWEEN = 0.42, 0.34  # of the width of a panel, or of one beside others: a longer name is cut in front
 BELOW = 1.4  # inches, the same for names below an axis
 FLAT, LOW = 0.45, 1.4  # an axes is as high as this share of its width, and as these inches, at least
 LINE, MOST = 0.14, 3.0  # inches of a name beside an axis, and what names make an axes high at most
@@ -45,20 +45,23 @@ class Drawn:
     y: Axis
 
 
-def fit(figure: Figure, panels: Sequence[Drawn], rows: int, title: Text, legend: Sequence[tuple[Any, str]]) -> None:
-    """Breaks the texts of a figure of `rows` rows, takes apart the names of each axis, adds a legend, sets the height.
+def fit(
+    figure: Figure, panels: Sequence[Drawn], grid: tuple[int, int], title: Text, legend: Sequence[tuple[Any, str]]
+) -> None:
+    """Breaks the texts of a figure, takes apart the names of each axis, adds a legend, and sets the height.
 
-    The height that the figure has is the least that it gets.
+    The grid is rows and columns of panels. The height that the figure has is the least that it gets.
     """
     least, inch = float(figure.get_figheight()), float(figure.dpi)
     canvas: Any = figure.canvas
     renderer: RendererBase = canvas.get_renderer()
+    rows, cols = grid
     width = float(figure.get_figwidth()) * inch
     title.set_text(wrapped(title, title.get_text(), width * MARGIN, renderer))
-    room = width * rows / len(panels)
+    room = width / cols
     for panel in panels:
         _shorten(panel.axes.xaxis, panel.x, min(BELOW * inch, ASIDE * width), renderer)
-        _shorten(panel.axes.yaxis, panel.y, ASIDE * room, renderer)
+        _shorten(panel.axes.yaxis, panel.y, (ASIDE if cols == 1 else BETWEEN) * room, renderer)
     across = [(text, text.get_text(), axes) for axes in figure.axes for text in (axes.title, axes.xaxis.label)]
     upright = [(axes.yaxis.label, axes.get_ylabel(), axes) for axes in figure.axes]
     outer = [title, fitting_legend(figure, legend, renderer)] if legend else [title]
@@ -72,6 +75,7 @@ def fit(figure: Figure, panels: Sequence[Drawn], rows: int, title: Text, legend:
         changed = False
         for text, words, axes in (*across, *upright):
             side = axes.bbox.height if text is axes.yaxis.label else axes.bbox.width
+            side -= 2 * _letter(axes, renderer) if text is axes.title else 0.0
             lines = wrapped(text, words, side * MARGIN, renderer)
             changed |= lines != text.get_text()
             text.set_text(lines)
@@ -87,6 +91,12 @@ def fit(figure: Figure, panels: Sequence[Drawn], rows: int, title: Text, legend:
             engine.execute(figure)
         elif not changed:
             break
+
+
+def _letter(axes: Axes, renderer: "RendererBase") -> float:
+    """How wide a panel's letter is, with the air beside it."""
+    letter: Any = axes._left_title  # type: ignore[attr-defined]
+    return 1.5 * _length(letter, letter.get_text(), renderer) if letter.get_text() else 0.0
 
 
 def _wanted(panel: Drawn, inch: float) -> float:

@@ -1,41 +1,51 @@
 """FigureSpec → plotly, for the screen."""
 
 import math
+import textwrap
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule
-from workbench.figures.style import HEAT, ROLES, color
+from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales
+from workbench.figures.style import HEAT, ROLES, color, stroke
 
 DECADES = 15  # that are named on an axis: more lie on each other
+HIGH = 400  # pixels of a row of panels, where there are several
+WIDE = 130  # letters of a panel's title that stand beside each other on a page
 SUBTITLE = 11  # pixels of a panel's title: plotly's own 16 leave the page where several panels are beside each other
 
 
 def drawn(spec: FigureSpec) -> go.Figure:
     """The figure, on transparent paper so that the page's theme shows through."""
     alone = len(spec.panels) == 1
-    subtitles = [panel.title for panel in spec.panels]
+    cols = min(spec.columns or len(spec.panels), len(spec.panels))
+    rows = math.ceil(len(spec.panels) / cols)
+    subtitles = [_subtitle(panel, cols) for panel in spec.panels]
     figure = make_subplots(
-        1,
-        len(spec.panels),
+        rows,
+        cols,
+        specs=[[{} if row * cols + col < len(spec.panels) else None for col in range(cols)] for row in range(rows)],
         subplot_titles=None if alone else subtitles,
-        horizontal_spacing=0.32 / len(spec.panels),  # room for an axis title
+        horizontal_spacing=0.32 / cols,  # room for an axis title
+        vertical_spacing=0.32 / rows,
     )
-    scales = {mark.scale for panel in spec.panels for mark in panel.marks if isinstance(mark, Heat)}
+    bars = scales(spec.panels)
     told: set[str] = set()
-    for number, panel in enumerate(spec.panels, start=1):
-        figure.update_xaxes(_axis(panel.x), row=1, col=number)
-        figure.update_yaxes(_axis(panel.y), row=1, col=number)
+    for number, panel in enumerate(spec.panels):
+        place = {"row": number // cols + 1, "col": number % cols + 1}
+        figure.update_xaxes(_axis(panel.x), **place)
+        figure.update_yaxes(_axis(panel.y), **place)
         for mark in panel.marks:
             trace = _trace(panel, mark)
             if isinstance(mark, Heat):  # one bar of colours for panels that share it
-                trace["showscale"] = number == len(spec.panels) or len(scales) > 1
+                trace["showscale"] = mark.scale in bars[number]
+                if rows > 1 or (len(spec.panels) > 1 and number < len(spec.panels) - 1):
+                    trace["colorbar"] |= _beside(figure.get_subplot(**place))
             elif mark.label:
                 trace |= {"legendgroup": mark.label, "showlegend": mark.label not in told}
                 told.add(mark.label)
-            figure.add_trace(trace, row=1, col=number)
+            figure.add_trace(trace, **place)
     figure.update_annotations(font={"size": SUBTITLE})
     subtitle = {"text": subtitles[0] if alone else "", "font": {"size": SUBTITLE}}
     figure.update_layout(
@@ -56,8 +66,24 @@ def drawn(spec: FigureSpec) -> go.Figure:
         },
         hovermode="closest",
         meta=dict(spec.provenance),
+        height=None if rows == 1 else HIGH * rows,
     )
     return figure
+
+
+def _subtitle(panel: Panel, cols: int) -> str:
+    """What stands above a panel; of several figures in lines that stay above it, since plotly breaks none."""
+    if not panel.letter:
+        return panel.title
+    return "<br>".join([f"<b>{panel.letter}</b>", *textwrap.wrap(panel.title, max(20, WIDE // cols))]).replace(
+        "</b><br>", "</b>  ", 1
+    )
+
+
+def _beside(subplot: Any) -> dict[str, Any]:
+    """Where a bar of colours stands beside a panel that is not the last of one row."""
+    (_, right), (low, high) = subplot.xaxis.domain, subplot.yaxis.domain
+    return {"x": right, "xanchor": "left", "y": (low + high) / 2, "len": high - low}
 
 
 def _axis(axis: Axis) -> dict[str, Any]:
@@ -110,7 +136,7 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
                 "x": mark.x,
                 "y": mark.y,
                 "mode": "lines",
-                "line": {"color": color(mark.role), "width": 2},
+                "line": {"color": color(mark.role), "width": 2, "dash": _dash(mark.role, 2)},
             }
         case Points():
             look = ROLES[mark.role]
@@ -142,8 +168,12 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
             low, high = panel.y.limits if mark.axis == "x" else panel.x.limits
             across, along = [mark.value, mark.value], [low, high]
             x, y = (across, along) if mark.axis == "x" else (along, across)
-            dashed = {"color": color(mark.role), "dash": "dash", "width": 1}
+            dashed = {"color": color(mark.role), "dash": _dash(mark.role, 1), "width": 1}
             return shown | {"x": x, "y": y, "mode": "lines", "line": dashed, "hoverinfo": "skip"}
+
+
+def _dash(role: str, width: float) -> str:
+    return ",".join(f"{width * length:g}px" for length in stroke(role).dash) or "solid"
 
 
 def outline(mark: Bars, base: float) -> tuple[list[float], list[float]]:

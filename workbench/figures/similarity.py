@@ -36,10 +36,11 @@ def similarity_map(similarity: Similarity, layer: str | None) -> FigureSpec:
         label="cosine",
     )
     panel = Panel(x=axes[0], y=axes[1], marks=(heat,), title="all tensors" if layer is None else layer)
+    judged = {"same type", "other type"} & {*similarity.tables["nearest"]["verdict"]}
+    plain = f"Cosines of {len(rows)} signatures" + (f" with {len(cols)} others" if similarity.meta["others"] else "")
+    title = similarity.facts().partition(": ")[2] if judged else plain
     provenance = story(similarity) | ({} if layer is None else {"layer": layer})
-    return FigureSpec(
-        kind="cosine", title=similarity.facts().partition(": ")[2], panels=(panel,), provenance=provenance
-    )
+    return FigureSpec(kind="cosine", title=title, panels=(panel,), provenance=provenance)
 
 
 def _by_type(types: Mapping[str, str], labels: set[str]) -> list[str]:

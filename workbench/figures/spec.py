@@ -1,7 +1,5 @@
 """A figure as data: closed, frozen, drawn the same by two renderers."""
 
-import csv
-import io
 import itertools
 import math
 import os
@@ -9,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from workbench.errors import FigureError, nearest
-from workbench.figures.style import DASHES, ROLES, WIDTHS
+from workbench.figures.style import DASHES, ROLES, SCREEN, VENUES, Venue
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -126,12 +124,13 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Marks on a pair of axes, under a line of text."""
+    """Marks on a pair of axes, under a line of text, with a letter if it is one of several that were put together."""
 
     x: Axis
     y: Axis
     marks: tuple[Mark, ...]
     title: str = ""
+    letter: str = ""
 
     def __post_init__(self) -> None:
         for mark in self.marks:
@@ -159,17 +158,50 @@ class FigureSpec:
     Attributes:
         kind: which figure of its result this is.
         title: the headline.
-        panels: left to right.
+        panels: left to right, then down.
+        columns: how many panels stand beside each other at most, where there is room; None for all.
         provenance: where the numbers come from; written into the metadata of saved files.
+        VENUES: the venues of `to_matplotlib` and `save`, each with its widths in inches.
     """
+
+    VENUES: ClassVar[Mapping[str, Mapping[str, float]]] = {name: venue.widths for name, venue in VENUES.items()}
 
     kind: str
     title: str
     panels: tuple[Panel, ...]
+    columns: int | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+
+    def beside(self, *others: "FigureSpec", columns: int = 2, title: str = "") -> "FigureSpec":
+        """This figure and others as one, its panels with the letters a, b, c.
+
+        Every panel keeps its own axes and says above them what its figure's title said. The legend is one: where
+        panels differ in it, an entry names the letters of those that it is of.
+
+        Args:
+            others: figures of one panel or several.
+            columns: how many panels stand beside each other at most. A narrow page has fewer: each
+                has 2.2 inches, or 2.7 with a bar of colours.
+            title: the headline; none by default, as a paper has a caption.
+
+        Returns:
+            A FigureSpec like any other: `.save(…)`, `.to_plotly()`, `.csv()`. Its provenance is that of all.
+
+        Raises:
+            FigureError: more panels than letters, a figure that has letters already, or columns below 1.
+
+        Example:
+            >>> import torch, workbench as wb
+            >>> sizes = wb.figure(wb.layers(torch.nn.Linear(3, 2)))
+            >>> [panel.letter for panel in sizes.beside(sizes, sizes).panels]
+            ['a', 'b', 'c']
+        """
+        from workbench.figures.panels import together
+
+        return together((self, *others), columns, title)
 
     def to_plotly(self) -> "plotly.graph_objects.Figure":
         """An interactive plotly figure, to show or to style further."""
@@ -181,23 +213,28 @@ class FigureSpec:
         """A matplotlib figure at print size, made without pyplot.
 
         Args:
-            style: a venue's name: `icml` or `neurips`.
+            style: a venue's name: `icml` (column 3.25 in, page 6.75 in), `neurips` (5.5 in), `iclr` (5.5 in), `jmlr`
+                (6 in; these have one column, a `page`) or `nature` (column 89 mm, page 183 mm). It sets fonts, their
+                sizes and the widths of lines; docs/decisions/0010-figures.md says from where.
             width: `column` or `page` of that venue.
 
         Raises:
-            FigureError: the venue or the width is unknown.
+            FigureError: the venue is unknown, or has no such width.
         """
         from workbench.figures.matplotlib_renderer import drawn
 
-        return drawn(self, paper_width(style, width))
+        return drawn(self, *venue_width(style, width))
 
-    def save(self, path: str | os.PathLike[str], *, style: str = "icml", width: str = "column") -> Path:
-        """Writes the figure as PDF, SVG or PNG at print size with embedded fonts, or its data as CSV.
+    def save(self, path: str | os.PathLike[str], *, style: str = "icml", width: str | None = None) -> Path:
+        """Writes the figure as PDF, EPS, SVG or PNG at a venue's print size, or its data as CSV.
+
+        PDF and EPS embed their fonts as TrueType; text in SVG stays text. All say in their metadata where the numbers
+        come from, and none has a date or a folder's name: the same figure gives the same bytes.
 
         Args:
-            path: ends in `.pdf`, `.svg`, `.png` or `.csv`.
-            style: a venue's name: `icml` or `neurips`.
-            width: `column` (default) or `page` of that venue.
+            path: ends in `.pdf`, `.eps`, `.svg`, `.png` or `.csv`.
+            style: a venue's name, as in `to_matplotlib`.
+            width: `column` or `page` of that venue; None for a column, or for the page where there are no columns.
 
         Returns:
             The path.
@@ -206,9 +243,9 @@ class FigureSpec:
             FigureError: the ending, the venue or the width is unknown, or the folder does not exist.
         """
         target = Path(path).expanduser()
-        inches = paper_width(style, width)
-        if target.suffix not in (".pdf", ".svg", ".png", ".csv"):
-            raise FigureError(f"{target.name!r}: expected a name that ends in .pdf, .svg, .png or .csv.")
+        venue, inches = venue_width(style, width)
+        if target.suffix not in (".pdf", ".eps", ".svg", ".png", ".csv"):
+            raise FigureError(f"{target.name!r}: expected a name that ends in .pdf, .eps, .svg, .png or .csv.")
         if not target.parent.is_dir():
             raise FigureError(f"{target.parent} is not a folder; make it first, or save elsewhere.")
         if target.suffix == ".csv":
@@ -216,48 +253,56 @@ class FigureSpec:
         else:
             from workbench.figures.matplotlib_renderer import written
 
-            target.write_bytes(written(self, inches, target.suffix.removeprefix(".")))
+            target.write_bytes(written(self, venue, inches, target.suffix.removeprefix(".")))
         return target
 
     def csv(self) -> str:
-        """The data drawn, a line per point: panel, mark, label, id, x, y, error, value.
+        """The data drawn, a line per point: panel, mark, label, id, x, y, error, value, and what these are.
 
-        Bars: left edge, height, width in place of the error. Heat: the cell's first edges, and its value.
+        `panel` counts from 0, or is the letter. Bars: left edge, height, width in place of the error. Heat: the cell's
+        first edges, and its value. `x_name` and `y_name`: what the axis calls that place, where it has names; `x_is`,
+        `y_is` and `value_is`: the axes' labels with their units.
         """
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["panel", "mark", "label", "id", "x", "y", "error", "value"])
-        for number, panel in enumerate(self.panels):
-            for mark in panel.marks:
-                for row in _csv_rows(mark):
-                    writer.writerow([number, type(mark).__name__.lower(), *row])
-        return text.getvalue()
+        from workbench.figures.data import table
+
+        return table(self)
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         from workbench.figures.matplotlib_renderer import SCREEN_DPI, written
 
-        inches = WIDTHS["icml"]["page"]
+        inches = SCREEN.widths["page"]
         size = {"width": round(inches * 96)}
-        png = written(self, inches, "png", dpi=SCREEN_DPI)
+        png = written(self, SCREEN, inches, "png", dpi=SCREEN_DPI)
         return {"image/png": png, "text/plain": repr(self)}, {"image/png": size}
 
     def __repr__(self) -> str:
-        return (
-            f"FigureSpec {self.kind}: {self.title}\nnext: .save('figure.pdf'), .to_plotly(), .to_matplotlib(), .csv()"
-        )
+        calls = ".save('figure.pdf'), .to_plotly(), .to_matplotlib(), .csv(), .beside(another)"
+        return f"FigureSpec {self.kind}: {self.title}\nnext: {calls}"
 
 
-def paper_width(style: str, width: str) -> float:
-    """The width in inches of a venue's column or page.
+def venue_width(style: str, width: str | None) -> tuple[Venue, float]:
+    """A venue, and the width in inches of its column or page; of None the column, or the page if that is one column.
 
     Raises:
-        FigureError: unknown venue or width.
+        FigureError: unknown venue, or one that has no such width.
     """
-    if not isinstance(style, str) or style not in WIDTHS:
-        raise FigureError(f"style {style!r} is not one of {sorted(WIDTHS)}." + nearest(style, WIDTHS))
-    if not isinstance(width, str) or width not in WIDTHS[style]:
-        raise FigureError(f"width {width!r} is not one of {sorted(WIDTHS[style])}." + nearest(width, WIDTHS[style]))
-    return WIDTHS[style][width]
+    if not isinstance(style, str) or style not in VENUES:
+        raise FigureError(f"style {style!r} is not one of {sorted(VENUES)}." + nearest(style, VENUES))
+    venue = VENUES[style]
+    width = next(iter(venue.widths)) if width is None else width
+    if width == "column" and width not in venue.widths:
+        raise FigureError(f"{style} has one column, {venue.widths['page']:g} in wide: say width='page'.")
+    if not isinstance(width, str) or width not in venue.widths:
+        raise FigureError(f"width {width!r} is not one of {sorted(venue.widths)}." + nearest(width, venue.widths))
+    return venue, venue.widths[width]
+
+
+def scales(panels: Sequence[Panel]) -> list[set[tuple[str, tuple[float, float]]]]:
+    """The bars of colours that stand beside each panel: one for panels that share it, beside the last of them."""
+    own = [{mark.scale for mark in panel.marks if isinstance(mark, Heat)} for panel in panels]
+    several = len(set().union(*own)) > 1
+    last = max((number for number, scale in enumerate(own) if scale), default=0)
+    return [scale if several or number == last else set() for number, scale in enumerate(own)]
 
 
 def ordered(found: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -299,22 +344,3 @@ def edges(centres: Sequence[float]) -> tuple[float, ...]:
     middles = [(left + right) / 2 for left, right in zip(centres, centres[1:], strict=False)]
     first, last = (middles[0] - centres[0], centres[-1] - middles[-1]) if middles else (0.5, 0.5)
     return (centres[0] - first, *middles, centres[-1] + last)
-
-
-def _csv_rows(mark: Mark) -> Iterable[list[Any]]:
-    if isinstance(mark, Rule):
-        x, y = (mark.value, "") if mark.axis == "x" else ("", mark.value)
-        return [[mark.label, "", x, y, "", ""]]
-    if isinstance(mark, Heat):
-        cells = (
-            (x, y, value)
-            for y, row in zip(mark.y, mark.values, strict=False)
-            for x, value in zip(mark.x, row, strict=False)
-        )
-        return [[mark.label, "", x, y, "", value] for x, y, value in cells]
-    if isinstance(mark, Bars):
-        bars = zip(mark.edges, mark.edges[1:], mark.heights, strict=False)
-        return [[mark.label, "", left, height, right - left, ""] for left, right, height in bars]
-    ids = getattr(mark, "ids", ()) or [""] * len(mark.x)
-    errors = getattr(mark, "error", ()) or [""] * len(mark.x)
-    return [[mark.label, *row, ""] for row in zip(ids, mark.x, mark.y, errors, strict=True)]

@@ -16,7 +16,7 @@ from workbench.errors import LayerError
 from workbench.layers import Layer, found
 from workbench.signatures.common_ancestor import is_statistic
 from workbench.signatures.concentration import lorenz_curve, outlier_channels
-from workbench.signatures.elements import element_sums, kept_signs, not_finite_text
+from workbench.signatures.elements import Sums, element_sums, kept_signs, not_finite_text
 from workbench.signatures.manifest import Paired, shape_text
 from workbench.signatures.rows import (
     View,
@@ -35,6 +35,7 @@ from workbench.signatures.subspaces import base_singular, change_spectra
 from workbench.weights import TensorInfo, Weights, content_fingerprint
 from workbench.weights.differences import not_weights
 
+UNCHANGED = {"changed": 0.0, "delta_norm": 0.0}  # of the same bits, also where they are not finite
 DETAILS = ("lorenz", "outliers", "spectra")  # tables beyond the elementwise tier
 
 
@@ -167,22 +168,36 @@ def _measured(
     same: Mapping[int, bool],
 ) -> Entry:
     """Rows of weights."""
-    places, labels = list(others), compared.labels
-    tensors, floor = list(others.values()), _floor(compared, view)
-    pairs = list(combinations(range(len(places)), 2))
-    sums = element_sums(own, tensors if floor is None else [*tensors, floor], pairs)
+    labels, floor = compared.labels, _floor(compared, view)
+    broken, floorless = dict[int, str](), ""
+    sums = _sums(own, others, floor)
     if not sums.finite:
-        return _refused(compared, view, own, others, told)
+        if sums.base_finite:
+            broken = {
+                place: _why(labels[place], other)
+                for index, (place, other) in enumerate(others.items())
+                if not sums.finite_of(index)
+            }
+            if floor is not None and not sums.finite_of(len(others)):
+                floorless, floor = f"over no floor: {_why('the floor', floor)}", None
+        if not sums.base_finite or len(broken) == len(others):
+            return _refused(compared, view, own, others, told, same)
+        others = {place: other for place, other in others.items() if place not in broken}
+        sums = _sums(own, others, floor)
+    places, tensors = list(others), list(others.values())
+    pairs = list(combinations(range(len(places)), 2))
     noise = math.nan if floor is None else ratio(sums.changes[-1, -1], sums.base)
     values, tables = list[dict[str, Any]](), {name: list[dict[str, Any]]() for name in DETAILS}
     for place, label in enumerate(labels):
         if place not in others:
-            values.append(number_row(view.layer, label, "absent", told[place]))
+            without = ("not finite", broken[place]) if place in broken else ("absent", told[place])
+            values.append(number_row(view.layer, label, *without))
             continue
         index = places.index(place)
         numbers = model_numbers(sums.of(index), over(ratio(sums.changes[index, index], sums.base), noise))
         verdict = "identical" if same[place] else verdict_of(numbers)
-        values.append(number_row(view.layer, label, verdict, "" if same[place] else note(sums, index)) | numbers)
+        reason = "; ".join(filter(None, ["" if same[place] else note(sums, index), floorless]))
+        values.append(number_row(view.layer, label, verdict, reason) | numbers)
     trimmed = None
     if compared.density is not None and pairs:
         trimmed = [counts.tolist() for counts in kept_signs(own, tensors, compared.density)]
@@ -229,18 +244,39 @@ def _floor(compared: Compared, view: View) -> Tensor | None:
     return part(view, floor.weights.borrowed(floor.partners[info.name]))
 
 
-def _refused(compared: Compared, view: View, own: Tensor, others: Mapping[int, Tensor], told: Sequence[str]) -> Entry:
-    """Rows without numbers, with what is not finite in which model."""
-    reasons = [not_finite_text("the base", own)]
-    reasons += [not_finite_text(compared.labels[place], other) for place, other in others.items()]
-    if (floor := _floor(compared, view)) is not None:
-        reasons.append(not_finite_text("the floor", floor))
-    reason = "; ".join(filter(None, reasons)) or "the elements are so large that their squares overflow"
-    values = [
-        number_row(view.layer, label, *(("absent", told[place]) if told[place] else ("not finite", reason)))
-        for place, label in enumerate(compared.labels)
-    ]
-    row = layer_row(view, "not finite", reason) | {"elements": own.numel()}
+def _sums(own: Tensor, others: Mapping[int, Tensor], floor: Tensor | None) -> Sums:
+    """Of the models, every pair of them, and the floor behind them."""
+    tensors = [*others.values(), *([] if floor is None else [floor])]
+    return element_sums(own, tensors, list(combinations(range(len(others)), 2)))
+
+
+def _why(label: str, tensor: Tensor) -> str:
+    return not_finite_text(label, tensor) or f"elements of {label} are so large that their squares overflow"
+
+
+def _refused(
+    compared: Compared,
+    view: View,
+    own: Tensor,
+    others: Mapping[int, Tensor],
+    told: Sequence[str],
+    same: Mapping[int, bool],
+) -> Entry:
+    """Rows without norms, with what is not finite in which model; the same bits are still identical."""
+    mine = not_finite_text("the base", own)
+    values = []
+    for place, label in enumerate(compared.labels):
+        if place not in others:
+            values.append(number_row(view.layer, label, "absent", told[place]))
+        elif same[place]:
+            values.append(number_row(view.layer, label, "identical", mine) | UNCHANGED)
+        else:
+            theirs = not_finite_text(label, others[place])
+            reason = "; ".join(filter(None, [mine, theirs])) or _why("the base", own)
+            values.append(number_row(view.layer, label, "not finite", reason))
+    reasons = dict.fromkeys(part for one in values if one["reason"] for part in one["reason"].split("; "))
+    row = layer_row(view, "identical" if all(same.values()) else "not finite", "; ".join(reasons))
+    row |= {"elements": own.numel(), "models": sum(same.values()), **(UNCHANGED if any(same.values()) else {})}
     return found({"layers": [row], "values": values})
 
 

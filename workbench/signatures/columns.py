@@ -6,6 +6,7 @@ from workbench.results import LAYER_COLUMNS, Column
 from workbench.signatures import manifest
 
 LABEL = Column("the model", str, "")
+REASON = Column("layers that are missing from the total, and why; empty if none is", str, "")
 LAYER = Column("the layer's id", str, "")
 
 
@@ -59,8 +60,9 @@ COLUMNS: Mapping[str, Mapping[str, Column]] = {
         "compared": Column("tensors compared with the base's", int, low=0),
         "identical": Column("those among them that are bit-identical", int, low=0),
         **{word: Column(f"tensors whose row in `manifest` says {word}", int, low=0) for word in manifest.CHANGES},
-        "elements": Column("elements compared as weights; statistics of norm layers are not", int, low=0),
+        "elements": Column("elements compared as weights; buffers and statistics of norm layers are not", int, low=0),
         **NUMBERS,
+        "reason": REASON,
     },
     "values": {
         **OF_LAYER,
@@ -68,7 +70,7 @@ COLUMNS: Mapping[str, Mapping[str, Column]] = {
         "reason": Column("why there is no number", str, ""),
         **NUMBERS,
     },
-    "pairs": dict(PAIR),
+    "pairs": {**PAIR, "reason": REASON},
     "layer_pairs": {"layer": LAYER, **PAIR},
     "lorenz": {
         **OF_LAYER,

@@ -32,6 +32,23 @@ def check_common(models: Mapping[str, Weights]) -> None:
                 )
 
 
+def without_lost_ties(models: Mapping[str, Weights]) -> dict[str, Weights]:
+    """The checkpoints without second names of tied tensors that some do not store, as files of tied networks do not.
+
+    A name goes only where all that have it tie it, to a name that all have.
+    """
+    found = dict(models)
+    for name in dict.fromkeys(name for weights in models.values() for name in weights):
+        having = [weights for weights in models.values() if name in weights]
+        heads = {weights.infos[name].tied_to for weights in having}
+        head = heads.pop() if len(heads) == 1 else None
+        if len(having) < len(models) and head is not None and all(head in weights for weights in models.values()):
+            for label, weights in found.items():
+                if name in weights:
+                    found[label] = weights.only([own for own in weights if own != name])
+    return found
+
+
 def arithmetic(models: Mapping[str, Weights]) -> tuple[list[TensorInfo], list[str]]:
     """The tensors that can be subtracted, as the first checkpoint has them, and those that are no real numbers.
 

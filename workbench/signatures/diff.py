@@ -1,6 +1,6 @@
 """`wb.diff`: what changed between a model and one or several others."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
@@ -15,10 +15,12 @@ from workbench.results import Column, LayerResult, short_source
 from workbench.signatures import columns
 from workbench.signatures.activation_similarity import activation_similarity, check_similarity
 from workbench.signatures.changes import DETAILS, Compared, layer_changes, unread
-from workbench.signatures.manifest import CHANGES, Paired, first_difference, labelled, manifest_rows, paired
-from workbench.signatures.pooling import pooled_models, pooled_pairs
+from workbench.signatures.common_ancestor import is_statistic
+from workbench.signatures.manifest import CHANGES, EXAMPLES, Paired, first_difference, labelled, manifest_rows, paired
+from workbench.signatures.pooling import gone, pooled_models, pooled_pairs
 from workbench.signatures.rows import layer_row, number_row
-from workbench.weights import ModelLike, load
+from workbench.weights import ModelLike, TensorInfo, Weights, load
+from workbench.weights.differences import looks_like_buffer, numbers
 
 Others: TypeAlias = ModelLike | Mapping[Any, ModelLike] | Sequence[ModelLike]
 
@@ -108,9 +110,10 @@ def diff(
         A Diff: `layers` (a row per tensor of the base, fused q/k/v, experts and gates apart), `manifest` (a row per
         tensor of either side and model), `models` (a row per model, over all weights), `values` (layer by model),
         `pairs` and `layer_pairs` (τᵢ against τⱼ), and what `detail` asked for. `verdict` is `identical` (bit by bit),
-        `equal` (the same numbers in another dtype or with other signs of 0), `changed`, with a floor `beyond floor` or
-        `within floor`, else without numbers `absent`, `shape`, `tied`,
-        `empty`, `not finite`, `no weights` (counts, scalars, 8-bit floats: only how many differ) or `failed`.
+        `equal` (the same numbers in another dtype or with other signs of 0), `changed`, with a floor `beyond floor`,
+        `within floor` or, where the models differ in that, `beyond in 1 of 5` (the numbers are their means), else
+        without numbers `absent`, `shape`, `tied`, `empty`, `not finite`, `no weights` (counts, scalars, 8-bit floats:
+        only how many differ) or `failed`.
 
     Raises:
         CheckpointError: a model cannot be opened.
@@ -130,13 +133,14 @@ def diff(
     effective rank; Kornblith et al. (2019) for CKA; the floor of a second seed is ours. Trimming is by layer here, and
     TIES trims over the whole model.
 
-    Misreads: which of two models is the base cannot be known: with a and b swapped, norms are relative to the other
-    and `added` reads `removed`. The floor is one other seed, without a spread; with it, a layer that two seeds leave
+    Misreads: which of two models is the base cannot be known: with a and b swapped, norms are relative to the other and
+    `added` reads `removed`. The floor is one other seed, without a spread; with it, a layer that two seeds leave
     equally far apart is `within floor` whatever its raw norm. Models without a common ancestor have cosines near 0
     until they are matched (`wb.match`). In high dimension a cosine of 0.01 can be many `null_sd`, which assumes
-    independent elements. Statistics of norm layers, and what the base alone ties, have rows and no share in `models`
-    and `pairs`. Large tensors of float32 or less are multiplied in float32 (1e-7 of a norm). CKA near 1 does not mean
-    equal outputs.
+    independent elements. Statistics of norm layers, buffers of a module and what the base alone ties have rows and no
+    share in `models` and `pairs`; a file does not tell buffers from weights, so that its other buffers count there (a
+    note names those that look like some). `reason` there names layers that are missing from a total. Large tensors of
+    float32 or less are multiplied in float32 (1e-7 of a norm). CKA near 1 does not mean equal outputs.
 
     Example:
         >>> import torch
@@ -215,6 +219,7 @@ def _with_activations(result: Diff, rows: Sequence[Mapping[str, Any]], cut: Mapp
 def _diff(run: Run, compared: Compared) -> Diff:
     entries = [outcome.value for outcome in run.outcomes if outcome.value is not None]
     sums = [entry.values["sums"] for entry in entries if "sums" in entry.values]
+    counted = {one.unit.layer for one in run.outcomes if _in_totals(compared.base.infos[one.unit.tensor])}
     rows: dict[str, list[Any]] = {
         "layers": list(run.rows("layers", lambda view, reason: layer_row(view, "failed", reason))),
         "values": [
@@ -226,15 +231,18 @@ def _diff(run: Run, compared: Compared) -> Diff:
                 else [number_row(outcome.unit.layer, label, "failed", "") for label in compared.labels]
             )
         ],
-        "pairs": pooled_pairs(sums, compared.labels),
+        "pairs": [],
         "layer_pairs": list(run.rows("layer_pairs")),
         "manifest": [],
         "models": [],
     }
     rows |= {name: list(run.rows(name)) for name in DETAILS if name in compared.detail}
+    missing = gone([row for row in rows["values"] if row["layer"] in counted], compared.labels)
+    rows["pairs"] = pooled_pairs(sums, compared.labels, missing)
+    totals = pooled_models(sums, compared.labels, missing, floor=compared.floor is not None)
     prints = _fingerprints(run, compared)
     own = run.meta["fingerprints"]
-    for model, pooled in zip(compared.models, pooled_models(sums, compared.labels), strict=True):
+    for model, pooled in zip(compared.models, totals, strict=True):
         theirs = prints[model.label]
         content = {name: theirs[name] == mine for name, mine in own.items() if name in theirs}
         manifest = list(manifest_rows(compared.base, model, content))
@@ -271,12 +279,31 @@ def _model_row(model: Paired, manifest: Sequence[Mapping[str, Any]], content: Ma
     }
 
 
+def _in_totals(info: TensorInfo) -> bool:
+    """Whether a tensor of the base is one of the weights that totals are of."""
+    return numbers(info) == "real" and not (info.tied_to or info.buffer or is_statistic(info.name))
+
+
+def _buffer_notes(base: Weights) -> Iterator[str]:
+    """Which buffers are in no total; and which a file has that a module would call buffers, but count."""
+    real = [info for info in base.infos.values() if numbers(info) == "real" and not info.tied_to]
+    if out := [info.name for info in real if not _in_totals(info)]:
+        yield f"in no total, as buffers or statistics of norm layers: {_some(out)}"
+    if inside := [info.name for info in real if _in_totals(info) and looks_like_buffer(info)]:
+        yield f"in the totals, though by their names buffers, which a module's totals leave out: {_some(inside)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:EXAMPLES])}{f' and {len(names) - EXAMPLES} more' if names[EXAMPLES:] else ''}"
+
+
 def _about(compared: Compared, prints: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """Where the models come from, and what is to be said of them."""
     notes = list(compared.base.notes)
     for model in compared.models:
         if difference := first_difference(compared.base, model):
             notes.append(f"{model.label} is built otherwise than the base; the first difference: {difference}")
+    notes += _buffer_notes(compared.base)
     about: dict[str, Any] = {
         "sources": {model.label: model.weights.source for model in compared.models},
         "other_fingerprints": {label: dict(found) for label, found in prints.items()},

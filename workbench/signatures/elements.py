@@ -1,5 +1,6 @@
 """Inner products and signs of a tensor W and of its changes τ = W′ − W in several models, in one walk over them."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -50,6 +51,15 @@ class Sums:
         """The sums of one model, as they are pooled."""
         named = {name: float(getattr(self, name)[index]) for name in ("others", "cross", "changed", "both", "flipped")}
         return {"elements": self.elements, "base": self.base, "change": float(self.changes[index, index]), **named}
+
+    @property
+    def base_finite(self) -> bool:
+        """Whether no element of the base is NaN or infinite, nor their sum of squares."""
+        return math.isfinite(self.base)
+
+    def finite_of(self, index: int) -> bool:
+        """The same of one of the others, and of what it changes."""
+        return bool(np.isfinite([self.others[index], self.cross[index], self.changes[index, index]]).all())
 
     @property
     def finite(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -13,8 +14,8 @@ from torch import Tensor
 from workbench.errors import ArgumentError, nearest
 from workbench.results import short_source
 from workbench.signatures.common_ancestor import is_statistic
-from workbench.weights import TensorInfo, Weights
-from workbench.weights.differences import Difference, differences, numbers, refused
+from workbench.weights import TensorInfo, Weights, content_fingerprint
+from workbench.weights.differences import Difference, differences, looks_like_buffer, numbers, refused
 
 Mismatch: TypeAlias = Literal["error", "base", "overlap"]
 MISMATCHES: Mapping[str, str] = {
@@ -35,7 +36,11 @@ class Aligned(NamedTuple):
     def pieces(self) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
         """(place, θ₀, [τ_i = θ_i − θ₀]) piece by piece, in the precision to compute in; the changes are new."""
         for place, base, models in self.values():
-            yield place, base, [model - base for model in models]
+            changes = [model - base for model in models]
+            if not math.isfinite(float(base.sum())):  # ∞ − ∞ of a mask that nobody changed
+                alike = [(model == base) | (model.isnan() & base.isnan()) for model in models]
+                changes = [change.masked_fill_(own, 0) for change, own in zip(changes, alike, strict=True)]
+            yield place, base, changes
 
     def values(self) -> Iterator[tuple[slice, Tensor, list[Tensor]]]:
         """(place, θ₀, [θ_i]) piece by piece on the CPU, in the precision to compute in; to be read only."""
@@ -43,6 +48,27 @@ class Aligned(NamedTuple):
             place = slice(start, start + PIECE)
             base, *models = (one[place].to("cpu", self.precision) for one in (self.base, *self.models))
             yield place, base, models
+
+    @property
+    def identical(self) -> bool:
+        """Whether the base and all models have the same bits."""
+        if any(model.dtype != self.base.dtype for model in self.models):
+            return False
+        pieces = zip(*(torch.split(one, PIECE) for one in (self.base, *self.models)), strict=True)
+        for piece in pieces:
+            base, *models = (one.cpu().contiguous().view(torch.uint8) for one in piece)
+            if not all(torch.equal(base, model) for model in models):
+                return False
+        return True
+
+    def overflows(self, found: Tensor) -> bool:
+        """Whether an element of the result is NaN or infinite where none of the base and the models is."""
+        if bool(found.isfinite().all()):
+            return False
+        return any(
+            bool((~found[place].isfinite() & torch.stack([base, *models]).isfinite().all(0)).any())
+            for place, base, models in self.values()
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,45 +127,47 @@ def family(base: Weights, models: Sequence[Weights], mismatch: str) -> Family:
     if mismatch not in MISMATCHES:
         known = ", ".join(f"{name!r} ({meaning})" for name, meaning in MISMATCHES.items())
         raise ArgumentError(f"mismatch={mismatch!r}: expected one of {known}.{nearest(mismatch, MISMATCHES)}")
-    real = [info for info in base.infos.values() if numbers(info) != "whole" and info.tied_to is None]
+    own = [info for info in base.infos.values() if info.tied_to is None]
+    real = [info for info in own if numbers(info) != "whole"]
     labels = [f"model {number} ({short_source(model.source)})" for number, model in enumerate(models, start=1)]
     differ = [list(differences(base, model, ("the base", label))) for label, model in zip(labels, models, strict=True)]
     reasons: dict[str, str] = {}
-    for found in (one for own in differ for one in own if one.kind in ("missing", "shape", "kind")):
+    for found in (one for theirs in differ for one in theirs if one.kind in ("missing", "shape", "kind")):
         reasons.setdefault(found.name, found.text)
-    if all(info.name in reasons for info in real):
-        raise ArgumentError(
-            f"no tensor of {short_source(base.source)} is in all {len(models)} models in the same shape: they are of "
-            "another architecture, or their names have another prefix "
-            f"({_first(base)!r} against {_first(models[0])!r})."
-        )
-    notes = [note for label, own in zip(labels, differ, strict=True) for note in _foreign(base, label, own, mismatch)]
+    shared = {info.name: _common_rows(info, models) for info in real if info.name in reasons}
+    overlaps = {name: common for name, common in shared.items() if common}
+    if all(info.name in reasons for info in real) and not (overlaps and mismatch != "base"):
+        raise ArgumentError(_nothing_common(base, models, reasons))
+    notes = [note for label, one in zip(labels, differ, strict=True) for note in _foreign(base, label, one, mismatch)]
     merged: list[str] = []
     statistics: list[str] = []
     rows: dict[str, int] = {}
-    for info in real:
+    for info in own:
         if reason := reasons.get(info.name, ""):
             if mismatch == "error":
                 raise ArgumentError(
                     f"{reason}; what is to become of tensors that differ? Say mismatch='base' ({MISMATCHES['base']}) "
                     f"or mismatch='overlap' ({MISMATCHES['overlap']})."
                 )
-            common = _common_rows(info, models) if mismatch == "overlap" else 0
-            if not common:
+            if mismatch != "overlap" or info.name not in overlaps:
                 notes.append(f"{info.name} is the base's: {reason}")
                 continue
-            rows[info.name] = common
-            notes.append(f"{info.name}: the first {common} of {info.shape[0]} rows are merged, the others the base's")
+            rows[info.name] = overlaps[info.name]
+            notes.append(_overlap_text(info, overlaps[info.name], labels, models))
+        if numbers(info) == "whole":
+            continue
         for label, weights in zip(("the base", *labels), (base, *models), strict=True):
             if told := refused(weights.infos[info.name], label):
                 raise ArgumentError(told)
         (statistics if is_statistic(info.name) else merged).append(info.name)
+    if same := _identical_buffers(base, models, [name for name in merged if name not in rows]):
+        notes.append(f"the base's bit by bit, as all models have them so: {', '.join(same)}")
     if statistics:
         notes.append(
             f"{len(statistics)} running statistics are averages over the models, which are right for none of them: "
             "estimate them anew (wb.repair)"
         )
-    if kept := sum(numbers(info) == "whole" and info.tied_to is None for info in base.infos.values()):
+    if kept := len(own) - len(real):
         notes.append(f"{kept} tensors of integers are the base's")
     return Family(
         base=base,
@@ -184,5 +212,34 @@ def _common_rows(info: TensorInfo, models: Sequence[Weights]) -> int:
     return min(info.shape[0], *(one.shape[0] for one in others if one is not None))
 
 
-def _first(weights: Weights) -> str:
-    return next(iter(weights), "no tensor")
+def _overlap_text(info: TensorInfo, common: int, labels: Sequence[str], models: Sequence[Weights]) -> str:
+    """What of a tensor is merged, what stays the base's, and which rows of the models are lost."""
+    kept = info.shape[0] - common
+    first = f"the first {common} of {info.shape[0]} rows are merged" if kept else f"all {common} rows are merged"
+    told = [f"{info.name}: {first}", *(["the others the base's"] if kept else [])]
+    for label, model in zip(labels, models, strict=True):
+        if lost := model.infos[info.name].shape[0] - common:
+            told.append(f"the last {lost} of the {common + lost} rows of {label} are left out")
+    return ", ".join(told)
+
+
+def _identical_buffers(base: Weights, models: Sequence[Weights], names: Sequence[str]) -> list[str]:
+    """Names of what looks like buffers, such as masks, and has the same bits everywhere; nothing else is read."""
+    found = []
+    for name in names:
+        if looks_like_buffer(base.infos[name]) and len({one.infos[name].dtype for one in (base, *models)}) == 1:
+            prints = {content_fingerprint(one.borrowed(name)) for one in (base, *models)}
+            found += [name] if len(prints) == 1 else []
+    return found
+
+
+def _nothing_common(base: Weights, models: Sequence[Weights], reasons: Mapping[str, str]) -> str:
+    """Why nothing can be merged: other names, or other shapes."""
+    message = f"no tensor of {short_source(base.source)} is in all {len(models)} models in the same shape"
+    if any(name in model.infos for model in models for name in reasons):
+        return f"{message}: another architecture. The first difference: {next(iter(reasons.values()))}."
+    first, second = (next(iter(weights), "no tensor") for weights in (base, models[0]))
+    return (
+        f"{message}: they are of another architecture, or their names have another prefix ({first!r} against "
+        f"{second!r})."
+    )

@@ -68,7 +68,10 @@ def largest(walk: Walk, count: int, dtype: torch.dtype) -> Largest:
             magnitudes = numbers.abs().view(integers)
             if shift + width == bits:
                 if len(magnitudes) and int(magnitudes.max()) >= first_infinite:
-                    raise LayerError(f"{name}: a difference to the base is NaN or infinite, which has no rank by size.")
+                    raise LayerError(
+                        f"{name}: a difference to the base is NaN or infinite, which has no rank by size: expected "
+                        "finite tensors, or the same in base and model, as of a mask."
+                    )
                 digits = magnitudes >> shift
             else:
                 inside = (magnitudes >> (shift + width)) == prefix

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from workbench.errors import ArgumentError, LayerNotFoundError, SourceTypeError
 from workbench.results import Column, short_source
@@ -101,13 +102,15 @@ def paired(base: Weights, label: str, other: Weights) -> Paired:
 
 
 def _renamed(base: Weights, removed: Sequence[str], other: Weights, added: Sequence[str]) -> dict[str, str]:
-    """Tensors of one side alone whose bytes the other side has under a name of its own, in order."""
+    """Tensors of one side alone whose bytes, if not all alike, the other side has under a name of its own."""
     wanted = {_form(other.infos[name]) for name in added}
     have = {_form(base.infos[name]) for name in removed} & wanted
     by_content: dict[str, list[str]] = {}
     for name in added:
         if _form(other.infos[name]) in have and _readable(other.infos[name]):
-            by_content.setdefault(content_fingerprint(other.borrowed(name)), []).append(name)
+            tensor = other.borrowed(name)
+            if not _constant(tensor):  # the ones and zeros of a fresh norm layer or bias are everybody's
+                by_content.setdefault(content_fingerprint(tensor), []).append(name)
     found: dict[str, str] = {}
     for name in removed if by_content else ():
         if _form(base.infos[name]) in have and _readable(base.infos[name]):
@@ -115,6 +118,12 @@ def _renamed(base: Weights, removed: Sequence[str], other: Weights, added: Seque
             if same:
                 found[name] = same.pop(0)
     return found
+
+
+def _constant(tensor: Tensor) -> bool:
+    flat = tensor.detach().reshape(-1)
+    flat = flat.float() if flat.is_floating_point() and flat.dtype.itemsize == 1 else flat
+    return bool((flat == flat[0]).all())
 
 
 def _form(info: TensorInfo) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from workbench.errors import ArgumentError, nearest
+from workbench.errors import ArgumentError, LayerError, nearest
 from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import short_source
 from workbench.signatures.family import Family, Mismatch, family
@@ -56,7 +56,8 @@ def merge(
         t: slerp's place on the arc, from 0 (base) to 1 (model); 0.5.
         mismatch: what becomes of tensors that a model has not or has in another shape: "error" refuses and names the
             first, "base" leaves them as they are in the base, "overlap" merges the first rows that all have (a
-            vocabulary that grew) and leaves the others as they are in the base. The result's `.notes` name each.
+            vocabulary that grew), leaves the others as they are in the base and drops a model's that the base has not.
+            The result's `.notes` name each.
         progress: called with a Progress before each tensor that ties has to look through before it merges; may raise
             `wb.Cancelled`.
 
@@ -69,12 +70,13 @@ def merge(
         ArgumentError: an argument is out of its range or not one of the method's, a model is of another architecture,
             or a tensor is complex, 8-bit floats or sparse.
         CheckpointError: a model cannot be opened.
-        LayerError: a change is NaN or infinite under ties (at once), or ends of an arc are antiparallel (on reading).
+        LayerError: a change is NaN or infinite under ties (at once); on reading, ends of an arc are antiparallel, or
+            the merge of finite tensors overflows their dtype.
         Cancelled: the callback asked for it; there is no partial merge before the end.
 
     Cost: the headers; a tensor read costs that tensor of each model. ties first walks through base and model two times
     for each model (four in float64, one more where changes of exactly the threshold's size are kept in part). Memory:
-    one tensor of base, models and result.
+    one tensor of base, models and result; what is in memory, as a module, is copied at the call and stays as it was.
 
     Source: Ilharco et al. 2023 (arXiv 2212.04089); Yadav et al. 2023 (arXiv 2306.01708); Shoemake 1985. As in the
     paper, ties ranks the changes of the whole model and keeps exactly round(k·n): the authors' code keeps one more, and
@@ -82,8 +84,9 @@ def merge(
     those elements the sign of the majority.
 
     Misreads: swapped, base and model give a merge too, with the opposite changes; look at `wb.diff` first. A merged
-    network is untested: evaluate it. NaN of a model is NaN of the result under task_arithmetic and slerp. Models that
-    do not come from this base have changes as large as their weights, which no sum makes sense of.
+    network is untested: evaluate it. NaN of a model is NaN of the result under task_arithmetic and slerp; a tensor
+    that base and all models have bit by bit, such as a mask of −∞, is the base's. Models that do not come from this
+    base have changes as large as their weights, which no sum makes sense of.
 
     Example:
         >>> changes = torch.tensor([[0.9, -0.1, 0.5, 0.0, -0.6, 0.2], [-0.4, 0.8, 0.3, 0.1, -0.5, -0.2]])
@@ -95,9 +98,9 @@ def merge(
     way = merge_method(method, scale=scale, density=density, t=t)
     if isinstance(models, str | bytes | Mapping | torch.nn.Module | Weights) or not isinstance(models, Iterable):
         raise ArgumentError(f"models is {type(models).__name__}: expected a list of models, also of one.")
-    opened = [load(model) for model in models]
+    opened = [load(model).snapshot() for model in models]
     way.check(len(opened))
-    kin = family(load(base), opened, mismatch)
+    kin = family(load(base).snapshot(), opened, mismatch)
     report, done, total = reporter(progress), 0, way.walks(kin) * len(kin.merged)
 
     def told(name: str) -> None:
@@ -131,7 +134,14 @@ def _weights(kin: Family, way: MergeMethod, rule: Rule) -> Weights:
         if name not in merged and name not in statistics:
             return kin.base[name].cpu()
         tensors = kin.aligned(name)
+        if tensors.identical:
+            return kin.base[name].cpu()
         found = (way.averaged(tensors) if name in statistics else rule(name, tensors)).to(info.dtype)
+        if tensors.overflows(found):
+            raise LayerError(
+                f"{name}: the merge overflows {info.dtype}, of finite tensors: choose another scale, or merge into a "
+                "base in a wider dtype."
+            )
         if name in kin.rows:
             whole = kin.base[name].cpu().reshape(-1)
             whole[: len(found)] = found

@@ -23,6 +23,7 @@ from workbench.runtime.activations import batch_count
 from workbench.signatures.chosen import chosen
 from workbench.signatures.common_ancestor import is_statistic
 from workbench.weights import ModelLike, TensorInfo, Weights, content_fingerprint, load, save
+from workbench.weights.differences import refused
 
 BatchNorm: TypeAlias = Literal["untouched", "copied", "re-estimated"]
 
@@ -191,6 +192,8 @@ def _added(delta: Weights, original: Weights, layers: Selection) -> dict[str, st
                 f"{original.source} has no tensor {name!r}, which the signature changes: expected a network of the "
                 f"same architecture, or layers=… that both have.{nearest(name, original)}"
             )
+        if told := refused(info, short_source(original.source)):
+            raise ArgumentError(f"{told} Or leave it out with layers=….")
         if info.shape != delta.infos[name].shape or not info.dtype.is_floating_point:
             raise ArgumentError(
                 f"{name!r} is {list(info.shape)} of {info.dtype} in {original.source} and "

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeAlias
 
 from workbench.signatures.rows import model_numbers, over, pair_row, pair_sums
 
@@ -11,13 +11,45 @@ MODEL = "elements base others cross change changed both flipped change_beside_fl
 PAIR = "elements product one other both flipped trimmed_both trimmed_flipped".split()
 
 
-def pooled_models(sums: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
+WITHOUT = {"not finite": "not finite", "failed": "failed", "absent": "no partner", "shape": "another shape"}
+SHOWN = 3  # layers in a reason
+
+Gone: TypeAlias = Mapping[str, Mapping[str, str]]  # label → layer → why it is in no total of that model
+
+
+def gone(values: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> Gone:
+    """What is missing from the totals, from the rows of layers that would count in them."""
+    found: dict[str, dict[str, str]] = {label: {} for label in labels}
+    for row in values:
+        if row["verdict"] in WITHOUT:
+            found[row["label"]][row["layer"]] = WITHOUT[row["verdict"]]
+    return found
+
+
+def _reason(missing: Mapping[str, str], elements: float, more: str = "") -> str:
+    by_word: dict[str, list[str]] = {}
+    for layer, word in missing.items():
+        by_word.setdefault(word, []).append(layer)
+    told = [] if elements else ["nothing was measured"]
+    for word, layers in by_word.items():
+        names = ", ".join(layers[:SHOWN]) + (", …" if layers[SHOWN:] else "")
+        told.append(f"without {len(layers)} layers, {word}: {names}")
+    return "; ".join([*told, *([more] if more else [])])
+
+
+def pooled_models(
+    sums: Sequence[Mapping[str, Any]], labels: Sequence[str], missing: Gone, *, floor: bool
+) -> list[dict[str, Any]]:
     """The numbers of each model over all its layers.
 
     Args:
         sums: of each layer, as the unit of work kept them.
         labels: the models'.
+        missing: what is in no total.
+        floor: whether there is a floor, which some layers may lack.
     """
+    floorless = sum(not one["floor"] for one in sums) if floor else 0
+    more = f"over_floor without {floorless} layers that have no floor" if floorless else ""
     totals = [dict.fromkeys(MODEL, 0.0) for _ in labels]
     for one in sums:
         for index, place in enumerate(one["places"]):
@@ -31,13 +63,14 @@ def pooled_models(sums: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> l
     return [
         {
             "elements": int(total["elements"]),
+            "reason": _reason(missing[label], total["elements"], more),
             **model_numbers(total, over(math.sqrt(total["change_beside_floor"]), math.sqrt(total["floor"]))),
         }
-        for total in totals
+        for label, total in zip(labels, totals, strict=True)
     ]
 
 
-def pooled_pairs(sums: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
+def pooled_pairs(sums: Iterable[Mapping[str, Any]], labels: Sequence[str], missing: Gone) -> list[dict[str, Any]]:
     """The row of each pair of models, over the layers that both have."""
     totals = {pair: dict.fromkeys(PAIR, 0.0) for pair in combinations(range(len(labels)), 2)}
     trimmed = False
@@ -47,4 +80,8 @@ def pooled_pairs(sums: Iterable[Mapping[str, Any]], labels: Sequence[str]) -> li
             trimmed = trimmed or one["trimmed"] is not None
             for name, value in pair_sums(one, i, j).items():
                 total[name] += value
-    return [pair_row(labels, i, j, total, trimmed=trimmed) for (i, j), total in totals.items()]
+    return [
+        pair_row(labels, i, j, total, trimmed=trimmed)
+        | {"reason": _reason({**missing[labels[i]], **missing[labels[j]]}, total["elements"])}
+        for (i, j), total in totals.items()
+    ]

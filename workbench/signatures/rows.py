@@ -51,7 +51,7 @@ def model_numbers(sums: Mapping[str, float | int], over_floor: float) -> dict[st
     """
     return {
         "changed": share(sums["changed"], sums["elements"]),
-        "delta_norm": math.sqrt(sums["change"]),
+        "delta_norm": math.sqrt(sums["change"]) if sums["elements"] else math.nan,
         "relative_norm": ratio(sums["change"], sums["base"]) if sums["elements"] else math.nan,
         "over_floor": over_floor,
         "cosine": cosine(sums["cross"], sums["base"], sums["others"]),
@@ -137,7 +137,7 @@ def summary(
 ) -> dict[str, Any]:
     """A layer's row in the main table: means over the models that have numbers."""
     verdicts = [row["verdict"] for row in values]
-    verdict = "identical" if all(same.values()) else next(word for word in (WORDS[1], *WORDS) if word in verdicts)
+    verdict = "identical" if all(same.values()) else _verdict(verdicts, len(shown))
     reasons = dict.fromkeys(row["reason"] for row in values if row["reason"])
     if not all(same.values()) and any(same.values()):
         reasons |= {f"identical in {row['label']}": None for row in values if row["verdict"] == "identical"}
@@ -148,6 +148,14 @@ def summary(
     row["tau_cosine"] = mean(pair["cosine"] for pair in pairs)
     row["tau_conflict"] = mean(pair["sign_conflict"] for pair in pairs)
     return row
+
+
+def _verdict(verdicts: Sequence[str], measured: int) -> str:
+    """Of a layer, from those of its models: `beyond in k of n` where the n models with numbers do not agree."""
+    beyond = verdicts.count(WORDS[1])
+    if 0 < beyond < measured:
+        return f"beyond in {beyond} of {measured}"
+    return next((word for word in (WORDS[1], *WORDS) if word in verdicts), "not finite")
 
 
 def mean(values: Iterable[float]) -> float:

@@ -20,9 +20,15 @@ from workbench.linalg.pieces import flat_pieces
 from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import short_source, versions
 from workbench.signatures.chosen import chosen
-from workbench.signatures.common_ancestor import arithmetic, check_common, common_tie, is_statistic
+from workbench.signatures.common_ancestor import (
+    arithmetic,
+    check_common,
+    common_tie,
+    is_statistic,
+    without_lost_ties,
+)
 from workbench.signatures.patched import BatchNorm, Patched, patched, restored
-from workbench.signatures.stored_signature import opened, written
+from workbench.signatures.stored_signature import fewest_bits, opened, written
 from workbench.weights import ModelLike, Weights, content_fingerprint, load
 
 if TYPE_CHECKING:
@@ -40,7 +46,7 @@ class Signature(Mapping[str, Tensor]):
         weights: the tensors.
         statistics: the running statistics of the robust network, for batch_norm="copied".
         numbers: tensor → its numbers, as in `frame`.
-        meta: sources, fingerprints, notes, versions, and `bits` where it was stored in few.
+        meta: sources, fingerprints, notes, versions, and `bits`, the fewest that it or a part of it was stored in.
     """
 
     def __init__(
@@ -52,7 +58,7 @@ class Signature(Mapping[str, Tensor]):
         meta: Mapping[str, Any],
     ) -> None:
         self.weights, self.statistics = weights, MappingProxyType(dict(statistics))
-        self.numbers, self.meta = MappingProxyType(dict(numbers)), MappingProxyType(dict(meta))
+        self.numbers, self.meta = MappingProxyType(numbers), MappingProxyType(dict(meta))
 
     def __getitem__(self, name: str) -> Tensor:
         return self.weights[name]
@@ -173,7 +179,7 @@ class Signature(Mapping[str, Tensor]):
         return restored(weights, undo)
 
     @staticmethod
-    def mean(signatures: Sequence[Signature]) -> Signature:
+    def mean(signatures: Iterable[Signature]) -> Signature:
         """(1/K)·Σ RWS_k: one signature for several corruptions; α is applied once, by `apply`.
 
         Raises:
@@ -182,6 +188,7 @@ class Signature(Mapping[str, Tensor]):
         Source: the RWS paper's composition. Its code applies α to every signature and to the sum, (α/K)² in all; this
         does not.
         """
+        signatures = list(signatures) if isinstance(signatures, Iterable) else []
         if not signatures or not all(isinstance(one, Signature) for one in signatures):
             raise ArgumentError("expected a list of at least one Signature.")
         models = [one.weights for one in signatures]
@@ -202,6 +209,7 @@ class Signature(Mapping[str, Tensor]):
             "fingerprints": {"ancestor": ancestors.pop()} if len(ancestors) == 1 else {},
             "notes": notes,
             "versions": versions(),
+            "bits": fewest_bits(*(one.meta.get("bits") for one in signatures)),
         }
         numbers = {
             name: dict.fromkeys(NUMBERS, float("nan")) | {"norm": float(tensor.double().norm())}
@@ -276,7 +284,8 @@ def signature(
 
     Returns:
         A Signature: tensor name → RWS in float32 (float64 where a checkpoint is), t itself where c = 0. Running
-        statistics are not among them (`.statistics` has those of the robust network), nor tensors of whole numbers.
+        statistics are not among them (`.statistics` has those of the robust network), nor tensors of whole numbers,
+        second names of tied tensors that a checkpoint does not store, and masks of −∞ that all three have alike.
 
     Raises:
         ArgumentError: the checkpoints are of different architectures (the first difference is named), or a tensor is
@@ -286,7 +295,7 @@ def signature(
 
     Cost: a pass over the bytes of all three; sums in float64; memory for the signature and three tensors.
 
-    Source: Cai et al. 2023, "Robust Weight Signatures: Gaining Robustness as Easily as Patching Weights?" (ICML 2023,
+    Source: Cai et al. 2023, "Robust Weight Signatures: Gaining Robustness as Easy as Patching Weights?" (ICML 2023,
     arXiv 2302.12480), section 3. Ours: c = 0 gives t, where the paper's code gives NaN.
 
     Misreads: weights do not tell which checkpoint is the ancestor: exchange two and other numbers come without an
@@ -304,7 +313,8 @@ def signature(
     """
     check_progress(progress)
     report = reporter(progress)
-    models = {label: load(one) for label, one in (("ancestor", ancestor), ("clean", clean), ("robust", robust))}
+    given = (("ancestor", ancestor), ("clean", clean), ("robust", robust))
+    models = without_lost_ties({label: load(one) for label, one in given})
     check_common(models)
     three = list(models.values())
     infos, left_out = arithmetic(models)
@@ -314,23 +324,31 @@ def signature(
         )
     tensors: dict[str, Tensor] = {}
     numbers: dict[str, dict[str, float]] = {}
+    unchanged: list[str] = []  # masks of −∞: the same everywhere, and no difference is a number
     rows: dict[str, list[str]] = {label: [] for label in models}
     for done, info in enumerate(infos):
         report(info.name, done, len(infos))
         if (tied := common_tie(info.name, three)) is not None:
-            tensors[info.name], numbers[info.name] = tensors[tied], numbers[tied]
+            if tied in tensors:
+                tensors[info.name], numbers[info.name] = tensors[tied], numbers[tied]
             continue
-        given = {label: weights.borrowed(info.name) for label, weights in models.items()}
-        for label, tensor in given.items():
-            rows[label].append(f"{info.name} {content_fingerprint(tensor)}")
-        tensors[info.name], numbers[info.name] = _rws(info.name, given)
+        own = {label: weights.borrowed(info.name) for label, weights in models.items()}
+        prints = {label: content_fingerprint(tensor) for label, tensor in own.items()}
+        for label, found in prints.items():
+            rows[label].append(f"{info.name} {found}")
+        if len({*prints.values()}) == 1 and not bool(own["ancestor"].isfinite().all()):
+            unchanged.append(info.name)
+            continue
+        tensors[info.name], numbers[info.name] = _rws(info.name, own)
+    if not tensors:
+        raise ArgumentError(f"nothing of {three[0].source} is finite: expected weights.")
     meta = {
         "sources": {label: short_source(weights.source) for label, weights in models.items()},
         "fingerprints": {
             label: hashlib.blake2b("\n".join(sorted(found)).encode(), digest_size=16).hexdigest()
             for label, found in rows.items()
         },
-        "notes": _notes(numbers, tensors, left_out),
+        "notes": _notes(numbers, tensors, left_out, unchanged),
         "versions": versions(),
     }
     whole = Signature(
@@ -384,9 +402,14 @@ def _projection(clean_clean: float, clean_robust: float) -> float:
 
 
 def _notes(
-    numbers: Mapping[str, Mapping[str, float]], tensors: Mapping[str, Tensor], left_out: Sequence[str]
+    numbers: Mapping[str, Mapping[str, float]],
+    tensors: Mapping[str, Tensor],
+    left_out: Sequence[str],
+    unchanged: Sequence[str],
 ) -> list[str]:
     notes = []
+    if unchanged:
+        notes.append(f"left out, as not finite and the same in all three: {', '.join(unchanged[:5])}")
     for kind, label in (("clean_norm", "clean"), ("robust_norm", "robust")):
         same = [name for name, own in numbers.items() if own[kind] == 0 and tensors[name].numel()]
         if len(same) == len(numbers):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +17,7 @@ from workbench.results import Column, Result, versions
 from workbench.signatures.common_ancestor import check_common
 from workbench.signatures.signature import Signature
 from workbench.signatures.similarity_rows import COLUMNS, Products, layer_rows, nearest_rows, pair_rows, products
+from workbench.signatures.stored_signature import is_signature
 from workbench.weights import ModelLike, Weights, load
 
 if TYPE_CHECKING:
@@ -96,7 +99,7 @@ def similarity(
     """The cosine ⟨a,b⟩/(‖a‖·‖b‖) of every two signatures, per layer and over all tensors, and each one's nearest.
 
     Args:
-        signatures: label → Signature, or any weights that are differences.
+        signatures: label → Signature, a file of `Signature.save`, or any weights that are differences.
         others: among these the nearest are looked for, as the same corruptions from another seed; None for the
             signatures themselves, each but itself.
         types: label → type, of both; None: with `others` a label is its own type, without there are none.
@@ -190,6 +193,8 @@ def similarity(
 
 
 def _weights(one: ModelLike | Signature) -> Weights:
+    if isinstance(one, str | os.PathLike) and is_signature(Path(one)):
+        one = Signature.load(one)
     return one.weights if isinstance(one, Signature) else load(one)
 
 

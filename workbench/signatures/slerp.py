@@ -47,7 +47,7 @@ class Slerp(MergeMethod):
 
     def _shares(self, name: str, tensors: Aligned) -> tuple[float, float]:
         """Factors of both ends; those of the straight line where there is no angle: of 0, and of one element."""
-        angle = _angle(tensors)
+        angle = None if self.t in (0, 1) else _angle(tensors)  # the ends need no arc
         if angle is None:
             return 1 - self.t, self.t
         if angle > math.pi - ANTIPARALLEL:

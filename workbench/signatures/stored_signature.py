@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
+from workbench.linalg.pieces import flat_pieces
 from workbench.progress import ProgressCallback
 from workbench.signatures.quantised import check_bits, packed, payload, unpacked
 from workbench.weights import TensorInfo, Weights, save
@@ -22,7 +24,41 @@ FORMAT = 1  # raised when an older reader would misread a newer file
 EXACT = "signature"  # the metadata key of an exact file, which wb.load opens too; PACKED is that of a packed one
 STATISTICS = "statistics/"  # before the names of running statistics
 
-Contents = tuple[Weights, dict[str, Tensor], dict[str, dict[str, float]], dict[str, Any]]
+Numbers = Mapping[str, Mapping[str, float]]
+Contents = tuple[Weights, dict[str, Tensor], Numbers, dict[str, Any]]
+
+
+class StoredNumbers(Mapping[str, Mapping[str, float]]):
+    """The numbers of a packed signature; each norm is that of what is stored, found when it is asked for."""
+
+    def __init__(self, declared: Numbers, weights: Weights) -> None:
+        self._declared, self._weights = declared, weights
+        self._norms: dict[str, float] = {}
+
+    def __getitem__(self, name: str) -> Mapping[str, float]:
+        if name not in self._norms:
+            pieces = flat_pieces(self._weights.borrowed(name))
+            self._norms[name] = math.sqrt(math.fsum(float(piece.square().sum()) for (piece,) in pieces))
+        return {**self._declared[name], "norm": self._norms[name]}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._declared)
+
+    def __len__(self) -> int:
+        return len(self._declared)
+
+
+def fewest_bits(*bits: int | None) -> int | None:
+    """Of what numbers went through, the fewest bits; None if all was exact."""
+    return min((one for one in bits if one is not None), default=None)
+
+
+def is_signature(path: Path) -> bool:
+    """Whether a file is one that `Signature.save` wrote."""
+    path = path.expanduser()
+    return (
+        path.suffix == ".safetensors" and path.is_file() and bool({PACKED, EXACT} & {*open_safetensors(path).metadata})
+    )
 
 
 def written(
@@ -65,7 +101,7 @@ def written(
             | {key: number for key, number in numbers[info.name].items() if number == number}
             for info in weights.infos.values()
         },
-        "meta": {**meta, "bits": bits or meta.get("bits")},
+        "meta": {**meta, "bits": fewest_bits(bits, meta.get("bits"))},
     }
     infos += [
         TensorInfo(name=name, stored=name, shape=tuple(tensor.shape), dtype=tensor.dtype)
@@ -124,7 +160,8 @@ def _contents(path: Path, told: Mapping[str, Any], stored: Mapping[str, TensorIn
     meta = dict(told["meta"])
     if not isinstance(meta["notes"], list) or not isinstance(meta["fingerprints"], dict):
         raise CheckpointError(str(path), None, "damaged signature: its notes or fingerprints are none")
-    return Weights(infos, read, source=str(told["source"])), statistics, numbers, meta
+    weights = Weights(infos, read, source=str(told["source"]))
+    return weights, statistics, numbers if bits is None else StoredNumbers(numbers, weights), meta
 
 
 def _elements(info: TensorInfo, weights: Weights) -> int:

@@ -11,6 +11,11 @@ from workbench.weights.weights import TensorInfo, Weights
 
 Kind: TypeAlias = Literal["missing", "shape", "kind", "tie", "added"]
 
+BUFFERS = (  # what public models call theirs; a bias of more than two axes is GPT-2's causal mask
+    "running_mean running_var num_batches_tracked inv_freq original_inv_freq masked_bias position_ids token_type_ids "
+    "relative_position_index relative_coords_table cos_cached sin_cached pe"
+).split()
+
 
 class Difference(NamedTuple):
     """One tensor that two checkpoints do not have alike.
@@ -80,6 +85,18 @@ def _head(weights: Weights, name: str | None, alone: str) -> str:
 def numbers(info: TensorInfo) -> Literal["real", "complex", "whole"]:
     """What a tensor's elements are; booleans are whole numbers."""
     return "complex" if info.dtype.is_complex else "real" if info.dtype.is_floating_point else "whole"
+
+
+def looks_like_buffer(info: TensorInfo) -> bool:
+    """Whether a tensor is a buffer of a module, or by its name would be one: files do not tell buffers from weights.
+
+    Example:
+        >>> told = [TensorInfo(name=name, stored=name, shape=(2,), dtype=torch.float32) for name in ("w", "a.mask")]
+        >>> [looks_like_buffer(info) for info in told]
+        [False, True]
+    """
+    last = info.name.rpartition(".")[2]
+    return info.buffer or last in BUFFERS or last.endswith("mask") or (last == "bias" and len(info.shape) > 2)
 
 
 def not_weights(info: TensorInfo) -> str:

@@ -103,7 +103,7 @@ def _replaced(
 ) -> None:
     """Writes one file, or a folder's, in place of what stood there."""
     if target.suffix == ".safetensors":
-        with _replacing(target) as scratch:
+        with replacing(target) as scratch:
             _write(borrow, stored, scratch, dtype, {**text, RECORD: json.dumps(record)})
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def _replaced(
     shards = _shards(stored, dtype, shard_bytes)
     if len(shards) == 1:
         kept = [target / SINGLE]
-        with _replacing(kept[0]) as scratch:
+        with replacing(kept[0]) as scratch:
             _write(borrow, stored, scratch, dtype, {**text, RECORD: json.dumps(record)})
     else:
         kept = _write_shards(borrow, shards, target, dtype, text, record)
@@ -140,7 +140,7 @@ def _write_shards(
             "metadata": {**text, "total_size": size, RECORD: record},
             "weight_map": {info.name: file.name for file, infos in zip(files, shards, strict=True) for info in infos},
         }
-        with _replacing(folder / INDEX) as scratch:
+        with replacing(folder / INDEX) as scratch:
             scratch.write_text(json.dumps(index, indent=1), encoding="utf-8")
     except BaseException:
         for file in files:
@@ -249,7 +249,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path) -> Iterator[Path]:
     """A path to write to beside `target`, which becomes `target` at the end, or is gone."""
     scratch = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
