@@ -457,3 +457,14 @@ def test_integers_that_differ_in_shape_are_differences(other: Tensors) -> None:
     )
     counted = wb.merge(base, [{"w": model["w"], "ids": torch.arange(4) + 1}])
     assert torch.equal(counted["ids"], base["ids"])
+
+
+@pytest.mark.parametrize("method", wb.MERGE_METHODS)
+def test_a_merge_that_is_saved_is_the_merge_that_is_read(method: Any, tmp_path: Path) -> None:
+    """Saving borrows memory that the next tensor takes again; reading hands out tensors that stay."""
+    random = torch.Generator().manual_seed(0)
+    base, model = ({f"{n}.weight": torch.randn(n, 30, generator=random) for n in (7, 40, 3, 12)} for _ in range(2))
+    merged = wb.merge(base, [model], method=method)
+    kept = {name: merged[name] for name in merged}
+    stored = wb.load(wb.save(merged, tmp_path / "merged.safetensors"))
+    assert all(torch.equal(stored[name], tensor) for name, tensor in kept.items())

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 import workbench as wb
+from workbench.weights import TensorInfo
+from workbench.weights.written_behind import written_behind
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.uint8]
 DTYPES += [torch.bool, torch.complex64]
@@ -133,7 +135,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(target: str, shard_bytes: int
     wb.save(earlier, tmp_path / target, shard_bytes=40_000)
     before = sorted(tmp_path.rglob("*"))
     if shard_bytes == 40_000:  # the limit is a file's: let one tensor be larger than it
-        code = FULL.replace("for n in range(9)", "for n in range(9)").replace("(3000,)", "(3000 * (1 + 9 * (n == 8)),)")
+        code = FULL.replace("(3000,)", "(3000 * (1 + 9 * (n == 8)),)")
     else:
         code = FULL
     command = [sys.executable, "-c", code, str(tmp_path / target), str(shard_bytes)]
@@ -255,3 +257,26 @@ def test_a_record_that_does_not_fit_is_not_believed(record: str, tmp_path: Path)
     weights = wb.load(tmp_path / "net.safetensors")
     assert_same(weights, tensors)
     assert not weights.ordered
+
+
+def test_what_is_written_behind_is_what_was_given_whatever_becomes_of_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors that share one memory, as borrowed ones do, in pieces that fill the writer's buffers in every way."""
+    monkeypatch.setattr("workbench.weights.written_behind.BUFFER", 1000)
+    lent = torch.empty(900)
+    sizes = [1, 249, 250, 251, 900, 3, 500]
+    infos = [TensorInfo(name=f"t{n}", stored=f"t{n}", shape=(n,), dtype=torch.float32) for n in sizes]
+
+    def borrowed(info: Any) -> Tensor:
+        return lent[: info.elements].fill_(info.elements)
+
+    wb.save(wb.Weights(infos, borrowed, source="lent"), tmp_path / "net.safetensors")
+    stored = safetensors.torch.load_file(tmp_path / "net.safetensors")
+    assert {name: set(tensor.tolist()) for name, tensor in stored.items()} == {f"t{n}": {float(n)} for n in sizes}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_an_error_of_the_writing_thread_is_raised() -> None:
+    with pytest.raises(OSError, match="No space left"), written_behind(Path("/dev/full"), 10) as file:
+        file.write(b"0123456789")

@@ -63,7 +63,8 @@ class Aligned(NamedTuple):
 
     def overflows(self, found: Tensor) -> bool:
         """Whether an element of the result is NaN or infinite where none of the base and the models is."""
-        if bool(found.isfinite().all()):
+        sums = (float(piece.to(self.precision).sum()) for piece in torch.split(found, PIECE))
+        if all(map(math.isfinite, sums)):  # as one is not where an element is not
             return False
         return any(
             bool((~found[place].isfinite() & torch.stack([base, *models]).isfinite().all(0)).any())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
@@ -21,6 +22,7 @@ from workbench.signatures.ties import Ties
 from workbench.weights import ModelLike, TensorInfo, Weights, load
 
 Method: TypeAlias = Literal["task_arithmetic", "ties", "slerp"]
+Room: TypeAlias = Callable[[int, torch.dtype], Tensor]  # memory for so many elements of a precision
 # `method=` → its class: FORMULA, SOURCE, MODELS, and a dataclass's fields with their ranges in `metadata`
 METHODS: Mapping[str, type[MergeMethod]] = MappingProxyType({one.NAME: one for one in (TaskArithmetic, Ties, Slerp)})
 
@@ -129,14 +131,18 @@ def merge_method(method: str, **given: Any) -> MergeMethod:
 def _weights(kin: Family, way: MergeMethod, rule: Rule) -> Weights:
     merged, statistics = set(kin.merged), set(kin.statistics)
 
-    def read(info: TensorInfo) -> Tensor:
+    def made(info: TensorInfo, room: Room) -> Tensor:
         name = info.tied_to or info.name
         if name not in merged and name not in statistics:
             return kin.base[name].cpu()
         tensors = kin.aligned(name)
         if tensors.identical:
             return kin.base[name].cpu()
-        found = (way.averaged(tensors) if name in statistics else rule(name, tensors)).to(info.dtype)
+        if name in statistics:
+            found = way.averaged(tensors)
+        else:
+            rule(name, tensors, found := room(len(tensors.base), tensors.precision))
+        found = found.to(info.dtype)
         if tensors.overflows(found):
             raise LayerError(
                 f"{name}: the merge overflows {info.dtype}, of finite tensors: choose another scale, or merge into a "
@@ -148,12 +154,27 @@ def _weights(kin: Family, way: MergeMethod, rule: Rule) -> Weights:
             found = whole
         return found.reshape(info.shape)
 
+    lent = threading.local()
+
+    def used_again(elements: int, precision: torch.dtype) -> Tensor:
+        if getattr(lent, "memory", None) is None or len(lent.memory) < elements:
+            lent.memory = None  # gone before the larger one comes
+            lent.memory = fresh(elements, precision)
+        memory: Tensor = lent.memory
+        return memory[:elements]
+
     base, *models = (short_source(one.source).rpartition("/")[2] for one in (kin.base, *kin.models))
     story = f"{way} of {base} and {', '.join(models)}"
     return Weights(
         [replace(info, stored=info.name) for info in kin.base.infos.values()],
-        read,
+        lambda info: made(info, fresh),
         source=story,
         notes=[*kin.base.notes, *kin.notes],
         ordered=kin.base.ordered,
+        borrow=lambda info: made(info, used_again),
     )
+
+
+def fresh(elements: int, precision: torch.dtype) -> Tensor:
+    """Memory for a merged tensor."""
+    return torch.empty(elements, dtype=precision)

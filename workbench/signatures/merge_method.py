@@ -15,7 +15,7 @@ from torch import Tensor
 from workbench.errors import ArgumentError
 from workbench.signatures.family import Aligned, Family
 
-Rule: TypeAlias = Callable[[str, Aligned], Tensor]  # (name, tensors) → the merged one, flat
+Rule: TypeAlias = Callable[[str, Aligned, Tensor], None]  # (name, tensors, where the merged one is put, flat)
 Told: TypeAlias = Callable[[str], None]  # the name of a tensor that is about to be read
 
 

@@ -31,12 +31,10 @@ class Slerp(MergeMethod):
     def rule(self, family: Family, told: Told) -> Rule:
         """Nothing needs to be known before."""
 
-        def merged(name: str, tensors: Aligned) -> Tensor:
+        def merged(name: str, tensors: Aligned, found: Tensor) -> None:
             first, second = self._shares(name, tensors)
-            found = torch.empty(len(tensors.base), dtype=tensors.precision)
             for place, base, (model,) in tensors.values():
                 torch.mul(base, first, out=found[place]).add_(model, alpha=second)
-            return found
 
         return merged
 

@@ -40,12 +40,10 @@ class TaskArithmetic(MergeMethod):
         """Nothing needs to be known before."""
         own = scales(self.scale, len(family.models))
 
-        def merged(_: str, tensors: Aligned) -> Tensor:
-            found = torch.empty(len(tensors.base), dtype=tensors.precision)
+        def merged(_: str, tensors: Aligned, found: Tensor) -> None:
             for place, base, changes in tensors.pieces():
                 torch.add(base, changes[0], alpha=own[0], out=found[place])
                 for change, scale in zip(changes[1:], own[1:], strict=True):
                     found[place].add_(change, alpha=scale)
-            return found
 
         return merged

@@ -34,14 +34,12 @@ class Ties(MergeMethod):
         """Finds each model's k largest changes first: two passes over everything, three where many are equal."""
         trims = [Trim.of(family, model, self.density, told) for model in range(len(family.models))]
 
-        def merged(name: str, tensors: Aligned) -> Tensor:
-            found = torch.empty(len(tensors.base), dtype=tensors.precision)
+        def merged(name: str, tensors: Aligned, found: Tensor) -> None:
             met = [0] * len(trims)
             for place, base, changes in tensors.pieces():
                 for model, (trim, change) in enumerate(zip(trims, changes, strict=True)):
                     met[model] = trim.applied(change, name, met[model])
                 torch.add(base, _elected(changes), alpha=float(self.scale), out=found[place])
-            return found
 
         return merged
 

@@ -20,6 +20,7 @@ from workbench.weights.opened import NATURAL, RECORD
 from workbench.weights.safetensors_file import DTYPES
 from workbench.weights.sharded import INDEX_ENDINGS
 from workbench.weights.weights import TensorInfo, Weights
+from workbench.weights.written_behind import written_behind
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 SHARD_BYTES = 5_000_000_000  # as the transformers library splits
@@ -62,7 +63,8 @@ def save(
         OSError: the disk is full or refuses.
         Cancelled: the callback asked for it.
 
-    Cost: one pass over the bytes; one tensor in memory at a time.
+    Cost: one pass over the bytes; one tensor in memory at a time, and 64 MB that are written while the next one is
+    read or computed.
 
     Source: the safetensors format; the index of the transformers library.
 
@@ -165,14 +167,12 @@ def _write(
         offset = end
     head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     head += b" " * (-len(head) % ALIGNMENT)
-    with path.open("wb") as file:
+    with written_behind(path, 8 + len(head) + offset) as file:
         file.write(len(head).to_bytes(8, "little"))
         file.write(head)
         for info in infos:
             tensor = borrow(info).to(device="cpu", dtype=_dtype(info, dtype)).contiguous()
             file.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _check(
