@@ -57,7 +57,9 @@ def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
 
 def assert_soon_drawn(page: Any, index: int, spec: wb.FigureSpec, seconds: float = 60.0) -> None:
     """The same, as soon as the page has it: a figure's title, traces and axes come one after the other."""
-    expect(page.locator(".wb-explorer .js-plotly-plot").nth(index).locator(".gtitle")).to_contain_text(spec.title)
+    expect(
+        page.locator(".wb-explorer .js-plotly-plot").filter(visible=True).nth(index).locator(".gtitle")
+    ).to_contain_text(spec.title)
     deadline = time.monotonic() + seconds
     while True:
         try:

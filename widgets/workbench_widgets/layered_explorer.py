@@ -21,6 +21,7 @@ class LayeredExplorer(ViewExplorer):
 
     def show_selection(self, layers: tuple[str, ...]) -> None:
         """The figures, with the first of the selected layers that they have."""
+        self.inputs.wanted = layers
         known = [name for _, name in self.inputs.layer.options]
         if chosen := next((layer for layer in layers if layer in known), None):
             self.inputs.layer.value = chosen

@@ -15,17 +15,19 @@ class LayerInputs:
 
     Attributes:
         layer: the control; its first option stands for no layer in particular.
+        wanted: the layers that are selected, which may not be known yet.
     """
 
     layer: ipw.Dropdown | ipw.SelectionSlider
+    wanted: tuple[str, ...] = ()
 
     def know(self, names: Sequence[str]) -> None:
-        """Lists the layers that there are; the chosen one stays."""
+        """Lists the layers that there are; the chosen one stays, or else a selected one is chosen."""
         options = [self.layer.options[0], *((name, name) for name in names)]
         if list(self.layer.options) != options:
-            chosen = self.layer.value
+            chosen = next((one for one in (self.layer.value, *self.wanted) if one in names), None)
             self.layer.options = options
-            self.layer.index = 1 + list(names).index(chosen) if chosen in names else 0
+            self.layer.index = 0 if chosen is None else 1 + list(names).index(chosen)
 
     def shown_layer(self, names: Sequence[str]) -> str | None:
         """The chosen layer, or the first of those that there are."""

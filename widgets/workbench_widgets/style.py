@@ -68,9 +68,9 @@ CSS = """
 
 
 class PageStyle(anywidget.AnyWidget):
-    """The style sheet of explorers and the guard of their keys, as a widget that takes no room."""
+    """The style sheet of explorers, the guard of their keys and the fit of their plots; a widget without room."""
 
-    _esm = Path(__file__).with_name("keys.js").read_text()  # anywidget never frees the widgets of a path
+    _esm = Path(__file__).with_name("page.js").read_text()  # anywidget never frees the widgets of a path
     _css = CSS
 
     def __init__(self) -> None:

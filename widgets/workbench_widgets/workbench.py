@@ -95,7 +95,7 @@ class Workbench(Session, Guard, ipw.VBox):
             options=list(self.TABS), value=tab, description="Tabs", style={"description_width": "0"}
         )
         self.tabs.add_class("wb-tabs")
-        self.stack = ipw.Stack([ipw.VBox() for _ in self.TABS], selected_index=self.TABS.index(tab))
+        self.page = ipw.VBox()  # only what is on the screen: a plot that is drawn out of sight has no width
         self.cancel_button.on_click(self._guarded(self.cancel))
         self.tabs.observe(self._guarded(self._tab_chosen), "value")
         self.observe(self._guarded(self._selected), "selection")
@@ -103,13 +103,13 @@ class Workbench(Session, Guard, ipw.VBox):
         parts["Session"] = [self.files]
         left = ipw.VBox([one for title, own in parts.items() for one in (heading(title), *own)])
         left.layout = ipw.Layout(flex=f"0 0 {LEFT}", min_width="0")
-        right = ipw.VBox([self.tabs, self.stack], layout=ipw.Layout(flex="1 1 auto", min_width="0"))
+        right = ipw.VBox([self.tabs, self.page], layout=ipw.Layout(flex="1 1 auto", min_width="0"))
         session = accordion({"Code of the session": self.code_box}, unfolded=False)
         super().__init__([PageStyle(), ipw.HBox([left, right]), session])
         self.add_class("wb-explorer").add_class(f"wb-{theme}").add_class("wb-workbench")
         for name, model in _named(models):
             self.add(model, name)
-        self.explorer(tab)
+        self.page.children = [self.explorer(tab)]
         self._say("type the path of a model, or add one with .add(model)" if not self.shelf.names else "ready")
 
     # what a user calls
@@ -165,8 +165,7 @@ class Workbench(Session, Guard, ipw.VBox):
                 made.observe(self._guarded(lambda: self._chosen(made)), "selection")
                 made.observe(self._guarded(self._tell), ["running", "status"])
                 made.observe(self._guarded(lambda: self._arrived(tab, made)), "result")
-                page = self.stack.children[self.TABS.index(tab)]
-                page.children = [made]
+                made.add_class(f"wb-tab-{tab}")
             return self._made[tab]
 
     def cancel(self) -> None:
@@ -242,7 +241,7 @@ class Workbench(Session, Guard, ipw.VBox):
     def _tab_chosen(self) -> None:
         tab = self.tabs.value
         explorer = self.explorer(tab)
-        self.stack.selected_index = self.TABS.index(tab)
+        self.page.children = [explorer]
         if self._displayed:
             explorer.displayed()
         if explorer.selection != self.selection:

@@ -1,0 +1,39 @@
+// Plain keys pressed in an explorer stay there: JupyterLab moves between cells and folds sections on them.
+// Its attribute `data-lm-suppress-shortcuts` would not help: those shortcuts match whatever has the focus, and lumino
+// looks at that before it looks for the attribute above it. It listens on the document, so the body hears keys first.
+function keepKeys() {
+  const keep = event => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return; // saving and the palette work everywhere,
+    if (event.key === "Escape" || (event.key === "Enter" && event.shiftKey)) return; // leaving and running too
+    if (event.target.closest?.(".wb-explorer")) event.stopPropagation();
+  };
+  document.body.addEventListener("keydown", keep);
+  return () => document.body.removeEventListener("keydown", keep);
+}
+
+// Plots get the width of their place whenever that changes: one that is drawn before it has a place, as in a tab that
+// is opened later, is 700 pixels wide, and plotly itself looks again only when the window is resized.
+function fitPlots() {
+  let asked = 0;
+  const fit = () => {
+    asked = 0;
+    for (const plot of document.querySelectorAll(".wb-explorer .js-plotly-plot")) {
+      sizes.observe(plot);
+      const drawn = plot._fullLayout;
+      const off = plot.clientWidth && drawn?.autosize && Math.abs(drawn.width - plot.clientWidth) > 1;
+      if (off && plot.data?.length) plot._responsiveChartHandler?.(); // what plotly does when the window is resized
+    }
+  };
+  const ask = () => { asked ||= setTimeout(fit, 50); };
+  const sizes = new ResizeObserver(ask);
+  const places = new MutationObserver(ask);
+  places.observe(document.body, { childList: true, subtree: true });
+  return () => { clearTimeout(asked); sizes.disconnect(); places.disconnect(); };
+}
+
+function render() {
+  const ends = [keepKeys(), fitPlots()];
+  return () => ends.forEach(end => end());
+}
+
+export default { render };
