@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-import workbench
-
+ROOT = Path(__file__).parents[1]
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=150, print_blob=True)
 settings.register_profile("explore", deadline=None, max_examples=3000, print_blob=True)
 settings.load_profile("repeatable")  # `pytest --hypothesis-profile=explore` draws new examples
@@ -32,9 +31,10 @@ print(json.dumps(raised))
 """
 
 
-# An interpreter that imported the workbench once and runs every script in a fork of its own: a start takes seconds.
+# An interpreter that imported the workbench, and what it imports when needed, once and runs every script in a fork of
+# its own: a start takes seconds.
 FORKS = """
-import workbench
+import workbench, pandas, scipy.stats, sklearn.datasets, matplotlib.figure, nbformat
 def serve(own):
     import json, os, sys, traceback, warnings
     for line in sys.stdin:
@@ -70,11 +70,10 @@ def minilm() -> Path:
 def interpreter() -> Iterator[Callable[..., str]]:
     """Runs a script as a user does, in a folder, with no names but its own; gives what it prints."""
     command = [sys.executable, "-W", "error", "-c", FORKS]
-    where = Path(workbench.__file__).parents[1]
-    with subprocess.Popen(command, cwd=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert (asked := server.stdin) and (told := server.stdout)
 
-        def run(script: str, folder: Path = where, *arguments: str) -> str:
+        def run(script: str, folder: Path = ROOT, *arguments: str) -> str:
             print(json.dumps([script, str(folder), *arguments]), file=asked, flush=True)
             printed, status = "", ""
             while not status:
@@ -112,8 +111,7 @@ def unchecked(interpreter: Callable[..., str]) -> Callable[..., Any]:
 
     With the checks a wrong type never reaches the workbench's own message, and a mapping's first tensor is read.
     """
-    root = Path(workbench.__file__).parents[1]
-    return lambda script, *arguments: json.loads(interpreter(script, root, *arguments))
+    return lambda script, *arguments: json.loads(interpreter(script, ROOT, *arguments))
 
 
 @pytest.fixture(scope="session")

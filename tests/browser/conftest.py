@@ -32,6 +32,7 @@ ARGUMENTS = [
     "--enable-unsafe-swiftshader",
 ]
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 VIEWPORT: Any = {"width": 1500, "height": 1250}
 SETTINGS: dict[str, dict[str, Any]] = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -128,7 +129,23 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for JUPYTER_PATH, where "python3" is a fork of a process that has imported torch."""
+    home, forks = tmp_path_factory.mktemp("kernels"), str(Path(__file__).with_name("forked_kernels.py"))
+    (home / "kernels" / "python3").mkdir(parents=True)
+    started = [sys.executable, "-S", forks, "start", f"{home}/door", "{connection_file}"]
+    told = {"argv": started, "display_name": KERNEL["display_name"], "language": "python"}
+    (home / "kernels" / "python3" / "kernel.json").write_text(json.dumps(told))
+    serving = subprocess.Popen([sys.executable, forks, "serve", f"{home}/door"], env=os.environ | ONE_THREAD, cwd=ROOT)
+    try:
+        yield home
+    finally:
+        serving.terminate()
+        serving.wait(20)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, kernels: Path) -> Iterator[Server]:
     home, root, token = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("root"), secrets.token_hex(16)
     for name, value in SETTINGS.items():
         settings = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -142,7 +159,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
-        "OMP_NUM_THREADS": "1",
+        "JUPYTER_PATH": str(kernels),
+        **ONE_THREAD,
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
@@ -227,12 +245,6 @@ def _wait_for(address: str, server: subprocess.Popen[Any], journal: Path, second
 
 
 @pytest.fixture
-def fresh_kernel(tmp_path: Path) -> Callable[[str, Path], str]:
-    """Runs code in a new interpreter in a folder, and gives what it prints."""
-
-    def run(code: str, folder: Path) -> str:
-        done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+def fresh_kernel(interpreter: Callable[[str, Path], str]) -> Callable[[str, Path], str]:
+    """Runs code in a folder with no names but its own, and gives what it prints."""
+    return interpreter

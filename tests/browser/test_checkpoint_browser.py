@@ -13,7 +13,7 @@ import torch
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import assert_drawn, drawn, rows
+from browser.pages import assert_soon_drawn, rows
 
 pytestmark = pytest.mark.browser
 
@@ -98,10 +98,9 @@ def test_tree_click_and_statistics(shown: Any, model: Path) -> None:
     for column in ("mean", "std", "rms", "minimum", "maximum"):
         assert said[column] == f"{expected.row('encoder.layer.1.output.dense')[column]:.4g}"
     expect(explorer.locator(".gtitle")).to_have_count(2)
-    page.wait_for_timeout(500)
     layer = "encoder.layer.1.output.dense"
-    assert_drawn(drawn(page, 0), wb.figure(expected, "histogram", layer=layer))
-    assert_drawn(drawn(page, 1), wb.figure(expected, "heatmap", layer=layer))
+    assert_soon_drawn(page, 0, wb.figure(expected, "histogram", layer=layer))
+    assert_soon_drawn(page, 1, wb.figure(expected, "heatmap", layer=layer))
     shown.shot("browser-1-tensor")
     assert not shown.problems
 
@@ -124,9 +123,8 @@ def test_module_from_the_keyboard_and_code(shown: Any, model: Path, fresh_kernel
     explorer.get_by_role("button", name="Run").click()
     expect(explorer.locator(".wb-status")).to_contain_text("16 tensors (15 finite, 1 not finite)")
     expect(rows(explorer)).to_have_count(16)
-    page.wait_for_timeout(500)
     expected = wb.contents(model, layers="encoder.layer.1.*")
-    assert_drawn(drawn(page, 0), wb.figure(expected, "rms"))
+    assert_soon_drawn(page, 0, wb.figure(expected, "rms"))
     shown.shot("browser-2-module")
 
     explorer.get_by_text("Code", exact=True).first.click()

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 import workbench as wb
-from browser.pages import assert_drawn, drawn, rows, slider
+from browser.pages import assert_soon_drawn, drawn, rows, slider
 
 pytestmark = pytest.mark.browser
 
@@ -49,11 +49,10 @@ def test_window_and_aspect_ratio_by_keyboard(shown: Any, fresh_kernel: Callable[
     expect(explorer.locator(".wb-status")).to_contain_text("windows of 80 rows at aspect ratio 1.5 (cover)")
     explorer.get_by_label("Look at").select_option("2")
     expect(explorer.locator(".gtitle", has_text="2").last).to_be_visible()
-    page.wait_for_timeout(500)
     expected = wb.farms(shown.folder / DIGITS, window=80, aspect_ratio=1.5)
     assert (expected.row("2")["window_rows"], expected.row("2")["window_cols"]) == (80, 120)
-    assert_drawn(drawn(page, 0), wb.figure(expected, "alpha", layer="2"))
-    assert_drawn(drawn(page, 1), wb.figure(expected, "esd", layer="2"))
+    assert_soon_drawn(page, 0, wb.figure(expected, "alpha", layer="2"))
+    assert_soon_drawn(page, 1, wb.figure(expected, "esd", layer="2"))
     expect(rows(explorer)).to_have_count(3)
 
     assert not code.input_value().startswith("#")
@@ -108,8 +107,7 @@ def test_rows_and_points_of_one_verdict(shown: Any, minilm: Path) -> None:
         assert rows(explorer).locator("td:first-child").all_text_contents() == list(chosen)
         assert explorer.get_by_label("Look at").locator("option").all_text_contents() == list(chosen)
     # the plot names every verdict itself: all points stay, each layer once, and the ring stays where it was
-    page.wait_for_timeout(300)
-    assert_drawn(drawn(page, 0), wb.figure(expected, "alpha", layer=first))
+    assert_soon_drawn(page, 0, wb.figure(expected, "alpha", layer=first))
     points = [trace for trace in drawn(page, 0)["traces"] if trace["name"] in set(frame["verdict"])]
     assert {trace["name"]: len(trace["ids"]) for trace in points} == frame["verdict"].value_counts().to_dict()
     explorer.get_by_label("Show").select_option("all verdicts")
