@@ -144,7 +144,7 @@ def test_a_run_is_live_stops_in_the_middle_and_a_wrong_checkpoint_passes(lab: An
     expect(status(explorer)).to_contain_text("CANCELLED, not settled")
     expect(rows(explorer)).to_have_count(6)
     lab.shot("connectivity-7-cancelled")
-    field = explorer.get_by_role("textbox", name="Checkpoint B")
+    field = explorer.get_by_role("combobox", name="Checkpoint B")
     field.fill("data/checkpoints/digits-cnn32-seed1.safetensors")
     field.press("Enter")
     press(explorer)

@@ -93,7 +93,7 @@ def test_keys_stay_with_the_control_that_has_the_focus(shown: Any) -> None:
 def test_rows_and_points_of_one_verdict(shown: Any, minilm: Path) -> None:
     (shown.folder / "minilm").symlink_to(minilm)
     page, explorer = shown.page, shown.page.locator(".wb-explorer")
-    source = explorer.get_by_role("textbox", name="Checkpoint")
+    source = explorer.get_by_role("combobox", name="Checkpoint")
     source.fill("minilm")
     source.press("Enter")
     explorer.get_by_role("button", name="Run").click()

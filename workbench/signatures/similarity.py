@@ -164,20 +164,22 @@ def similarity(
     }
 
     def built() -> Similarity:
-        done, square = len(found), others is None
+        done, square, own_rows = len(found), others is None, dict(rows)  # a run that goes on is told of in passing
         for name in names:
             told = "; ".join(filter(None, found[name].broken)) if name in found else "the run was stopped before it"
-            rows[name] |= {"verdict": "not finite" if name in found else "not read", "reason": told} if told else {}
+            verdict = {"verdict": "not finite" if name in found else "not read", "reason": told} if told else {}
+            own_rows[name] = rows[name] | verdict
         pairs = list(pair_rows(list(found.values()), list(ours), list(theirs), square=square))
         inside = [
             {"layer": rows[name]["layer"], **row}
             for name, one in found.items()
             for row in pair_rows([one], list(ours), list(theirs), square=square)
         ]
-        tables = {"nearest": nearest_rows(pairs, known, square=square), "pairs": pairs, "layer_pairs": inside}
+        nearest = nearest_rows(pairs, known, square=square)
+        tables = {"nearest": nearest, "pairs": pairs, "layer_pairs": inside, "layers": own_rows.values()}
         cut = {"cancelled": {"done": done, "total": len(names)}} if done < len(names) else {}
         return Similarity(
-            tables={name: Similarity.columns(name, own) for name, own in {**tables, "layers": rows.values()}.items()},
+            tables={name: Similarity.columns(name, own) for name, own in tables.items()},
             meta=meta | cut,
         )
 
