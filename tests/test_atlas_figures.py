@@ -141,3 +141,17 @@ def test_tau_takes_the_place_of_rho_in_every_figure() -> None:
     for kind in ("correlations", "pairs", "scatter"):
         with pytest.raises(wb.ArgumentError, match="expected 'rho' or 'tau'"):
             wb.figure(atlas(), kind, method="pearson")
+
+
+def test_without_names_columns_of_different_layers_are_not_put_beside_each_other() -> None:
+    model = {f"{n}.weight": torch.diag(torch.arange(1.0, 9.0) + n) for n in range(6)}
+    halves = [wb.contents(model, layers=[str(n) for n in own]) for own in (range(3), range(3, 6))]
+    found = wb.atlas({"one": halves[0], "other": halves[1]}, columns=["one.rms", "other.rms", "one.mean", "depth"])
+    figure = wb.figure(found, "pairs")
+    assert [(panel.x.label, panel.y.label) for panel in figure.panels] == [
+        ("one.rms", "one.mean"),
+        ("one.rms", "depth"),
+        ("one.mean", "depth"),
+    ]
+    with pytest.raises(wb.FigureError, match="no layer has numbers of both"):
+        wb.figure(found, "pairs", columns=["one.rms", "other.rms"])

@@ -139,8 +139,11 @@ def test_a_session_is_small_and_opens_in_another_workbench(bench: Any, given: di
     )
     assert again.explorer("spectra").inputs.layers.value == "2"
     assert all(again.explorer(tab).result is None for tab in again.TABS)
+    spectrum = wb.spectrum(bench.shelf.sources["first"], layers=["2"])
+    joined = [spectrum if tab == "spectra" else results[tab] for tab in again.TABS if tab != "atlas"]
+    expected_of = {**results, "spectra": spectrum, "atlas": wb.atlas(*joined)}
     for tab, result in zip(again.TABS, again.run_shown(), strict=True):
-        expected = wb.spectrum(bench.shelf.sources["first"], layers=["2"]) if tab == "spectra" else results[tab]
+        expected = expected_of[tab]
         pd.testing.assert_frame_equal(result.frame(), expected.frame())
         assert again.explorer(tab).settings() == bench.explorer(tab).settings()
     again.close()

@@ -83,11 +83,15 @@ class Call:
         """The calls that it needs, and itself, in the order in which they are made; each once."""
         return self._missing([])
 
+    @property
+    def taken(self) -> list[Any]:
+        """The arguments that are no calls, of the calls that it needs and its own, in their order."""
+        taken = [one for part in self.parts for one in _walked([*part.positional, *part.keywords.values()])]
+        return [one.value if isinstance(one, Given) else one for one in taken]
+
     def rests_on(self, source: Any) -> bool:
         """Whether it takes a model: that path, or that very object."""
-        taken = [one for part in self.parts for one in _walked([*part.positional, *part.keywords.values()])]
-        plain = [one.value if isinstance(one, Given) else one for one in taken]
-        return any(one is source or (isinstance(one, str) and one == source) for one in plain)
+        return any(is_source(one, source) for one in self.taken)
 
     def run(self, progress: Callable[[wb.Progress], None] | None = None, memory: "Memory | None" = None) -> Any:
         """What the call returns.
@@ -259,6 +263,11 @@ def _parts(calls: Iterable[Call]) -> list[Call]:
     for call in calls:
         found += [part for part in call.parts if part not in found]
     return found
+
+
+def is_source(argument: Any, source: Any) -> bool:
+    """Whether an argument is a model: that path, or that very object."""
+    return argument is source or (isinstance(argument, str) and argument == source)
 
 
 def named(value: Any) -> str:

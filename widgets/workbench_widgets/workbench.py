@@ -9,6 +9,7 @@ import traitlets
 
 import workbench as wb
 from workbench_widgets.arguments import error_text, one_of
+from workbench_widgets.atlas import AtlasExplorer
 from workbench_widgets.browser import CheckpointBrowser
 from workbench_widgets.call import notebook
 from workbench_widgets.connectivity import ConnectivityExplorer
@@ -18,6 +19,7 @@ from workbench_widgets.guard import Guard
 from workbench_widgets.history import Entry, HistoryPanel
 from workbench_widgets.layout import accordion, close_parts, code_field, heading
 from workbench_widgets.models_panel import ModelsPanel
+from workbench_widgets.results_field import of_history
 from workbench_widgets.session import Session
 from workbench_widgets.session_panel import SessionPanel
 from workbench_widgets.shelf import Shelf
@@ -40,7 +42,8 @@ class Workbench(Session, Guard, ipw.VBox):
         models: name → model, a list of models or one: anything `wb.load` takes.
         evaluator: of the networks, made by `wb.evaluator`: for losses, interaction bases and patches.
         setup: Python that makes the evaluator and other objects that are given, for the session's code.
-        tab: the first one: `browser`, `spectra`, `connectivity`, `degeneracy` or `signatures`.
+        tab: the first one: `browser`, `spectra`, `connectivity`, `degeneracy`, `signatures`, or `atlas`, which joins
+            the results of the others.
         theme: `auto` follows JupyterLab, `light` and `dark` do not.
 
     Attributes:
@@ -55,7 +58,7 @@ class Workbench(Session, Guard, ipw.VBox):
         8.0
     """
 
-    TABS: ClassVar[tuple[str, ...]] = ("browser", "spectra", "connectivity", "degeneracy", "signatures")
+    TABS: ClassVar[tuple[str, ...]] = ("browser", "spectra", "connectivity", "degeneracy", "signatures", "atlas")
 
     selection = traitlets.Tuple()
     status = traitlets.Unicode()
@@ -213,6 +216,8 @@ class Workbench(Session, Guard, ipw.VBox):
             return ConnectivityExplorer(**network, theme=theme)
         if tab == "degeneracy":
             return DegeneracyExplorer(**network, theme=theme)
+        if tab == "atlas":
+            return AtlasExplorer(theme=theme)
         return SignatureExplorer(**network, theme=theme)
 
     def _fill(self, tab: str, explorer: Explorer) -> None:
@@ -221,6 +226,14 @@ class Workbench(Session, Guard, ipw.VBox):
         for label, value in explorer.suggested(names).items():
             if not explorer.settings().get(label):
                 explorer.restore({label: value})
+        self._offer()
+
+    def _offer(self) -> None:
+        """The atlas joins what is in the history."""
+        if isinstance(atlas := self._made.get("atlas"), AtlasExplorer):
+            known = list(atlas.source.items.values())
+            entries = sorted(self.history.entries, key=lambda one: self.TABS.index(one.tab))  # whenever they came
+            atlas.offer(*of_history(entries, self.shelf.sources, known))
 
     def _look(self, name: str) -> None:
         """A model was chosen in the list: the tabs that look at one look at it."""
@@ -272,6 +285,7 @@ class Workbench(Session, Guard, ipw.VBox):
             known = [one for one in self.history.entries if one.result is explorer.result]
             if not known:
                 self.history.keep(Entry(tab, explorer.made, explorer.result))
+                self._offer()
         self.models.describe()
         self._on_code()
 
@@ -287,6 +301,7 @@ class Workbench(Session, Guard, ipw.VBox):
             explorer = self._made.get(entry.tab)
             if explorer is not None:
                 explorer.forget_result(entry.result)
+        self._offer()
         self.models.describe()
         self._on_code()
 
@@ -302,6 +317,9 @@ class Workbench(Session, Guard, ipw.VBox):
         self.cancel_button.disabled = not busy
         lines = [f"{tab}: {one.status}" for tab, one in busy.items()]
         self.jobs.value = "".join(status_html(line) for line in lines) or status_html(self.status or "no run")
+        if not busy and self._late:
+            self._late, late = [], self._late
+            self._attempt(lambda: [self.explorer(tab).start() for tab in late])
 
     def _fail(self, error: BaseException) -> None:
         self.error, self.status = error, error_text(error)

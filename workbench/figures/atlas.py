@@ -92,9 +92,12 @@ def scatter(
 def pairs(atlas: Atlas, layer: str | None, *, columns: Sequence[str] | None = None, method: str = "rho") -> FigureSpec:
     """Every pair of up to four columns, a panel each, a point per layer: a layer has one id in all of them.
 
-    Without names the first three columns that are compared.
+    Without names the first three columns that are compared and have numbers of the same layers.
     """
-    names = [name for name in atlas.compared if any(map(math.isfinite, atlas.values(name, used=True)))][:DEFAULT]
+    names: list[str] = []
+    for name in atlas.compared:
+        if len(names) < DEFAULT and all(_together(atlas, name, one) for one in (name, *names)):
+            names.append(name)
     if columns is not None:
         names = list(dict.fromkeys([columns] if isinstance(columns, str) else columns))
     if not 2 <= len(names) <= MOST:
@@ -103,6 +106,12 @@ def pairs(atlas: Atlas, layer: str | None, *, columns: Sequence[str] | None = No
     title = f"{', '.join(names)}: a point per layer"
     known = {"layer": layer} if layer else {}
     return FigureSpec(kind="pairs", title=title, panels=panels, provenance=story(atlas) | known)
+
+
+def _together(atlas: Atlas, one: str, other: str) -> bool:
+    """Whether a layer has numbers of both that are to be read."""
+    both = zip(atlas.values(one, used=True), atlas.values(other, used=True), strict=True)
+    return any(math.isfinite(a) and math.isfinite(b) for a, b in both)
 
 
 def _panel(atlas: Atlas, one: str, other: str, layer: str | None, method: str, *, errors: bool) -> Panel:
