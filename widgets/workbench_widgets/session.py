@@ -44,9 +44,13 @@ class Session:
         """The same as a notebook.
 
         Raises:
-            wb.ArgumentError: the path does not end in .ipynb.
+            wb.ArgumentError: the path does not end in .ipynb, its folder is not there, or no result is shown.
         """
-        return as_notebook(self._cells(), path)
+        if not any(one.made is not None for one in self._made.values()):
+            raise wb.ArgumentError("no result is shown yet that a notebook could compute: press Run in a tab first.")
+        target = as_notebook(self._cells(), path)
+        self._say(f"saved {target}")
+        return target
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """The session as JSON: models by path or variable, settings of all controls, what was shown; no tensors.

@@ -92,7 +92,8 @@ class Workbench(Session, Guard, ipw.VBox):
                 description="Cancel all", icon="stop", disabled=True, tooltip="stop the run, and those that wait"
             ),
         )
-        self.files = SessionPanel(self._guarded_text(self.save), self._guarded_text(self.restore), self._run_shown)
+        save, restore, save_notebook = map(self._guarded_text, (self.save, self.restore, self.save_notebook))
+        self.files = SessionPanel(save, restore, self._run_shown, save_notebook)
         self.code_box = code_field()
         self.tabs = ipw.ToggleButtons(
             options=list(self.TABS), value=tab, description="Tabs", style={"description_width": "0"}
