@@ -27,9 +27,15 @@ PLACES = """index => {
 }"""
 
 
+OWN = {"atlas": "Compared", "spectra": "Analyse", "signatures": "Base"}  # a field that only this tab has
+
+
 def tab(bench: Locator, name: str) -> Locator:
+    """Opens a tab, and gives its explorer once it is there: until then another one has a button to run, too."""
     bench.get_by_role("button", name=name, exact=True).click()
-    return bench.locator(".wb-explorer").filter(visible=True)
+    explorer = bench.locator(".wb-explorer").filter(visible=True)
+    expect(explorer.get_by_label(OWN[name], exact=True)).to_be_visible()
+    return explorer
 
 
 def run(explorer: Locator, said: str) -> None:

@@ -87,7 +87,7 @@ class Call:
     def taken(self) -> list[Any]:
         """The arguments that are no calls, of the calls that it needs and its own, in their order."""
         taken = [one for part in self.parts for one in _walked([*part.positional, *part.keywords.values()])]
-        return [one.value if isinstance(one, Given) else one for one in taken]
+        return [_value(one, []) if isinstance(one, Given) or _is_given(one) else one for one in taken]
 
     def rests_on(self, source: Any) -> bool:
         """Whether it takes a model: that path, or that very object."""
@@ -263,6 +263,11 @@ def _parts(calls: Iterable[Call]) -> list[Call]:
     for call in calls:
         found += [part for part in call.parts if part not in found]
     return found
+
+
+def _is_given(argument: Any) -> bool:
+    """Whether it is taken of what was given, and not of what a call returns."""
+    return isinstance(argument, Part) and isinstance(argument.call, Given)
 
 
 def is_source(argument: Any, source: Any) -> bool:
