@@ -113,7 +113,7 @@ class DegeneracyExplorer(LayeredExplorer):
 
     def make_source(self, source: Any, style: Mapping[str, str]) -> CheckpointField:
         """The module that was given; another one is another explorer."""
-        field = CheckpointField(source, self.SOURCE, style, "none: DegeneracyExplorer(module, data)")
+        field = CheckpointField(source, self.SOURCE, style, "none: pass module and data", "the network that was given")
         field.disabled = True
         return field
 

@@ -10,10 +10,7 @@ import traitlets
 import workbench as wb
 from workbench_widgets.arguments import error_text, one_of
 from workbench_widgets.atlas import AtlasExplorer
-from workbench_widgets.browser import CheckpointBrowser
 from workbench_widgets.call import notebook
-from workbench_widgets.connectivity import ConnectivityExplorer
-from workbench_widgets.degeneracy import DegeneracyExplorer
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.guard import Guard
 from workbench_widgets.history import Entry, HistoryPanel
@@ -23,16 +20,16 @@ from workbench_widgets.results_field import of_history
 from workbench_widgets.session import Session
 from workbench_widgets.session_panel import SessionPanel
 from workbench_widgets.shelf import Shelf
-from workbench_widgets.signatures import SignatureExplorer
-from workbench_widgets.spectrum import SpectrumExplorer
 from workbench_widgets.style import PageStyle, Theme, status_html
+from workbench_widgets.tabs import MEANINGS, TabBar, explorer_of
 from workbench_widgets.turns import Turns
+from workbench_widgets.unseen import Unseen
 
 NOT_SHOWN = "not shown yet"
 LEFT = "230px"
 
 
-class Workbench(Session, Guard, ipw.VBox):
+class Workbench(Session, Guard, Unseen, ipw.VBox):
     """Models on the left, and a tab for every explorer: one selection of layers, one queue of runs, one history.
 
     An explorer is made when its tab is first opened. Models go by name: every field that takes a checkpoint takes the
@@ -58,7 +55,8 @@ class Workbench(Session, Guard, ipw.VBox):
         8.0
     """
 
-    TABS: ClassVar[tuple[str, ...]] = ("browser", "spectra", "connectivity", "degeneracy", "signatures", "atlas")
+    TABS: ClassVar[tuple[str, ...]] = tuple(MEANINGS)
+    HERE: ClassVar[str] = ".explorer(tab).run() gives a result and .code() the calls"
 
     selection = traitlets.Tuple()
     status = traitlets.Unicode()
@@ -95,10 +93,7 @@ class Workbench(Session, Guard, ipw.VBox):
         save, restore, save_notebook = map(self._guarded_text, (self.save, self.restore, self.save_notebook))
         self.files = SessionPanel(save, restore, self._run_shown, save_notebook)
         self.code_box = code_field()
-        self.tabs = ipw.ToggleButtons(
-            options=list(self.TABS), value=tab, description="Tabs", style={"description_width": "0"}
-        )
-        self.tabs.add_class("wb-tabs")
+        self.tabs = TabBar(tab)
         self.stack = ipw.Stack([ipw.VBox() for _ in self.TABS], selected_index=self.TABS.index(tab))
         self.cancel_button.on_click(self._guarded(self.cancel))
         self.tabs.observe(self._guarded(self._tab_chosen), "value")
@@ -162,7 +157,7 @@ class Workbench(Session, Guard, ipw.VBox):
         one_of("tab", tab, self.TABS)
         with self._lock:
             if tab not in self._made:
-                made = self._new(tab)
+                made = explorer_of(tab, self.evaluator, self.theme)
                 made.share(self.shelf, self.turns, self._lock, self._alone)
                 self._made[tab] = made
                 self._fill(tab, made)
@@ -202,24 +197,11 @@ class Workbench(Session, Guard, ipw.VBox):
         self.explorer(self.tabs.value).displayed()
         return super()._repr_mimebundle_(**options)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}: {len(self.shelf.names)} models, {len(self.history.entries)} results"
+    def said(self) -> str:
+        """How many models and results there are."""
+        return f"{len(self.shelf.names)} models, {len(self.history.entries)} results"
 
     # how it works
-
-    def _new(self, tab: str) -> Explorer:
-        network, theme = {"evaluator": self.evaluator}, self.theme
-        if tab == "browser":
-            return CheckpointBrowser(theme=theme)
-        if tab == "spectra":
-            return SpectrumExplorer(theme=theme)
-        if tab == "connectivity":
-            return ConnectivityExplorer(**network, theme=theme)
-        if tab == "degeneracy":
-            return DegeneracyExplorer(**network, theme=theme)
-        if tab == "atlas":
-            return AtlasExplorer(theme=theme)
-        return SignatureExplorer(**network, theme=theme)
 
     def _fill(self, tab: str, explorer: Explorer) -> None:
         """Puts models into fields that are empty."""
