@@ -123,3 +123,35 @@ def test_what_cannot_be_drawn_says_why() -> None:
         wb.figure(atlas(), "pairs", layer="33")
     with pytest.raises(wb.ArgumentError, match="no column 'dept'"):
         wb.figure(atlas(), "scatter", x="dept", y="contents.rms")
+
+
+def test_tau_takes_the_place_of_rho_in_every_figure() -> None:
+    row = atlas().pair("contents.rms", "diff.relative_norm")
+    assert row["tau"] == pytest.approx(1) and round(row["tau"], 2) == 1
+    other = atlas().pair("contents.mean", "contents.rms")
+    assert round(other["tau"], 2) != round(other["rho"], 2), "else nothing is told apart here"
+    figure = wb.figure(atlas(), "correlations", method="tau")
+    (heat,) = (mark for mark in figure.panels[0].marks if isinstance(mark, Heat))
+    names = [name for _, name in figure.panels[0].x.ticks]
+    assert len(figure.panels) == 1 and heat.label == "Kendall's τ_b"
+    assert heat.values[names.index("contents.mean")][names.index("contents.rms")] == other["tau"]
+    scatter = wb.figure(atlas(), "scatter", x="contents.rms", y="contents.mean", method="tau")
+    assert scatter.panels[0].title == f"τ = {other['tau']:.2f}"
+    assert "τ" in wb.figure(atlas(), "pairs", method="tau").panels[0].title
+    for kind in ("correlations", "pairs", "scatter"):
+        with pytest.raises(wb.ArgumentError, match="expected 'rho' or 'tau'"):
+            wb.figure(atlas(), kind, method="pearson")
+
+
+def test_without_names_columns_of_different_layers_are_not_put_beside_each_other() -> None:
+    model = {f"{n}.weight": torch.diag(torch.arange(1.0, 9.0) + n) for n in range(6)}
+    halves = [wb.contents(model, layers=[str(n) for n in own]) for own in (range(3), range(3, 6))]
+    found = wb.atlas({"one": halves[0], "other": halves[1]}, columns=["one.rms", "other.rms", "one.mean", "depth"])
+    figure = wb.figure(found, "pairs")
+    assert [(panel.x.label, panel.y.label) for panel in figure.panels] == [
+        ("one.rms", "one.mean"),
+        ("one.rms", "depth"),
+        ("one.mean", "depth"),
+    ]
+    with pytest.raises(wb.FigureError, match="no layer has numbers of both"):
+        wb.figure(found, "pairs", columns=["one.rms", "other.rms"])

@@ -57,6 +57,7 @@ def taken() -> wb.Signature:
 
 RESET: dict[str, Any] = {"batch_norm": "re-estimated", "data": data(), "device": "cpu"}
 CALLS: dict[str, Callable[[Any], Any]] = {
+    "atlas": lambda told: wb.atlas(wb.contents(tensors()), columns=["*.rms", "*.std", "depth"], progress=told),
     "spectrum": lambda told: wb.spectrum(tensors(), progress=told),
     "farms": lambda told: wb.farms(tensors(), window=20, progress=told),
     "tempbalance": lambda told: wb.tempbalance(tensors(), learning_rate=0.1, estimator="spectrum", progress=told),

@@ -523,3 +523,40 @@ def test_the_places_of_a_slider_hold_both_ends() -> None:
         places = counts(total)
         assert places[0] == 0 and places[-1] == total and len(places) <= 260
         assert all(a < b for a, b in zip(places, places[1:], strict=False))
+
+
+@pytest.mark.parametrize("view", [one.NAME for one in Explorer.VIEWS])
+def test_a_workbench_with_an_evaluator_alone_runs_every_view_and_its_code_needs_no_more(
+    view: str, given: SimpleNamespace, interpreter: Callable[..., str], tmp_path: Path
+) -> None:
+    setup = f"import workbench as wb\n{MLP}\ndel module, data, inputs\n"
+    bench = wb.ui.Workbench(evaluator=given.evaluator, setup=setup, tab="degeneracy")
+    explorer = bench.explorer("degeneracy")
+    explorer.view.value = view
+    result = explorer.run()
+    assert explorer.wait(30) and explorer.error is None and bench.error is None
+    code = explorer.shown_code()
+    assert "evaluator.module, evaluator.data" in code and "# module" not in code and "# data" not in code
+    interpreter(f"{setup}{code}\nframe.to_pickle('frame')", tmp_path)
+    pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "frame"), result.frame())
+    interpreter(f"{bench.code()}\nframe.to_pickle('session')", tmp_path)
+    pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / "session"), result.frame())
+    bench.close()
+
+
+def test_module_and_data_that_were_given_are_called_so(given: SimpleNamespace) -> None:
+    explorer = Explorer(given.module, given.data, given.evaluator)
+    assert "wb.degeneracy(module, data)" in explorer.code()
+    explorer.close()
+    other = Explorer(evaluator=given.evaluator, data=given.data)
+    assert "wb.degeneracy(evaluator.module, data)" in other.code()
+    other.close()
+
+
+def test_what_rests_on_the_evaluators_module_goes_with_it(given: SimpleNamespace) -> None:
+    bench = wb.ui.Workbench({"net": given.module}, evaluator=given.evaluator, tab="degeneracy")
+    bench.explorer("degeneracy").run()
+    assert len(bench.history.entries) == 1
+    bench.release("net")
+    assert bench.history.entries == []
+    bench.close()

@@ -11,6 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 import torch
+from nbclient import NotebookClient
 from torch import nn
 
 import workbench as wb
@@ -109,18 +110,39 @@ def test_the_code_of_the_session_makes_every_frame_again(bench: Any) -> None:
         pd.testing.assert_frame_equal(names["frame"], result.frame())
 
 
-def test_the_session_is_a_notebook_that_runs(bench: Any, tmp_path: Path) -> None:
-    bench.tabs.value = "spectra"
-    expected = bench.explorer("spectra").run()
-    made = nbformat.read(bench.save_notebook(tmp_path / "session.ipynb"), 4)
+def test_the_notebook_that_a_button_writes_runs_alone_and_makes_every_frame(bench: Any, tmp_path: Path) -> None:
+    results = run_all(bench)
+    bench.files.notebook_path.value = str(tmp_path / "session.ipynb")
+    bench.files.notebook_button.click()
+    assert bench.error is None and bench.status == f"saved {tmp_path / 'session.ipynb'}"
+    made = nbformat.read(tmp_path / "session.ipynb", 4)
     nbformat.validate(made)
-    names: dict[str, Any] = {}
-    for cell in made.cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-    pd.testing.assert_frame_equal(names["frame"], expected.frame())
-    with pytest.raises(wb.ArgumentError, match="ends in .ipynb"):
-        bench.save_notebook(tmp_path / "session.py")
+    cells = [cell for cell in made.cells if cell.cell_type == "code"]
+    titles = [cell.source.removeprefix("## ") for cell in made.cells if cell.cell_type == "markdown"][1:]
+    assert titles == ["given", *(f"{tab}: {result.title}" for tab, result in results.items())]
+    for place, cell in enumerate(cells[1:]):
+        assert "frame = " in cell.source
+        cell.source += f"\nframe.to_pickle('frame-{place}')"
+    client = NotebookClient(made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}})
+    client.execute()
+    for place, result in enumerate(results.values()):
+        pd.testing.assert_frame_equal(pd.read_pickle(tmp_path / f"frame-{place}"), result.frame())
+
+
+def test_a_notebook_that_cannot_be_written_says_why_and_the_next_one_is(bench: Any, tmp_path: Path) -> None:
+    def saved(path: Path) -> str:
+        bench.files.notebook_path.value = str(path)
+        bench.files.notebook_button.click()
+        return bench.jobs.value
+
+    assert "press Run in a tab first" in saved(tmp_path / "session.ipynb") and 'role="alert"' in bench.jobs.value
+    bench.explorer("spectra").run()
+    assert "ends in .ipynb" in saved(tmp_path / "session.py")
+    assert "there is no folder" in saved(tmp_path / "nowhere" / "session.ipynb")
+    assert isinstance(bench.error, wb.ArgumentError) and not list(tmp_path.glob("**/*.ipynb"))
+    assert "saved" in saved(tmp_path / "session.ipynb") and bench.error is None
+    with pytest.raises(wb.ArgumentError, match="there is no folder"):
+        bench.save(tmp_path / "nowhere" / "session.json")
 
 
 def test_a_session_is_small_and_opens_in_another_workbench(bench: Any, given: dict[str, Any], tmp_path: Path) -> None:
@@ -139,8 +161,11 @@ def test_a_session_is_small_and_opens_in_another_workbench(bench: Any, given: di
     )
     assert again.explorer("spectra").inputs.layers.value == "2"
     assert all(again.explorer(tab).result is None for tab in again.TABS)
+    spectrum = wb.spectrum(bench.shelf.sources["first"], layers=["2"])
+    joined = [spectrum if tab == "spectra" else results[tab] for tab in again.TABS if tab != "atlas"]
+    expected_of = {**results, "spectra": spectrum, "atlas": wb.atlas(*joined)}
     for tab, result in zip(again.TABS, again.run_shown(), strict=True):
-        expected = wb.spectrum(bench.shelf.sources["first"], layers=["2"]) if tab == "spectra" else results[tab]
+        expected = expected_of[tab]
         pd.testing.assert_frame_equal(result.frame(), expected.frame())
         assert again.explorer(tab).settings() == bench.explorer(tab).settings()
     again.close()

@@ -3,6 +3,7 @@
 Reached as `wb.ui`. Every explorer has `.result`, `.selection`, `.error`, `.code()` and a headless `.run()`.
 """
 
+from workbench_widgets.atlas import AtlasExplorer
 from workbench_widgets.browser import CheckpointBrowser
 from workbench_widgets.call import Call
 from workbench_widgets.connectivity import ConnectivityExplorer
@@ -13,6 +14,7 @@ from workbench_widgets.spectrum import SpectrumExplorer
 from workbench_widgets.workbench import Workbench
 
 __all__ = [
+    "AtlasExplorer",
     "Call",
     "CheckpointBrowser",
     "ConnectivityExplorer",

@@ -60,8 +60,16 @@ class CheckpointBrowser(Explorer):
         base, ema = self._initial
         if not isinstance(ema, bool):
             raise wb.ArgumentError(f"ema={ema!r}: expected True or False.")
-        self.base = CheckpointField(base, "Base model", style, "only for a PEFT adapter: the model that it changes")
-        self.ema = ipw.Checkbox(ema, description="moving average (EMA) instead of the weights", indent=False)
+        meaning = "the model that a PEFT adapter changes, if the checkpoint is one"
+        self.base = CheckpointField(
+            base, "Base model", style, "only for a PEFT adapter: the model that it changes", meaning
+        )
+        self.ema = ipw.Checkbox(
+            ema,
+            description="moving average (EMA) instead of the weights",
+            tooltip="show the moving average that a training script kept beside the weights",
+            indent=False,
+        )
         self.tree = TensorTree()
         self.tree.observe(self._guarded(self._chosen), "value")
         return [self.base, self.ema, self.tree]

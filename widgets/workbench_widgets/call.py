@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import os
 import pprint
 import textwrap
 import threading
@@ -49,7 +50,7 @@ class Given:
         return not isinstance(self.value, str)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """A call of a public function: what Run does and what Code shows.
 
@@ -65,7 +66,12 @@ class Call:
     positional: tuple[Any, ...]
     keywords: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
-    beside: tuple["Call", ...] = field(default=(), compare=False)
+    beside: tuple["Call", ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Call) or (self.function, self.name) != (other.function, other.name):
+            return False
+        return _same(self.positional, other.positional) and _same(self.keywords, other.keywords)
 
     @property
     def variable(self) -> str:
@@ -75,18 +81,17 @@ class Call:
     @property
     def parts(self) -> list["Call"]:
         """The calls that it needs, and itself, in the order in which they are made; each once."""
-        found: list[Call] = []
-        for one in _walked([*self.beside, *self.positional, *self.keywords.values()]):
-            call = one.call if isinstance(one, Part) else one
-            if isinstance(call, Call):
-                found += [part for part in call.parts if part not in found]
-        return [*found, self]
+        return self._missing([])
+
+    @property
+    def taken(self) -> list[Any]:
+        """The arguments that are no calls, of the calls that it needs and its own, in their order."""
+        taken = [one for part in self.parts for one in _walked([*part.positional, *part.keywords.values()])]
+        return [_value(one, []) if isinstance(one, Given) or _is_given(one) else one for one in taken]
 
     def rests_on(self, source: Any) -> bool:
         """Whether it takes a model: that path, or that very object."""
-        taken = [one for part in self.parts for one in _walked([*part.positional, *part.keywords.values()])]
-        plain = [one.value if isinstance(one, Given) else one for one in taken]
-        return any(one is source or (isinstance(one, str) and one == source) for one in plain)
+        return any(is_source(one, source) for one in self.taken)
 
     def run(self, progress: Callable[[wb.Progress], None] | None = None, memory: "Memory | None" = None) -> Any:
         """What the call returns.
@@ -101,16 +106,24 @@ class Call:
         memory = Memory() if memory is None else memory
         parts = self.parts
         made, generation = memory.recalled(parts[:-1])  # a list of its own: the memory may forget while this runs
-        for part in parts:
-            if part is self or _found(made, part) is MISSING:
-                try:
-                    value = part._returned(made, progress, named=part is not self)
-                except wb.Cancelled as stop:
-                    stop.partial = stop.partial if part is self else None
-                    raise
-                made.append((part, value))
-                memory.keep(part, value, generation)
+        for part in self._missing(made):
+            try:
+                value = part._returned(made, progress, named=part is not self)
+            except wb.Cancelled as stop:
+                stop.partial = stop.partial if part is self else None
+                raise
+            made.append((part, value))
+            memory.keep(part, value, generation)
         return made[-1][1]
+
+    def _missing(self, made: "Made") -> list["Call"]:
+        """The calls that are to be made, itself the last; what only those need that were made is not."""
+        found: list[Call] = []
+        for one in _walked([*self.beside, *self.positional, *self.keywords.values()]):
+            call = one.call if isinstance(one, Part) else one
+            if isinstance(call, Call) and _found(made, call) is MISSING:
+                found += [part for part in call._missing(made) if part not in found]
+        return [*found, self]
 
     def _returned(self, made: "Made", progress: Callable[[wb.Progress], None] | None, *, named: bool) -> Any:
         positional = [_value(one, made) for one in self.positional]
@@ -164,6 +177,7 @@ class Part:
     take: Callable[[Any], Any] = field(compare=False)
 
 
+PLAIN = (str, int, float, os.PathLike, Call, Given, Part)  # what is equal without being one
 Made: TypeAlias = list[tuple[Call, Any]]  # calls, and what each returned
 
 
@@ -251,6 +265,16 @@ def _parts(calls: Iterable[Call]) -> list[Call]:
     return found
 
 
+def _is_given(argument: Any) -> bool:
+    """Whether it is taken of what was given, and not of what a call returns."""
+    return isinstance(argument, Part) and isinstance(argument.call, Given)
+
+
+def is_source(argument: Any, source: Any) -> bool:
+    """Whether an argument is a model: that path, or that very object."""
+    return argument is source or (isinstance(argument, str) and argument == source)
+
+
 def named(value: Any) -> str:
     """How an argument is written that needs no remark."""
     return _told(value, "")[0]
@@ -261,6 +285,15 @@ def _walked(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
         inside = value.values() if isinstance(value, dict) else value
         yield from _walked(inside) if isinstance(value, list | tuple | dict) else [value]
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether arguments are equal; objects, such as tensors, are where they are one."""
+    if isinstance(one, list | tuple) and type(one) is type(other):
+        return len(one) == len(other) and all(_same(*pair) for pair in zip(one, other, strict=True))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one is other or (list(one) == list(other) and all(_same(one[name], other[name]) for name in one))
+    return one is other or (isinstance(one, PLAIN) and isinstance(other, PLAIN) and one == other)
 
 
 def _found(made: Made, call: Call) -> Any:
@@ -292,8 +325,10 @@ def _told(value: Any, name: str) -> tuple[str, list[str]]:
     plain = value.values() if isinstance(value, dict) else [value]
     if all(one is None or isinstance(one, str | int | float) for one in plain):
         return pprint.pformat(value, width=WIDEST), []
-    if isinstance(value, dict) and all(isinstance(one, Call | Given) for one in plain):
-        return "{" + ", ".join(f"{label!r}: {one.variable}" for label, one in value.items()) + "}", []
+    if isinstance(value, dict) and all(isinstance(one, Call | Given | list) for one in plain):
+        told = {label: _told(one, name) for label, one in value.items()}
+        parts = [f"{label!r}: {text}" for label, (text, _) in told.items()]
+        return "{" + ", ".join(parts) + "}", [line for _, remark in told.values() for line in remark]
     if isinstance(value, list | tuple) and not all(isinstance(one, str | int | float) for one in value):
         parts = [_told(one, f"{name}_{place}") for place, one in enumerate(value)]
         return f"[{', '.join(text for text, _ in parts)}]", [line for _, remark in parts for line in remark]

@@ -26,7 +26,11 @@ class ChangesView(SignatureView):
             one_of("detail", name, tuple(DETAILS))
         self.details = {
             name: ipw.Checkbox(
-                name in initial["detail"], description=f"{name.capitalize()}: {meaning}", indent=False, style=style
+                name in initial["detail"],
+                description=f"{name.capitalize()}: {meaning}",
+                tooltip=f"compute {meaning} too; Run then takes longer",
+                indent=False,
+                style=style,
             )
             for name, meaning in DETAILS.items()
         }

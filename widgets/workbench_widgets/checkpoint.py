@@ -21,6 +21,7 @@ class CheckpointField(ipw.Combobox):
         description: the label.
         style: the label's style.
         empty: what an empty field says.
+        tooltip: what it is for.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class CheckpointField(ipw.Combobox):
         description: str,
         style: Mapping[str, str],
         empty: str = "path of a file or folder",
+        tooltip: str = "path of a file or folder, hf://org/name, or the name of a model in the list",
     ) -> None:
         self.shelf: Shelf | None = None
         source = os.fspath(source) if isinstance(source, os.PathLike) else source
@@ -37,6 +39,7 @@ class CheckpointField(ipw.Combobox):
             source if isinstance(source, str) else "",
             description=description,
             placeholder=empty if self._given is None else f"{type(source).__name__} in memory",
+            tooltip=tooltip,
             continuous_update=False,
             style=style,
         )

@@ -62,7 +62,9 @@ class ConnectivityInputs:
         whole("seed", seed, 0, MOST)
         whole("points", points, 2, 1001)
         self.network, self._first = network, first
-        self.b = CheckpointField(b, "Checkpoint B", style)
+        self.b = CheckpointField(
+            b, "Checkpoint B", style, tooltip="the other end: a path, or the name of a model in the list"
+        )
         more = others if isinstance(others, list | tuple) else [others]
         self.others = CheckpointsField(
             more, "Further ones", style, "checkpoints that are matched together with A and B"

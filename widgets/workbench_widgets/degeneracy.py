@@ -59,7 +59,7 @@ class DegeneracyExplorer(LayeredExplorer):
     TITLE: ClassVar[str] = "Click a row or a point to select its layer"
     SOURCE: ClassVar[str] = "Module"
     ASKED: ClassVar[str] = "the module"
-    NOTHING: ClassVar[str] = "no module yet: wb.ui.DegeneracyExplorer(module, data)"
+    NOTHING: ClassVar[str] = "no module yet: pass module and data, or evaluator=wb.evaluator(module, data, loss)"
     RESULTS: ClassVar[tuple[type[wb.Result], ...]] = (
         wb.Degeneracy,
         wb.InteractionBasis,
@@ -113,7 +113,7 @@ class DegeneracyExplorer(LayeredExplorer):
 
     def make_source(self, source: Any, style: Mapping[str, str]) -> CheckpointField:
         """The module that was given; another one is another explorer."""
-        field = CheckpointField(source, self.SOURCE, style, "none: DegeneracyExplorer(module, data)")
+        field = CheckpointField(source, self.SOURCE, style, "none: pass module and data", "the network that was given")
         field.disabled = True
         return field
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 import workbench as wb
-from workbench_widgets.call import Call, Given
+from workbench_widgets.call import Call, Given, Part
 from workbench_widgets.style import status_html
 
 UNCHOSEN = "choose …"  # of a control whose choice decides the numbers
@@ -65,8 +65,8 @@ class Network:
         parts = self.network.modules() if self.network is not None else ()
         return any(getattr(part, "running_mean", None) is not None for part in parts)
 
-    def given(self) -> tuple[Given, Given]:
-        """Module and data, as arguments.
+    def given(self) -> tuple[Given | Part, Given | Part]:
+        """Module and data, as arguments: those that were given, else the evaluator's own.
 
         Raises:
             wb.ArgumentError: there are none.
@@ -74,9 +74,15 @@ class Network:
         for name, value in (("module", self.network), ("data", self.batches)):
             if value is None:
                 raise wb.ArgumentError(
-                    f"no {name} yet: make the explorer of a network and batches of its inputs, module and data."
+                    f"no {name} yet: pass module and data, or evaluator=wb.evaluator(module, data, loss)."
                 )
-        return Given("module", self.network), Given("data", self.batches)
+        evaluator = Given("evaluator", self.evaluator)
+        return (
+            Given("module", self.module)
+            if self.module is not None
+            else Part(evaluator, ".module", lambda one: one.module),
+            Given("data", self.data) if self.data is not None else Part(evaluator, ".data", lambda one: one.data),
+        )
 
     def evaluated(self) -> Given | Call:
         """The evaluator.

@@ -21,11 +21,12 @@ from workbench_widgets.runbar import RunBar
 from workbench_widgets.settings import labelled_controls
 from workbench_widgets.style import PageStyle, Theme
 from workbench_widgets.table import LayerRows
+from workbench_widgets.unseen import Unseen
 
 PAINTED = 0.3  # seconds after which an explorer that is displayed has been painted
 
 
-class Explorer(Member, Guard, ipw.VBox):
+class Explorer(Member, Guard, Unseen, ipw.VBox):
     """What every explorer has; a subclass says its inputs, its call and how a result is shown.
 
     Attributes:
@@ -267,8 +268,9 @@ class Explorer(Member, Guard, ipw.VBox):
             raise wb.ArgumentError(f"result is a {type(proposal.value).__name__}: {type(self).__name__} shows {kinds}.")
         return proposal.value
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}: {self.status}"
+    def said(self) -> str:
+        """The status."""
+        return self.status
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         self.displayed()

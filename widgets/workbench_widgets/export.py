@@ -30,12 +30,26 @@ class ExportPanel(ipw.VBox):
     def __init__(self, figures: Callable[[], Mapping[str, wb.FigureSpec | None]]) -> None:
         self._figures = figures
         wide = {"description_width": "70px"}
-        self.figure = ipw.Dropdown(options=list(figures()), description="Figure", style=wide)
-        self.format = ipw.Dropdown(options=list(MIME), description="Format", style=wide)
-        self.venue = ipw.Dropdown(options=list(wb.FigureSpec.VENUES), description="Venue", style=wide)
-        self.width = ipw.Dropdown(description="Width", style=wide)
+        self.figure = ipw.Dropdown(
+            options=list(figures()), description="Figure", tooltip="which of the figures shown is written", style=wide
+        )
+        self.format = ipw.Dropdown(
+            options=list(MIME), description="Format", tooltip="of the file; csv has the numbers drawn", style=wide
+        )
+        self.venue = ipw.Dropdown(
+            options=list(wb.FigureSpec.VENUES),
+            description="Venue",
+            tooltip="whose fonts, sizes and widths of columns it takes",
+            style=wide,
+        )
+        self.width = ipw.Dropdown(description="Width", tooltip="of the figure in print", style=wide)
         self._offer_widths()
-        self.name = ipw.Text("figure", description="File name", style=wide)
+        self.name = ipw.Text(
+            "figure",
+            description="File name",
+            tooltip="path beside the notebook; its ending is the format's",
+            style=wide,
+        )
         self.button = ipw.Button(description="Export", icon="download", tooltip="write the file beside the notebook")
         self.message = ipw.HTML()
         self.button.on_click(self._clicked)

@@ -46,7 +46,13 @@ def listen(controls: Sequence[ipw.DOMWidget], heard: Callable[..., None]) -> Non
 
 def code_field() -> ipw.Textarea:
     """A field for Python that can be read and copied."""
-    field = ipw.Textarea(description="Code", disabled=True, rows=13, style={"description_width": "0"})
+    field = ipw.Textarea(
+        description="Code",
+        tooltip="Python that gives the same in a fresh kernel; to be selected and copied",
+        disabled=True,
+        rows=13,
+        style={"description_width": "0"},
+    )
     field.layout.width = "100%"
     field.add_class("wb-code")
     return field

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,6 +14,8 @@ from workbench_widgets.explorer import Explorer
 from workbench_widgets.session_files import as_notebook, as_script, read, without_repeats, written
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import Theme
+
+JOINS = "atlas"  # the tab that joins the results of the others
 
 
 class Session:
@@ -32,6 +34,7 @@ class Session:
     _attempt: Callable[[Callable[[], Any]], None]
     _say: Callable[[str], None]
     _pending: Mapping[str, Mapping[str, Any]] = {}
+    _late: Sequence[str] = ()  # tabs whose results are of others'
 
     def code(self) -> str:
         """The session as a script of cells that recomputes every result shown; each leaves its table in `frame`."""
@@ -41,9 +44,13 @@ class Session:
         """The same as a notebook.
 
         Raises:
-            wb.ArgumentError: the path does not end in .ipynb.
+            wb.ArgumentError: the path does not end in .ipynb, its folder is not there, or no result is shown.
         """
-        return as_notebook(self._cells(), path)
+        if not any(one.made is not None for one in self._made.values()):
+            raise wb.ArgumentError("no result is shown yet that a notebook could compute: press Run in a tab first.")
+        target = as_notebook(self._cells(), path)
+        self._say(f"saved {target}")
+        return target
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """The session as JSON: models by path or variable, settings of all controls, what was shown; no tensors.
@@ -123,23 +130,30 @@ class Session:
             wb.WorkbenchError: whatever an analysis raises.
         """
         found = []
-        for tab, one in self._pending.items():
-            if one.get("shown"):
-                explorer = self.explorer(tab)
-                found.append(explorer.run())
-                explorer.restore(one["settings"])  # what knows its values only now
+        for tab in self._shown_before():
+            explorer = self.explorer(tab)
+            found.append(explorer.run())
+            explorer.restore(self._pending[tab]["settings"])  # what knows its values only now
         return found
 
     def _cells(self) -> list[tuple[str, str]]:
         shown = [(tab, one) for tab, one in self._made.items() if one.made is not None]
+        shown.sort(key=lambda one: one[0] == JOINS)  # what the others made is there then
         titles = [f"{tab}: {one.result.title}" for tab, one in shown if one.result is not None]
         codes = without_repeats([self.setup, *(one.shown_code() for _, one in shown)])
         setup = [("given", codes[0])] if codes[0].strip() else []
         return [*setup, *zip(titles, codes[1:], strict=True)]
 
+    def _shown_before(self) -> list[str]:
+        """Tabs that showed a result; the one that joins the others' is the last."""
+        shown = [tab for tab, one in self._pending.items() if one.get("shown")]
+        return sorted(shown, key=lambda tab: tab == JOINS)
+
     def _run_shown(self) -> None:
-        for tab, one in self._pending.items():
-            if one.get("shown"):
+        shown = self._shown_before()
+        self._late = [tab for tab in shown if tab == JOINS and len(shown) > 1]
+        for tab in shown:
+            if tab not in self._late:
                 self._attempt(self.explorer(tab).start)
 
 

@@ -51,13 +51,11 @@ def as_notebook(cells: Sequence[tuple[str, str]], path: str | os.PathLike[str]) 
     """Cells as a notebook, each under its title.
 
     Raises:
-        wb.ArgumentError: the path does not end in .ipynb.
+        wb.ArgumentError: the path does not end in .ipynb, or its folder is not there.
     """
     import nbformat
 
-    target = Path(path).expanduser()
-    if target.suffix != ".ipynb":
-        raise wb.ArgumentError(f"{target}: expected a name that ends in .ipynb.")
+    target = _target(path, ".ipynb")
     made = [nbformat.v4.new_markdown_cell("# Session of the workbench")]
     for title, code in cells:
         made += [nbformat.v4.new_markdown_cell(f"## {title}"), nbformat.v4.new_code_cell(code)]
@@ -72,11 +70,9 @@ def written(session: dict[str, Any], path: str | os.PathLike[str]) -> Path:
     """A session as JSON; what stood there is replaced whole.
 
     Raises:
-        wb.ArgumentError: the path does not end in .json.
+        wb.ArgumentError: the path does not end in .json, or its folder is not there.
     """
-    target = Path(path).expanduser()
-    if target.suffix != ".json":
-        raise wb.ArgumentError(f"{target}: expected a name that ends in .json.")
+    target = _target(path, ".json")
     text = json.dumps({"format": FORMAT, "version": wb.__version__, **session}, indent=1, ensure_ascii=False)
     scratch = target.with_name(f".{target.name}.writing")
     scratch.write_text(text + "\n", encoding="utf-8")
@@ -106,3 +102,12 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"the version that wrote it ({found.get('version')})."
         )
     return found
+
+
+def _target(path: str | os.PathLike[str], ending: str) -> Path:
+    target = Path(path).expanduser()
+    if target.suffix != ending:
+        raise wb.ArgumentError(f"{target}: expected a name that ends in {ending}.")
+    if not target.parent.is_dir():
+        raise wb.ArgumentError(f"{target}: there is no folder {target.parent}; make it first, or name another.")
+    return target

@@ -7,15 +7,22 @@ import ipywidgets as ipw
 
 
 class SessionPanel(ipw.VBox):
-    """A path, and what to do with it.
+    """Paths, and what to do with them.
 
     Args:
-        save: called with the path.
-        restore: called with the path.
+        save: called with the session's path.
+        restore: called with the session's path.
         run: called to compute what a restored session showed.
+        save_notebook: called with the notebook's path.
     """
 
-    def __init__(self, save: Callable[[str], Any], restore: Callable[[str], Any], run: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        save: Callable[[str], Any],
+        restore: Callable[[str], Any],
+        run: Callable[[], Any],
+        save_notebook: Callable[[str], Any],
+    ) -> None:
         self.path = ipw.Text(
             "session.json",
             description="Session",
@@ -30,5 +37,17 @@ class SessionPanel(ipw.VBox):
         self.save_button.on_click(lambda _: save(self.path.value))
         self.open_button.on_click(lambda _: restore(self.path.value))
         self.run_button.on_click(lambda _: run())
-        super().__init__([self.path, ipw.HBox([self.save_button, self.open_button]), self.run_button])
-        self.path.layout.width = self.run_button.layout.width = "calc(100% - 4px)"
+        self.notebook_path = ipw.Text(
+            "session.ipynb",
+            description="Notebook",
+            tooltip="path of a notebook that computes every result shown, and needs no workbench on the screen",
+            style={"description_width": "0"},
+        )
+        self.notebook_button = ipw.Button(
+            description="Save notebook", icon="book", tooltip="write the code of the session as a notebook"
+        )
+        self.notebook_button.on_click(lambda _: save_notebook(self.notebook_path.value))
+        buttons = ipw.HBox([self.save_button, self.open_button])
+        super().__init__([self.path, buttons, self.run_button, self.notebook_path, self.notebook_button])
+        for part in (self.path, self.run_button, self.notebook_path, self.notebook_button):
+            part.layout.width = "calc(100% - 4px)"

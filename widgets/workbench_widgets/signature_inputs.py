@@ -61,8 +61,12 @@ class SignatureInputs(LayerInputs):
         self._stored, self._types = dict(signatures or {}), None if types is None else dict(types)
         self._policy = batch_norm
         self.models = LabelledField(models, "Models", style, "what is compared with the base; the robust ones")
-        self.clean = CheckpointField(clean, "Clean", style, "tuned on clean data: for signatures")
-        self.floor = CheckpointField(floor, "Noise floor", style, "another seed of the base, or nothing")
+        self.clean = CheckpointField(
+            clean, "Clean", style, "tuned on clean data: for signatures", "what was tuned from the base on clean data"
+        )
+        self.floor = CheckpointField(
+            floor, "Noise floor", style, "another seed of the base, or nothing", "another seed, whose distance is noise"
+        )
         self.layers = ipw.Text(
             joined(layers),
             description="Layers",

@@ -95,7 +95,13 @@ class SpectrumExplorer(Explorer):
         )
         self._listing = False
         self.layer = ipw.Dropdown(options=[], description="Look at", tooltip="the layer that is shown", style=style)
-        self.refit = ipw.Checkbox(False, description="fit the tail anew from", indent=False, style=style)
+        self.refit = ipw.Checkbox(
+            False,
+            description="fit the tail anew from",
+            tooltip="in the figure: the power law from the eigenvalue below, in place of the result's own",
+            indent=False,
+            style=style,
+        )
         self.refit_at = ipw.FloatLogSlider(
             value=1.0,
             base=10,
@@ -103,6 +109,7 @@ class SpectrumExplorer(Explorer):
             max=6,
             step=0.01,
             description="λ =",
+            tooltip="where the tail of the figure begins",
             disabled=True,
             readout_format=".4g",
             style=style,

@@ -76,6 +76,7 @@ class SpectrumInputs:
             _names(layers),
             description="Layers",
             placeholder="all; globs: encoder.*, fc1",
+            tooltip="names or globs, comma-separated; empty for all",
             continuous_update=False,
             style=style,
         )
@@ -91,17 +92,33 @@ class SpectrumInputs:
             tooltip="xmin: where the fitted tail begins",
             style=style,
         )
-        self.xmin_number = ipw.FloatText(xmin if number else 1.0, description="at λ =", style=style)
+        self.xmin_number = ipw.FloatText(
+            xmin if number else 1.0,
+            description="at λ =",
+            tooltip="the eigenvalue at which the tail begins",
+            style=style,
+        )
         self.conv = ipw.Dropdown(
             options=[("per kernel position", "slices"), ("one flat matrix", "flatten")],
             value=conv,
             description="Convolutions",
+            tooltip="a matrix for each position of the kernel, or one with all positions side by side",
             style=style,
         )
         self.compat = ipw.Checkbox(
-            compat is not None, description="WeightWatcher 0.7.7's rules", indent=False, style=style
+            compat is not None,
+            description="WeightWatcher 0.7.7's rules",
+            tooltip="its rules for tails and norms, and its columns under its names",
+            indent=False,
+            style=style,
         )
-        self.overlays = ipw.Checkbox(overlays, description="noise and shuffled elements too", indent=False, style=style)
+        self.overlays = ipw.Checkbox(
+            overlays,
+            description="noise and shuffled elements too",
+            tooltip="compute noise and shuffled elements too, and draw them beside the eigenvalues",
+            indent=False,
+            style=style,
+        )
         self.window = self._slider(ipw.IntSlider, window, 10, 512, 1, "Window", "rows of a window", style)
         self.aspect_ratio = self._slider(
             ipw.FloatSlider, aspect_ratio, 0.25, 4.0, 0.25, "Aspect ratio", "columns per row of a window", style

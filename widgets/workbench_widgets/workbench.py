@@ -9,28 +9,27 @@ import traitlets
 
 import workbench as wb
 from workbench_widgets.arguments import error_text, one_of
-from workbench_widgets.browser import CheckpointBrowser
+from workbench_widgets.atlas import AtlasExplorer
 from workbench_widgets.call import notebook
-from workbench_widgets.connectivity import ConnectivityExplorer
-from workbench_widgets.degeneracy import DegeneracyExplorer
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.guard import Guard
 from workbench_widgets.history import Entry, HistoryPanel
 from workbench_widgets.layout import accordion, close_parts, code_field, heading
 from workbench_widgets.models_panel import ModelsPanel
+from workbench_widgets.results_field import of_history
 from workbench_widgets.session import Session
 from workbench_widgets.session_panel import SessionPanel
 from workbench_widgets.shelf import Shelf
-from workbench_widgets.signatures import SignatureExplorer
-from workbench_widgets.spectrum import SpectrumExplorer
 from workbench_widgets.style import PageStyle, Theme, status_html
+from workbench_widgets.tabs import MEANINGS, TabBar, explorer_of
 from workbench_widgets.turns import Turns
+from workbench_widgets.unseen import Unseen
 
 NOT_SHOWN = "not shown yet"
 LEFT = "230px"
 
 
-class Workbench(Session, Guard, ipw.VBox):
+class Workbench(Session, Guard, Unseen, ipw.VBox):
     """Models on the left, and a tab for every explorer: one selection of layers, one queue of runs, one history.
 
     An explorer is made when its tab is first opened. Models go by name: every field that takes a checkpoint takes the
@@ -40,7 +39,8 @@ class Workbench(Session, Guard, ipw.VBox):
         models: name → model, a list of models or one: anything `wb.load` takes.
         evaluator: of the networks, made by `wb.evaluator`: for losses, interaction bases and patches.
         setup: Python that makes the evaluator and other objects that are given, for the session's code.
-        tab: the first one: `browser`, `spectra`, `connectivity`, `degeneracy` or `signatures`.
+        tab: the first one: `browser`, `spectra`, `connectivity`, `degeneracy`, `signatures`, or `atlas`, which joins
+            the results of the others.
         theme: `auto` follows JupyterLab, `light` and `dark` do not.
 
     Attributes:
@@ -55,7 +55,8 @@ class Workbench(Session, Guard, ipw.VBox):
         8.0
     """
 
-    TABS: ClassVar[tuple[str, ...]] = ("browser", "spectra", "connectivity", "degeneracy", "signatures")
+    TABS: ClassVar[tuple[str, ...]] = tuple(MEANINGS)
+    HERE: ClassVar[str] = ".explorer(tab).run() gives a result and .code() the calls"
 
     selection = traitlets.Tuple()
     status = traitlets.Unicode()
@@ -89,12 +90,10 @@ class Workbench(Session, Guard, ipw.VBox):
                 description="Cancel all", icon="stop", disabled=True, tooltip="stop the run, and those that wait"
             ),
         )
-        self.files = SessionPanel(self._guarded_text(self.save), self._guarded_text(self.restore), self._run_shown)
+        save, restore, save_notebook = map(self._guarded_text, (self.save, self.restore, self.save_notebook))
+        self.files = SessionPanel(save, restore, self._run_shown, save_notebook)
         self.code_box = code_field()
-        self.tabs = ipw.ToggleButtons(
-            options=list(self.TABS), value=tab, description="Tabs", style={"description_width": "0"}
-        )
-        self.tabs.add_class("wb-tabs")
+        self.tabs = TabBar(tab)
         self.page = ipw.VBox()  # only what is on the screen: a plot that is drawn out of sight has no width
         self.cancel_button.on_click(self._guarded(self.cancel))
         self.tabs.observe(self._guarded(self._tab_chosen), "value")
@@ -158,7 +157,7 @@ class Workbench(Session, Guard, ipw.VBox):
         one_of("tab", tab, self.TABS)
         with self._lock:
             if tab not in self._made:
-                made = self._new(tab)
+                made = explorer_of(tab, self.evaluator, self.theme)
                 made.share(self.shelf, self.turns, self._lock, self._alone)
                 self._made[tab] = made
                 self._fill(tab, made)
@@ -197,22 +196,11 @@ class Workbench(Session, Guard, ipw.VBox):
         self.explorer(self.tabs.value).displayed()
         return super()._repr_mimebundle_(**options)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}: {len(self.shelf.names)} models, {len(self.history.entries)} results"
+    def said(self) -> str:
+        """How many models and results there are."""
+        return f"{len(self.shelf.names)} models, {len(self.history.entries)} results"
 
     # how it works
-
-    def _new(self, tab: str) -> Explorer:
-        network, theme = {"evaluator": self.evaluator}, self.theme
-        if tab == "browser":
-            return CheckpointBrowser(theme=theme)
-        if tab == "spectra":
-            return SpectrumExplorer(theme=theme)
-        if tab == "connectivity":
-            return ConnectivityExplorer(**network, theme=theme)
-        if tab == "degeneracy":
-            return DegeneracyExplorer(**network, theme=theme)
-        return SignatureExplorer(**network, theme=theme)
 
     def _fill(self, tab: str, explorer: Explorer) -> None:
         """Puts models into fields that are empty."""
@@ -220,6 +208,14 @@ class Workbench(Session, Guard, ipw.VBox):
         for label, value in explorer.suggested(names).items():
             if not explorer.settings().get(label):
                 explorer.restore({label: value})
+        self._offer()
+
+    def _offer(self) -> None:
+        """The atlas joins what is in the history."""
+        if isinstance(atlas := self._made.get("atlas"), AtlasExplorer):
+            known = list(atlas.source.items.values())
+            entries = sorted(self.history.entries, key=lambda one: self.TABS.index(one.tab))  # whenever they came
+            atlas.offer(*of_history(entries, self.shelf.sources, known))
 
     def _look(self, name: str) -> None:
         """A model was chosen in the list: the tabs that look at one look at it."""
@@ -271,6 +267,7 @@ class Workbench(Session, Guard, ipw.VBox):
             known = [one for one in self.history.entries if one.result is explorer.result]
             if not known:
                 self.history.keep(Entry(tab, explorer.made, explorer.result))
+                self._offer()
         self.models.describe()
         self._on_code()
 
@@ -286,6 +283,7 @@ class Workbench(Session, Guard, ipw.VBox):
             explorer = self._made.get(entry.tab)
             if explorer is not None:
                 explorer.forget_result(entry.result)
+        self._offer()
         self.models.describe()
         self._on_code()
 
@@ -301,6 +299,9 @@ class Workbench(Session, Guard, ipw.VBox):
         self.cancel_button.disabled = not busy
         lines = [f"{tab}: {one.status}" for tab, one in busy.items()]
         self.jobs.value = "".join(status_html(line) for line in lines) or status_html(self.status or "no run")
+        if not busy and self._late:
+            self._late, late = [], self._late
+            self._attempt(lambda: [self.explorer(tab).start() for tab in late])
 
     def _fail(self, error: BaseException) -> None:
         self.error, self.status = error, error_text(error)

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench.atlas.correlations import COLUMNS as CORRELATIONS
-from workbench.atlas.correlations import VERDICTS, column_values, correlation_rows
+from workbench.atlas.correlations import VERDICTS, column_pairs, judged, measured
 from workbench.atlas.joining import CONTROLS, Grid, grid
+from workbench.atlas.source_tables import source_tables
 from workbench.atlas.sources import Source, agreements, families, sources
-from workbench.errors import ArgumentError, LayerNotFoundError, nearest
+from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
+from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
 from workbench.results import LAYER_COLUMNS, Column, Result, table_rows, versions
 
 if TYPE_CHECKING:
@@ -166,7 +168,7 @@ class Atlas(Result):
         told = ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
         return (
             f"{self.title}: {len(layers['layer'])} layers{pooled}, {layers['verdict'].count('alone')} of them in one "
-            f"result only; {len(self.compared)} columns compared, pairs: {told or 'none'}"
+            f"result only; {len(self.compared)} columns compared, pairs: {told or 'none'}{self.stopped('pairs')}"
         )
 
 
@@ -180,6 +182,7 @@ def atlas(
     across: bool = False,
     permutations: int = ORDERS,
     seed: int = 0,
+    progress: ProgressCallback | None = None,
     **named: Any,
 ) -> Atlas:
     """Results joined by layer id, and Spearman's ρ = cov(r_x, r_y)/(s_x·s_y) of ranks for every pair of columns.
@@ -199,6 +202,8 @@ def atlas(
         across: join results of different models by layer id all the same; `.meta["notes"]` tells.
         permutations: orders drawn for a p where there are more than 8! of them; p is at least 1/(permutations + 1).
         seed: of these, with the names of the pair.
+        progress: called before each pair of columns with a Progress, and once at the end; it may raise `wb.Cancelled`,
+            whose `partial` has the pairs that were done, corrected for these alone.
         named: further results by label, as in `blur=diff`.
 
     Returns:
@@ -210,6 +215,7 @@ def atlas(
     Raises:
         ArgumentError: no results; one has no table by layer (a Barrier, a Surface); the same twice; two of one label;
             results of different models; columns or controls that match nothing; an argument out of its range.
+        Cancelled: the callback asked for it.
 
     Cost: permutations·layers operations a pair, some milliseconds for forty layers; no tensor is read.
 
@@ -236,6 +242,7 @@ def atlas(
         (4, -1.0, 0.0833, 'too few')
     """
     _check(rows, unread, permutations, seed)
+    check_progress(progress)
     given = sources(results, named, models, across=across)
     found = grid(given, modules=rows == "modules", keep=unread == "kept")
     known = [*found.cells, *CONTROLS]
@@ -272,9 +279,23 @@ def atlas(
         "seed": seed,
         "versions": versions(),
     }
-    pairs = correlation_rows(found, chosen, controlled, family, draws=permutations, seed=seed)
-    tables = _tables(given, found, chosen, family, told) | {"correlations": pairs}
-    return Atlas(tables={name: Atlas.columns(name, tables[name]) for name in Atlas.COLUMNS}, meta=meta)
+    tables, pairs = source_tables(given, found, chosen, family, told), column_pairs(chosen)
+    done: list[dict[str, Any]] = []
+
+    def built() -> Atlas:
+        cut = {"cancelled": {"done": len(done), "total": len(pairs)}} if len(done) < len(pairs) else {}
+        every = tables | {"correlations": judged(done)}
+        return Atlas(tables={name: Atlas.columns(name, every[name]) for name in Atlas.COLUMNS}, meta=meta | cut)
+
+    report = reporter(progress, partial=built)
+    try:
+        for one, other in pairs:
+            report(f"{one} ~ {other}", len(done), len(pairs))
+            done.append(measured(found, one, other, controlled, family, draws=permutations, seed=seed))
+    except Cancelled as stop:
+        stop.partial = built()
+        raise
+    return told_whole(built(), lambda: report("", len(pairs), len(pairs)))
 
 
 def _check(rows: object, unread: object, permutations: object, seed: object) -> None:
@@ -301,66 +322,3 @@ def _matching(wanted: str | Sequence[str], known: Sequence[str], argument: str) 
             raise ArgumentError(f"{argument}: no column {pattern!r}.{nearest(pattern, known)}")
         chosen |= dict.fromkeys(matched)
     return list(chosen)
-
-
-def _tables(
-    given: Sequence[Source], found: Grid, chosen: Sequence[str], family: Mapping[str, str], told: Sequence[str]
-) -> dict[str, list[dict[str, Any]]]:
-    meanings = {f"{one.label}.{name}": column for one in given for name, column in one.reading.columns.items()}
-    meanings |= CONTROLS
-    columns = []
-    for name in [*found.cells, *CONTROLS]:
-        values = [value for value in column_values(found, name).values() if not math.isnan(value)]
-        own = [] if name in CONTROLS else [cell for cell in found.cells[name].values() if not math.isnan(cell.value)]
-        columns.append(
-            {
-                "column": name,
-                "meaning": meanings[name].meaning,
-                "unit": meanings[name].unit,
-                "source": "" if name in CONTROLS else name.partition(".")[0],
-                "numbers": len(values) if name in CONTROLS else len(own),
-                "used": len(values),
-                "unread": sum(not cell.used for cell in own),
-                "distinct": len(set(values)),
-                "compared": name in chosen,
-            }
-        )
-    return {
-        "layers": [
-            {
-                "layer": place.layer,
-                "model": place.model,
-                "depth": found.depths[place],
-                "size": found.sizes[place],
-                "results": len(found.holders[place]),
-                "verdict": "joined" if len(found.holders[place]) > 1 else "alone",
-                "reason": ", ".join(found.holders[place]),
-            }
-            for place in found.places
-        ],
-        "columns": columns,
-        "sources": [
-            {
-                "label": source.label,
-                "model": source.model,
-                "kind": type(source.result).__name__,
-                "source": source.origin,
-                "agreement": word,
-                "architecture": family[source.model],
-                **_counts(source, found),
-                "cancelled": source.cancelled,
-            }
-            for source, word in zip(given, told, strict=True)
-        ],
-        "cells": [
-            {"layer": place.layer, "model": place.model, "column": name, **vars(cell)}
-            for name, own in found.cells.items()
-            for place, cell in own.items()
-        ],
-    }
-
-
-def _counts(source: Source, found: Grid) -> dict[str, int]:
-    """Rows of a result, and those that it shares."""
-    held = [labels for place, labels in found.holders.items() if place.model == source.model and source.label in labels]
-    return {"rows": len(held), "joined": sum(len(labels) > 1 for labels in held)}

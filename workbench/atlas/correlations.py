@@ -106,18 +106,14 @@ def units(values: Mapping[str, Sequence[float]], places: Sequence[Place], famili
     return Units(ranks, strata)
 
 
-def correlation_rows(
-    grid: Grid,
-    columns: Sequence[str],
-    controls: Sequence[str],
-    families: Mapping[str, str],
-    *,
-    draws: int,
-    seed: int,
-) -> list[dict[str, Any]]:
-    """A row per pair of columns, named in alphabetical order, so that no order of results changes a number."""
-    pairs = [tuple(sorted(pair)) for pair in combinations(columns, 2)]
-    rows = [_measured(grid, one, other, controls, families, draws, seed) for one, other in pairs]
+def column_pairs(columns: Sequence[str]) -> list[tuple[str, str]]:
+    """Every pair of columns, named in alphabetical order, so that no order of results changes a number."""
+    return [(min(pair), max(pair)) for pair in combinations(columns, 2)]
+
+
+def judged(pairs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row per pair that was measured, with its p corrected for all of them, and the verdicts."""
+    rows: list[dict[str, Any]] = [{**row, "reason": list(row["reason"])} for row in pairs]
     for prefix in ("", "partial_"):
         corrected = holm([row[f"{prefix}p"] for row in rows])
         tests = sum(not math.isnan(p) for p in corrected)
@@ -140,9 +136,10 @@ def column_values(grid: Grid, name: str) -> dict[Place, float]:
     return {place: cell.value if cell.used else math.nan for place, cell in grid.cells[name].items()}
 
 
-def _measured(
-    grid: Grid, one: str, other: str, controls: Sequence[str], families: Mapping[str, str], draws: int, seed: int
+def measured(
+    grid: Grid, one: str, other: str, controls: Sequence[str], families: Mapping[str, str], *, draws: int, seed: int
 ) -> dict[str, Any]:
+    """The numbers of one pair of columns; `judged` corrects them for all pairs, and says what they are worth."""
     wanted = [name for name in controls if name not in (one, other)]
     table = {name: column_values(grid, name) for name in (one, other, *wanted)}
     both = [place for place in grid.places if not any(math.isnan(table[name][place]) for name in (one, other))]

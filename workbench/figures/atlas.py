@@ -14,25 +14,39 @@ from workbench.results import table_rows
 THIRDS = ("first", "second", "third")  # looks of the layers, shallow to deep
 DEFAULT, MOST = 3, 4  # columns of `pairs`: three panels beside each other, six at most
 MARKED = {"not distinguishable from 0": "accent", "too few": "second"}  # a grey cross is not seen on the map
+METHODS = {"rho": ("ρ", "Spearman's ρ"), "tau": ("τ", "Kendall's τ_b")}
 DIGITS = 12  # names of columns on a map
 
 
-def correlation_map(atlas: Atlas, layer: str | None) -> FigureSpec:
-    """ρ of every pair of compared columns, and beside it what the controls leave; what is not told from 0 is marked."""
+def correlation_map(atlas: Atlas, layer: str | None, *, method: str = "rho") -> FigureSpec:
+    """ρ of every pair of compared columns, and beside it what the controls leave; what is not told from 0 is marked.
+
+    τ in its place is marked by the verdict on ρ, and has no partial one beside it.
+    """
     no_layer("correlations", layer)
+    _known(method)
     names = atlas.compared
     rows = table_rows(atlas.tables["correlations"])
     if not any(math.isfinite(row["rho"]) for row in rows):
         raise FigureError("no pair of columns has a correlation: see .frame('correlations').reason, or compare others.")
-    panels = [_map(names, rows, "rho", "verdict", "ρ")]
-    if any(math.isfinite(row["partial"]) for row in rows):
+    panels = [_map(names, rows, method, "verdict", *METHODS[method])]
+    if method == "rho" and any(math.isfinite(row["partial"]) for row in rows):
         controls = ", ".join(atlas.meta["parameters"]["controls"])
-        panels.append(_map(names, rows, "partial", "partial_verdict", f"partial ρ beside {controls}"))
+        panels.append(
+            _map(names, rows, "partial", "partial_verdict", f"partial ρ beside {controls}", METHODS["rho"][1])
+        )
     title = f"Rank correlations of {len(names)} columns over layers"
     return FigureSpec(kind="correlations", title=title, panels=tuple(panels), provenance=story(atlas))
 
 
-def _map(names: Sequence[str], rows: Sequence[Mapping[str, Any]], value: str, verdict: str, title: str) -> Panel:
+def _known(method: str) -> None:
+    if method not in METHODS:
+        raise ArgumentError(f"method={method!r}: expected 'rho' or 'tau'.")
+
+
+def _map(
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], value: str, verdict: str, title: str, label: str
+) -> Panel:
     places = {name: place for place, name in enumerate(names)}
     grid = [[math.nan] * len(names) for _ in names]
     marked: dict[str, list[tuple[float, float]]] = {}
@@ -43,7 +57,7 @@ def _map(names: Sequence[str], rows: Sequence[Mapping[str, Any]], value: str, ve
             marked.setdefault(row[verdict], []).extend([(float(i), float(j)), (float(j), float(i))])
     edges = tuple(place - 0.5 for place in range(len(names) + 1))
     cells = tuple(tuple(line) for line in grid)
-    marks: list[Mark] = [Heat(x=edges, y=edges, values=cells, limits=(-1.0, 1.0), label="Spearman's ρ")]
+    marks: list[Mark] = [Heat(x=edges, y=edges, values=cells, limits=(-1.0, 1.0), label=label)]
     for word, role in MARKED.items():
         if word in marked:
             x, y = zip(*marked[word], strict=True)
@@ -58,7 +72,9 @@ def _map(names: Sequence[str], rows: Sequence[Mapping[str, Any]], value: str, ve
     )
 
 
-def scatter(atlas: Atlas, layer: str | None, *, x: str | None = None, y: str | None = None) -> FigureSpec:
+def scatter(
+    atlas: Atlas, layer: str | None, *, x: str | None = None, y: str | None = None, method: str = "rho"
+) -> FigureSpec:
     """Two columns, a point per layer with its standard error where the result has one; a symbol per third of depth.
 
     Without names the first pair of the table of correlations.
@@ -67,29 +83,39 @@ def scatter(atlas: Atlas, layer: str | None, *, x: str | None = None, y: str | N
     if (x is None or y is None) and not rows["first"]:
         raise FigureError("fewer than two columns are compared: name two, as in x='spectrum.alpha', y='depth'.")
     one, other = x or rows["first"][0], y or rows["second"][0]
-    panel = _panel(atlas, one, other, layer, errors=True)
+    panel = _panel(atlas, one, other, layer, method, errors=True)
     title = f"{other} over {one}, layer by layer"
     known = {"layer": layer} if layer else {}
     return FigureSpec(kind="scatter", title=title, panels=(panel,), provenance=story(atlas) | known)
 
 
-def pairs(atlas: Atlas, layer: str | None, *, columns: Sequence[str] | None = None) -> FigureSpec:
+def pairs(atlas: Atlas, layer: str | None, *, columns: Sequence[str] | None = None, method: str = "rho") -> FigureSpec:
     """Every pair of up to four columns, a panel each, a point per layer: a layer has one id in all of them.
 
-    Without names the first three columns that are compared.
+    Without names the first three columns that are compared and have numbers of the same layers.
     """
-    names = [name for name in atlas.compared if any(map(math.isfinite, atlas.values(name, used=True)))][:DEFAULT]
+    names: list[str] = []
+    for name in atlas.compared:
+        if len(names) < DEFAULT and all(_together(atlas, name, one) for one in (name, *names)):
+            names.append(name)
     if columns is not None:
         names = list(dict.fromkeys([columns] if isinstance(columns, str) else columns))
     if not 2 <= len(names) <= MOST:
         raise FigureError(f"pairs shows two to {MOST} columns beside each other, got {names}: name them with columns=.")
-    panels = tuple(_panel(atlas, one, other, layer, errors=False) for one, other in combinations(names, 2))
+    panels = tuple(_panel(atlas, one, other, layer, method, errors=False) for one, other in combinations(names, 2))
     title = f"{', '.join(names)}: a point per layer"
     known = {"layer": layer} if layer else {}
     return FigureSpec(kind="pairs", title=title, panels=panels, provenance=story(atlas) | known)
 
 
-def _panel(atlas: Atlas, one: str, other: str, layer: str | None, *, errors: bool) -> Panel:
+def _together(atlas: Atlas, one: str, other: str) -> bool:
+    """Whether a layer has numbers of both that are to be read."""
+    both = zip(atlas.values(one, used=True), atlas.values(other, used=True), strict=True)
+    return any(math.isfinite(a) and math.isfinite(b) for a, b in both)
+
+
+def _panel(atlas: Atlas, one: str, other: str, layer: str | None, method: str, *, errors: bool) -> Panel:
+    _known(method)
     x, y = atlas.values(one, used=True), atlas.values(other, used=True)
     table = atlas.tables["layers"]
     shown = [row for row, (a, b) in enumerate(zip(x, y, strict=True)) if math.isfinite(a) and math.isfinite(b)]
@@ -124,19 +150,20 @@ def _panel(atlas: Atlas, one: str, other: str, layer: str | None, *, errors: boo
         x=Axis(label=one, limits=limits(x[row] for row in shown)),
         y=Axis(label=other, limits=limits([*(y[row] for row in shown), *ends])),
         marks=tuple(marks),
-        title=_told(atlas, one, other, sum(map(math.isinf, [*x, *y]))),
+        title=_told(atlas, one, other, method, sum(map(math.isinf, [*x, *y]))),
     )
 
 
-def _told(atlas: Atlas, one: str, other: str, endless: int) -> str:
+def _told(atlas: Atlas, one: str, other: str, method: str, endless: int) -> str:
     words = []
     try:
         row = atlas.pair(one, other)
     except ArgumentError:
-        row = {"rho": math.nan}
-    if math.isfinite(row["rho"]):
-        span = f" [{row['rho_low']:.2f}, {row['rho_high']:.2f}]" if math.isfinite(row["rho_low"]) else ""
-        words.append(f"ρ = {row['rho']:.2f}{span}")
+        row = {method: math.nan}
+    if math.isfinite(row[method]):
+        known = method == "rho" and math.isfinite(row["rho_low"])
+        span = f" [{row['rho_low']:.2f}, {row['rho_high']:.2f}]" if known else ""
+        words.append(f"{METHODS[method][0]} = {row[method]:.2f}{span}")
     if endless:
         words.append(f"not drawn: {endless} infinite")
     return "; ".join(words)

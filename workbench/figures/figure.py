@@ -108,7 +108,7 @@ def figure(
         options: further arguments of one kind. `spectra`: threshold=, a share of the largest eigenvalue. `weights`:
             direction=, which is ringed. `graph` of an InteractionGraph: modules= (InteractionModules for its colours),
             names= for these, nodes= and edges=, how many are drawn. Of a Diff: model=, the one that is drawn. `pairs`:
-            columns=, two to four. `scatter`: x= and y=, columns.
+            columns=, two to four. `scatter`: x= and y=, columns. All of an Atlas: method= `rho` or `tau`.
 
     Returns:
         A FigureSpec: shown as a picture in a notebook, `.save("figure.pdf")` for print, `.to_plotly()` for more.

@@ -92,6 +92,7 @@ def shown(output: Any, inside: Inside, figures: Figures) -> None:
 
 def _stand_in(text: str, plots: list[str]) -> str:
     """What stands where a widget stood."""
+    text = text.partition("\n")[0] if EXPLORER.match(text) else text  # the rest is for who has a kernel
     if plots and text.startswith("FigureWidget("):  # the page's figure answers as well
         return plots[0]
     last = "The plots are as they were saved." if plots else "What it said when it was shown:"
