@@ -1,9 +1,9 @@
 """The checkpoint browser as a user meets it: what the page shows equals what the library computes."""
 
 import io
-import re
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
