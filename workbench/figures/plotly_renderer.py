@@ -121,7 +121,7 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
             "name": mark.label,
             "x": mark.x,
             "y": mark.y,
-            "z": mark.values,
+            "z": [[value if math.isfinite(value) else None for value in row] for row in mark.values],  # JSON has no NaN
             "zmin": mark.limits[0],
             "zmax": mark.limits[1],
             "colorscale": HEAT,
