@@ -60,6 +60,7 @@ def states(explorer: Any) -> Iterator[str]:
             for method in wb.MERGE_METHODS:
                 explorer.views["merge"].method.value = method
                 yield f"{view} by {method}"
+            explorer.views["merge"].method.value = "ties"
         explorer.run()
         assert explorer.wait(60)
         yield view
