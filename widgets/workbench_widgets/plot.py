@@ -71,7 +71,7 @@ class Plot(ipw.VBox):
     def _show(self, spec: wb.FigureSpec) -> None:
         self.spec = spec
         figure = spec.to_plotly()
-        traces = [trace.to_plotly_json() for trace in figure.data]
+        traces = [_sendable(trace.to_plotly_json()) for trace in figure.data]
         widget = self.prepare()
         # what a trace no longer has would stay in the page, such as error bars: only those of one shape are reused
         pairs = zip(widget.data, traces, strict=False)
@@ -106,6 +106,13 @@ class Plot(ipw.VBox):
             self._on_pick(str(trace.customdata[points.point_inds[0]]))
         elif self._on_cell and trace.type == "heatmap" and points.xs:
             self._on_cell(float(points.xs[0]), float(points.ys[0]))
+
+
+def _sendable(trace: dict[str, Any]) -> dict[str, Any]:
+    """A trace whose map has None in place of NaN, which is no JSON: the kernel warns of it."""
+    if trace["type"] != "heatmap":
+        return trace
+    return trace | {"z": [[None if value is None or value != value else value for value in row] for row in trace["z"]]}
 
 
 def _shape(trace: Any) -> Any:
