@@ -101,6 +101,7 @@ def test_a_point_that_is_clicked_is_the_selected_layer_in_all_tabs(lab: Any) -> 
     assert_seen(page, 1, wb.figure(expected, "scatter", layer=layer, x=cells[0], y=cells[1]))
     spectra = tab(bench, "spectra")
     expect(spectra.get_by_label("Look at").locator("option:checked")).to_have_text(layer)
+    expect(spectra.locator(".gtitle", has_text=re.compile(f"^{re.escape(layer)}$"))).to_be_visible()
     bench.evaluate("element => element.scrollIntoView({ block: 'start' })")
     page.wait_for_timeout(800)
     lab.shot("atlas-3-spectra")
