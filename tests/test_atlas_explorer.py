@@ -2,6 +2,7 @@
 
 import gc
 import inspect
+import json
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -270,6 +271,14 @@ def test_tau_is_shown_in_place_of_rho(explorer: Any) -> None:
     (heat,) = (mark for mark in explorer.plots["map of correlations"].spec.panels[0].marks if isinstance(mark, Heat))
     assert heat.values[0][1] == row["tau"] != row["rho"] and "tau" in explorer.pairs._table._df
     assert "method='tau'" in explorer.code()
+
+
+def test_what_is_sent_to_the_page_is_json(explorer: Any) -> None:
+    explorer.run()
+    maps = [trace for trace in explorer.plots["map of correlations"]._widget.data if trace.type == "heatmap"]
+    sent = [list(map(list, trace.z)) for trace in maps]
+    assert maps and json.loads(json.dumps(sent, allow_nan=False)) == sent
+    assert sent[0][0][0] is None and sent[0][0][1] == explorer.result.tables["correlations"]["rho"][0]
 
 
 def test_export_writes_what_is_shown(explorer: Any, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ class AtlasExplorer(Explorer):
 
     TITLE: ClassVar[str] = "Layers and their numbers: click a row to mark the layer in every figure"
     FLOW: ClassVar[str] = "column"
+    LEFT: ClassVar[str] = "260px"  # the matrix needs the room
     SOURCE: ClassVar[str] = "Results"
     RESULTS: ClassVar[tuple[type[wb.Result], ...]] = (wb.Atlas,)
     NOTHING: ClassVar[str] = "no result to join yet: compute spectra, changes or a degeneracy first"
@@ -231,6 +232,11 @@ class AtlasExplorer(Explorer):
         super().close()
 
     # how it works
+
+    def _prepare(self) -> None:
+        """Nothing is made ready to draw where nothing can be: a page that is left meanwhile draws no more."""
+        if self.source.filled:
+            super()._prepare()
 
     def _drawings(self) -> dict[str, Drawing]:
         """What each place shows of the result."""

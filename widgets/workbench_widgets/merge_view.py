@@ -31,7 +31,11 @@ class MergeView(SignatureView):
         one_of("method", initial["method"], tuple(wb.MERGE_METHODS))
         self._style, self._numbers = style, Numbers()
         self.method = ipw.Dropdown(
-            options=list(wb.MERGE_METHODS), value=initial["method"], description="Method", tooltip="how", style=style
+            options=list(wb.MERGE_METHODS),
+            value=initial["method"],
+            description="Method",
+            tooltip="how the models are merged: a function of wb.merge",
+            style=style,
         )
         self.form = MergeForm(style)
         self.mismatch = ipw.Dropdown(

@@ -37,7 +37,7 @@ class TabBar(ipw.ToggleButtons):
             description="Tabs",
             tooltip="what is looked at",
             tooltips=list(MEANINGS.values()),
-            style={"description_width": "0"},
+            style={"description_width": "0", "button_width": "116px"},  # all in one line beside the models
         )
         self.add_class("wb-tabs")
 

@@ -237,11 +237,11 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
     def _tab_chosen(self) -> None:
         tab = self.tabs.value
         explorer = self.explorer(tab)
+        if explorer.selection != self.selection:
+            self._pass_on(explorer)  # first: what is drawn while the page makes the tab's plots is lost there
         self.page.children = [explorer]
         if self._displayed:
             explorer.displayed()
-        if explorer.selection != self.selection:
-            self._pass_on(explorer)
 
     def _chosen(self, explorer: Explorer) -> None:
         """Layers were selected in a tab: they are in all."""
