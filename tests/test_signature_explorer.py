@@ -806,3 +806,51 @@ def test_every_control_has_a_name(
     explorer: wb.ui.SignatureExplorer, controls: Callable[[ipw.Widget], list[ipw.Widget]]
 ) -> None:
     assert len(controls(explorer)) >= 20 and all(one.description for one in controls(explorer))
+
+
+@pytest.mark.parametrize("view", ["signatures", "merge"])
+def test_a_file_that_was_written_anew_is_read_anew(
+    view: str, explorer: wb.ui.SignatureExplorer, given: SimpleNamespace
+) -> None:
+    explorer.view.value = view
+    explorer.run()
+    wb.save({name: one * 1.5 for name, one in wb.load("blur.safetensors").items()}, "blur.safetensors")
+    wanted = {
+        "signatures": lambda: wb.similarity(signatures()),
+        "merge": lambda: wb.diff("ancestor.safetensors", {"merged": wb.merge("ancestor.safetensors", paths(given))}),
+    }
+    assert_same(explorer.run(), wanted[view]())
+
+
+@pytest.mark.parametrize(
+    "signatures",
+    [["blur.safetensors"], "blur.safetensors", {"blur": {"w": torch.ones(2)}}, {"blur": wb.load({"w": torch.ones(2)})}],
+)
+def test_signatures_that_are_none_are_refused(signatures: Any, given: SimpleNamespace) -> None:
+    with pytest.raises(wb.ArgumentError, match="expected label → Signature, or the path of its file"):
+        explorer_of(given, signatures=signatures)
+
+
+def test_labels_of_any_letters_are_variables_of_the_code(given: SimpleNamespace) -> None:
+    labels = ["blur²", "größer (3)", "²", "4-bit"]
+    explorer = explorer_of(given, models=dict(zip(labels, [*paths(given), "clean.safetensors"], strict=True)))
+    changes = explorer.run()
+    assert changes.labels == tuple(labels)
+    namespace: dict[str, Any] = {}
+    exec(explorer.code(), namespace)
+    assert namespace["changes"].labels == tuple(labels)
+    explorer.close()
+
+
+def test_a_merge_says_what_it_treats_otherwise_and_another_method_takes_its_numbers_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    explorer = explorer_of(family(NORMALISED), view="merge", batch_norm="untouched")
+    view = explorer.views["merge"]
+    explorer.run()
+    assert explorer.wait(60) and "running statistics are averages over the models" in view.notes.value
+    assert "merged" in view.told.value
+    view.method.value = "task_arithmetic"
+    assert view.told.value == "" and view.notes.value == ""
+    explorer.close()

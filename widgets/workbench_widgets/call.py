@@ -8,6 +8,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import workbench as wb
@@ -107,13 +108,14 @@ class Call:
         parts = self.parts
         made, generation = memory.recalled(parts[:-1])  # a list of its own: the memory may forget while this runs
         for part in self._missing(made):
+            files = stamps(part)
             try:
                 value = part._returned(made, progress, named=part is not self)
             except wb.Cancelled as stop:
                 stop.partial = stop.partial if part is self else None
                 raise
             made.append((part, value))
-            memory.keep(part, value, generation)
+            memory.keep(part, value, generation, files)
         return made[-1][1]
 
     def _missing(self, made: "Made") -> list["Call"]:
@@ -179,6 +181,15 @@ class Part:
 
 PLAIN = (str, int, float, os.PathLike, Call, Given, Part)  # what is equal without being one
 Made: TypeAlias = list[tuple[Call, Any]]  # calls, and what each returned
+Stamps: TypeAlias = tuple[tuple[str, int, int], ...]  # path, time of the last change, and bytes of files
+
+
+def stamps(call: Call) -> Stamps:
+    """The files that a call and those that it needs read, as they are now; a folder is all files in it."""
+    paths = sorted({Path(one).expanduser() for one in call.taken if isinstance(one, str)})
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    known = [(file, file.stat()) for file in files if file.is_file()]
+    return tuple((str(file), told.st_mtime_ns, told.st_size) for file, told in known)
 
 
 class Memory:
@@ -192,6 +203,7 @@ class Memory:
         self.alone = threading.Lock()
         self._lock = threading.Lock()
         self._kept: Made = []
+        self._files: list[tuple[Call, Stamps]] = []  # those that a call read, as they were
         self._generation = 0  # counts what was forgotten
 
     def find(self, call: Call, absent: Any = None) -> Any:
@@ -210,16 +222,22 @@ class Memory:
             kept, generation = self._kept, self._generation
         return [(call, value) for call in calls if (value := _found(kept, call)) is not MISSING], generation
 
-    def keep(self, call: Call, value: Any, generation: int) -> None:
+    def keep(self, call: Call, value: Any, generation: int, files: "Stamps" = ()) -> None:
         """Remembers what a call returned, unless everything was forgotten since the generation that it began in."""
         with self._lock:
             if generation == self._generation:
                 self._kept = [*(pair for pair in self._kept if pair[0] != call), (call, value)]
+                self._files = [*(pair for pair in self._files if pair[0] != call), (call, files)]
+
+    def refresh(self) -> None:
+        """Lets go of what was read of files that are others now."""
+        self.drop([call for call, files in self._files if files and stamps(call) != files])
 
     def drop(self, calls: Sequence[Call]) -> None:
         """Lets go of what some calls returned."""
         with self._lock:
             self._kept = [pair for pair in self._kept if pair[0] not in calls]
+            self._files = [pair for pair in self._files if pair[0] not in calls]
 
     def drop_value(self, value: Any) -> None:
         """Lets go of what calls returned, where it is that very object."""
@@ -229,7 +247,7 @@ class Memory:
     def forget(self) -> None:
         """Lets go of everything, also of what is being made."""
         with self._lock:
-            self._kept = []
+            self._kept, self._files = [], []
             self._generation += 1
 
 

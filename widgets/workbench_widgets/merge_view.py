@@ -44,10 +44,10 @@ class MergeView(SignatureView):
             tooltip="tensors that a model lacks or has in another shape: refused, the base's, or what overlaps",
             style=style,
         )
-        self.formula, self.told = ipw.HTML(), ipw.HTML()
+        self.formula, self.told, self.notes = ipw.HTML(), ipw.HTML(), ipw.HTML()
         self.method.observe(lambda _: self._arrange(), "value")
         self._arrange()
-        return [self.method, self.formula, self.form, self.mismatch, self.told]
+        return [self.method, self.formula, self.form, self.mismatch, self.told, self.notes]
 
     def make_panel(self) -> ipw.DOMWidget:
         """Where the merged network is saved."""
@@ -71,14 +71,16 @@ class MergeView(SignatureView):
         return Call(wb.merge, (self.inputs.base(), list(self.inputs.given_models().values())), keywords, "merged")
 
     def arrive(self, call: Call | None, result: Any) -> None:
-        """Says so where nothing can be evaluated."""
+        """Says what is treated otherwise, and so where nothing can be evaluated."""
         super().arrive(call, result)
-        if self.inputs.network.evaluator is None:
-            self.told.value = status_html(UNEVALUATED)
+        self._numbers = Numbers()
+        merged = self.memory.find(call.positional[1]["merged"]) if call is not None and self._is_own(call) else None
+        self.notes.value = "".join(map(status_html, merged.notes)) if merged is not None else ""
+        self.told.value = status_html(UNEVALUATED) if self.inputs.network.evaluator is None else ""
 
     def lives(self, call: Call | None, result: Any) -> Sequence[Call]:
         """What the merged network does, and the base."""
-        if call is None or call.function is not wb.diff or "merged" not in call.positional[1]:
+        if call is None or not self._is_own(call):
             return ()
         if self.inputs.network.evaluator is None:
             return ()
@@ -91,12 +93,16 @@ class MergeView(SignatureView):
         self._numbers.keep(call.name, value)
         self.told.value = self._numbers.html(WHAT)
 
+    def _is_own(self, call: Call) -> bool:
+        return call.function is wb.diff and "merged" in call.positional[1]
+
     def _saved(self, path: str) -> Call:
         return Call(wb.save, (self.merged(), path), name="file")
 
     def _arrange(self) -> None:
         kind = wb.MERGE_METHODS[self.method.value]
         self.form.arrange(self.method.value, {})
+        self._numbers, self.told.value, self.notes.value = Numbers(), "", ""  # they were of another merge
         self.formula.value = status_html(f"{kind.FORMULA} ({kind.SOURCE})")
 
     def release(self) -> None:

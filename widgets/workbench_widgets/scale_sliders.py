@@ -17,7 +17,8 @@ class ScaleSliders(ipw.VBox):
 
     Args:
         style: of the labels.
-        start: where sliders begin; None for 1/K of K signatures to a step: their sum is then about their mean.
+        start: where sliders begin; None for 1/K of K signatures to a step, but one at least: the
+            sum is then about their mean.
 
     Raises:
         wb.ArgumentError: no slider goes there.
@@ -47,7 +48,7 @@ class ScaleSliders(ipw.VBox):
                 f"{len(labels)} signatures and {len(groups)} groups of layers: expected {MOST} sliders at most; choose "
                 "fewer groups, or fewer models."
             )
-        start = self._start if self._start is not None else round(1 / max(len(labels), 1) / STEP) * STEP
+        start = self._start if self._start is not None else max(1, round(1 / max(len(labels), 1) / STEP)) * STEP
         gone, self.places = self.children, [(label, group) for label in labels for group in groups]
         self.children = [self._slider(label, group, start) for label, group in self.places]
         for one in gone:

@@ -1,5 +1,6 @@
 """The inputs that the views of `wb.ui.SignatureExplorer` share, and the calls that they stand for."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -57,6 +58,7 @@ class SignatureInputs(LayerInputs):
         batch_norm: str | None,
     ) -> None:
         one_of("batch_norm", batch_norm, (*POLICIES, None))
+        check_signatures(signatures)
         self.network, self._first, self._data = network, first, data
         self._stored, self._types = dict(signatures or {}), None if types is None else dict(types)
         self._policy = batch_norm
@@ -227,6 +229,22 @@ class SignatureInputs(LayerInputs):
         self.network, self._data, self._stored = Network(), None, {}
 
 
+def check_signatures(signatures: Any) -> None:
+    """Refuses what stands for no signatures.
+
+    Raises:
+        wb.ArgumentError: it is no mapping of labels to signatures or paths of their files.
+    """
+    if signatures is None:
+        return
+    told = "expected label → Signature, or the path of its file, as in {'blur': 'blur.signature.safetensors'}"
+    if not isinstance(signatures, Mapping):
+        raise wb.ArgumentError(f"signatures is {type(signatures).__name__}: {told}.")
+    for label, one in signatures.items():
+        if not isinstance(label, str) or not isinstance(one, str | os.PathLike | wb.Signature):
+            raise wb.ArgumentError(f"signatures[{label!r}] is {type(one).__name__}: {told}.")
+
+
 def joined(names: str | Sequence[str] | None) -> str:
     """Names as they are typed.
 
@@ -248,8 +266,8 @@ def variables(labels: Any, kind: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for label in labels:
-        word = re.sub(r"\W+", "_", str(label))
-        name = first = f"{word}_{kind}" if word[:1].isalpha() else f"{kind}_{word}"
+        word = re.sub(r"\W+", "_", str(label), flags=re.ASCII)
+        name = first = f"{word}_{kind}" if word[:1].isalpha() and word.isidentifier() else f"{kind}_{word}"
         number = 2
         while name in found.values():
             name, number = f"{first}_{number}", number + 1

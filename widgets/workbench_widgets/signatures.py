@@ -42,7 +42,7 @@ class SignatureExplorer(SavingExplorer):
         layers: names or globs that are compared; None for all.
         groups: of layers, each names or globs, with sliders of their own; none for all layers together.
         detail: `lorenz`, `outliers`, `spectra`: tables to add to the changes.
-        scale: where sliders of α begin; None for 1/K of K signatures.
+        scale: where sliders of α begin; None for 1/K of K signatures, to a step of 0.05 and at least that.
         batch_norm: `untouched`, `copied` or `re-estimated`; needed for patches of networks with batch norm, there or
             on the screen.
         method: of merging.

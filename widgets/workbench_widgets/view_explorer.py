@@ -122,6 +122,7 @@ class ViewExplorer(Explorer):
     def compute(self, call: Call, progress: Callable[[wb.Progress], None]) -> wb.Result:
         """The call of a view, when nothing else runs."""
         with self._memory.alone:
+            self._memory.refresh()
             return self.view_of(call).compute(call, progress)
 
     def view_of(self, call: Call) -> View:
