@@ -14,6 +14,7 @@ import diff
 import farms
 import imports
 import merge
+import slider
 import spectra
 from rows import Measurement, Row
 
@@ -26,6 +27,7 @@ ROWS: list[Row] = [
     *degeneracy.ROWS,
     *diff.ROWS,
     *merge.ROWS,
+    *slider.ROWS,
 ]
 Line = tuple[str, str, str, str, str, str]
 
