@@ -20,6 +20,7 @@ from torch import nn
 
 import workbench as wb
 from workbench_widgets import changes_view, merge_view, patch_view
+from workbench_widgets.call import Call, Given, stamps
 from workbench_widgets.checkpoint import LabelledField
 from workbench_widgets.merge_form import MergeForm
 from workbench_widgets.scale_sliders import ScaleSliders
@@ -854,3 +855,14 @@ def test_a_merge_says_what_it_treats_otherwise_and_another_method_takes_its_numb
     view.method.value = "task_arithmetic"
     assert view.told.value == "" and view.notes.value == ""
     explorer.close()
+
+
+def test_files_are_those_of_paths_and_of_nothing_else(tmp_path: Path) -> None:
+    """Among a call's texts are names longer than a file's, nobody's home, a zero byte, and folders in folders."""
+    (tmp_path / "net" / "runs").mkdir(parents=True)
+    file = wb.save({"w": torch.ones(2)}, tmp_path / "net" / "model.safetensors")
+    (tmp_path / "net" / "runs" / "log").write_text("not of the checkpoint")
+    texts = ["", "x" * 300 + "*", "~nobody-of-that-name/w", "\0", str(tmp_path / "gone")]
+    found = stamps(Call(wb.diff, (Given("base", str(tmp_path / "net")), {"tuned": str(file)}), {"layers": texts}))
+    told = (str(file), file.stat().st_mtime_ns, file.stat().st_size)
+    assert found == (told, told)

@@ -185,10 +185,19 @@ Stamps: TypeAlias = tuple[tuple[str, int, int], ...]  # path, time of the last c
 
 
 def stamps(call: Call) -> Stamps:
-    """The files that a call and those that it needs read, as they are now; a folder is all files in it."""
-    paths = sorted({Path(one).expanduser() for one in call.taken if isinstance(one, str)})
-    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    known = [(file, file.stat()) for file in files if file.is_file()]
+    """The files that a call and those that it needs read, as they are now; a folder is the files in it."""
+    texts = sorted({one for one in call.taken if isinstance(one, str) and one})
+    return tuple(stamp for text in texts for stamp in _stamps_of(text))
+
+
+def _stamps_of(text: str) -> Stamps:
+    """Those of a path; nothing of a text that is none, as a layer's name or a glob of any length."""
+    try:
+        path = Path(text).expanduser()
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        known = [(file, file.stat()) for file in files if file.is_file()]
+    except (OSError, ValueError, RuntimeError):
+        return ()
     return tuple((str(file), told.st_mtime_ns, told.st_size) for file, told in known)
 
 
