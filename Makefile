@@ -1,6 +1,7 @@
 # make lab   opens JupyterLab on the tour          make bench      speed against peers, as ratios
 # make test  lints, types and runs every test      make reproduce  rebuilds the shipped checkpoints and studies
 # make fuzz  damages thousands of files            make docs       the site, docs/_build/html
+# make clicks  ten minutes of random clicks        make pictures   screenshots of the browser tests, into docs
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ WORKERS ?= 2
 # several torch processes on few cores wait for each other's threads far longer than they compute
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: lab test lint types unit notebooks browser docs fuzz bench reproduce clean
+.PHONY: lab test lint types unit notebooks browser clicks pictures docs fuzz bench reproduce clean
 
 lab: $(VENV)/.lab
 	$(BIN)/jupyter lab $(AS_ROOT) $(LAB_FLAGS) notebooks/start.ipynb
@@ -34,6 +35,14 @@ notebooks: $(VENV)/.test
 
 browser: $(VENV)/.test
 	$(BIN)/python -m pytest tests/browser -m browser -q -rs
+
+# ten minutes of random clicks in the workbench instead of one
+clicks: $(VENV)/.test
+	WORKBENCH_CLICKS=600 $(BIN)/python -m pytest tests/browser -m browser -q -k random_clicks
+
+# what docs/pictures.md shows, as the browser tests see it
+pictures: browser
+	$(BIN)/python docs/take_pictures.py
 
 # thousands of damaged files instead of hundreds, drawn anew every time
 fuzz: $(VENV)/.test

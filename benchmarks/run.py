@@ -14,6 +14,7 @@ import diff
 import farms
 import imports
 import merge
+import screen
 import slider
 import spectra
 from rows import Measurement, Row
@@ -27,6 +28,7 @@ ROWS: list[Row] = [
     *degeneracy.ROWS,
     *diff.ROWS,
     *merge.ROWS,
+    *screen.ROWS,
     *slider.ROWS,
 ]
 Line = tuple[str, str, str, str, str, str]

@@ -69,3 +69,21 @@ def test_notebooks_of_the_site_are_all_there(pages: ModuleType) -> None:
     assert set(re.findall(r"^notebooks/(\w+)$", index, re.MULTILINE)) == {
         path.stem for path in (ROOT / "notebooks").glob("*.ipynb")
     }
+
+
+def test_pictures_are_those_that_pages_show() -> None:
+    page, folder = (ROOT / "docs" / "pictures.md").read_text(), ROOT / "docs" / "pictures"
+    assert set(re.findall(r"\(pictures/(\S+\.png)\)", page)) == {file.name for file in folder.iterdir()}
+    for shown in re.findall(r"\]\((docs/\S+|[A-Z]\S+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / shown).is_file(), f"README shows {shown}"
+
+
+def test_the_readme_names_what_there_is() -> None:
+    for page in ("README.md", "docs/calls.md", "docs/sharing.md", "docs/caveats.md"):
+        for name in set(re.findall(r"\bwb\.((?:ui\.)?[A-Za-z_]\w*)", (ROOT / page).read_text())):
+            assert name == "ui" or name in wb.__all__ or name.removeprefix("ui.") in wb.ui.__all__, f"{page}: wb.{name}"
+    noted = re.findall(r"notebooks/(\w+)\.ipynb", "".join(file.read_text() for file in (ROOT / "docs").glob("*.md")))
+    table = re.findall(r"\| (`\w+`(?:, `\w+`)*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(table) == 7
+    for name in [*noted, *re.findall(r"`(\w+)`", " ".join(table))]:
+        assert (ROOT / "notebooks" / f"{name}.ipynb").is_file(), name

@@ -1,6 +1,9 @@
 """What the browser tests of all explorers ask of a page."""
 
+import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,8 @@ from playwright.sync_api import Locator, expect
 
 import workbench as wb
 
+DATA = Path(__file__).parents[2] / "data"
+CHECKPOINTS = [f"data/checkpoints/digits-{{}}-seed{seed}.safetensors" for seed in (0, 1)]
 ROUNDING = 1e-12  # of the largest number of a panel
 PLOT = """index => {
   const plots = document.querySelectorAll('.wb-explorer .js-plotly-plot');
@@ -111,3 +116,18 @@ def rows(explorer: Locator) -> Locator:
 def slider(explorer: Locator, name: str) -> Locator:
     """The handle of a slider that can be moved."""
     return explorer.locator(".widget-hslider", has_text=name).locator(".noUi-target:not([disabled]) .noUi-handle")
+
+
+def own(name: str) -> SimpleNamespace:
+    """The library's own results on the same checkpoints."""
+    sys.path.insert(0, str(DATA))
+    try:
+        import build
+    finally:
+        sys.path.remove(str(DATA))
+    recipe = build.RECIPES[f"digits-{name}"]
+    digits = build.digits(recipe.input_shape)
+    evaluator = wb.evaluator(recipe.module(), [(digits.train_x, digits.train_y)], "cross_entropy")
+    groups = wb.permutation_groups(evaluator)
+    paths = [str(DATA.parent / path.format(name)) for path in CHECKPOINTS]
+    return SimpleNamespace(evaluator=evaluator, groups=groups, paths=paths)

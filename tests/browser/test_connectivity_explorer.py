@@ -2,10 +2,8 @@
 
 import io
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -14,12 +12,10 @@ import torch
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import assert_soon_drawn, drawn, rows, slider
+from browser.pages import CHECKPOINTS, assert_soon_drawn, drawn, own, rows, slider
 
 pytestmark = pytest.mark.browser
 
-DATA = Path(__file__).parents[2] / "data"
-PATHS = [f"data/checkpoints/digits-{{}}-seed{seed}.safetensors" for seed in (0, 1)]
 SETUP = """import sys
 sys.path.insert(0, "data")
 import build, workbench as wb
@@ -32,28 +28,13 @@ SHOW = 'explorer = wb.ui.ConnectivityExplorer("{}", "{}", module=module, data=da
 
 def shown(lab: Any, name: str, more: str = "") -> Locator:
     """A notebook with the explorer on two shipped checkpoints."""
-    paths = [path.format(name) for path in PATHS]
+    paths = [path.format(name) for path in CHECKPOINTS]
     lab.write("connect.ipynb", SETUP.format(name=name), SHOW.format(*paths, more))
     lab.open("connect.ipynb")
     lab.run_all()
     explorer = lab.page.locator(".wb-explorer")
     expect(rows(explorer).first).to_be_visible()
     return explorer
-
-
-def own(name: str) -> SimpleNamespace:
-    """The library's own results on the same checkpoints."""
-    sys.path.insert(0, str(DATA))
-    try:
-        import build
-    finally:
-        sys.path.remove(str(DATA))
-    recipe = build.RECIPES[f"digits-{name}"]
-    digits = build.digits(recipe.input_shape)
-    evaluator = wb.evaluator(recipe.module(), [(digits.train_x, digits.train_y)], "cross_entropy")
-    groups = wb.permutation_groups(evaluator)
-    paths = [str(DATA.parent / path.format(name)) for path in PATHS]
-    return SimpleNamespace(evaluator=evaluator, groups=groups, paths=paths)
 
 
 def choose(explorer: Locator, label: str, value: str) -> None:
@@ -153,7 +134,7 @@ def test_a_run_is_live_stops_in_the_middle_and_a_wrong_checkpoint_passes(lab: An
     field.fill("data/checkpoints/digits-mlp512-seed2.safetensors")
     field.press("Enter")
     expect(explorer.get_by_role("alert")).to_contain_text("no such file")
-    field.fill(PATHS[1].format("mlp512"))
+    field.fill(CHECKPOINTS[1].format("mlp512"))
     field.press("Enter")
     expect(explorer.get_by_role("alert")).to_have_count(0)
     expect(rows(explorer)).to_have_count(3)

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 import workbench as wb
-from browser.conftest import ROOT
+from browser.jupyter import ROOT
 from pages_of_notebooks import full
 
 pytestmark = pytest.mark.browser

@@ -1,6 +1,7 @@
 """The workbench as a user meets it: models, tabs, one selection, one queue, history, session and code."""
 
 import io
+import os
 import random
 import re
 from pathlib import Path
@@ -12,7 +13,7 @@ from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import assert_soon_drawn, rows
+from browser.pages import assert_soon_drawn, own, rows
 
 pytestmark = pytest.mark.browser
 
@@ -42,7 +43,7 @@ logging.getLogger().addHandler(Kept())
 get_ipython().kernel.log.addHandler(Kept())
 threading.excepthook = lambda raised: uncaught.append(repr(raised))
 """
-SECONDS = 60  # of clicks
+SECONDS = int(os.environ.get("WORKBENCH_CLICKS", "60"))  # of clicks
 CLICKABLE = "button, select, input[type=checkbox], [role=treeitem], .noUi-handle, .dt-layout-table tbody tr"
 
 
@@ -105,14 +106,21 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     lab.shot("workbench-3-signatures")
     connectivity = tab(bench, "connectivity")
     expect(connectivity.get_by_label("Checkpoint B")).to_have_value("digits-mlp512-seed1")
+    connectivity.get_by_role("combobox", name="View").select_option("matching")
+    connectivity.get_by_role("button", name="Run").click()
+    expect(status(connectivity)).to_contain_text("the outputs were seen unchanged")
+    known = own("mlp512")
+    matching = wb.match(known.groups, *known.paths)
+    assert_soon_drawn(page, 1, wb.figure(matching, "reduction", layer="0"))
+    lab.shot("workbench-4-connectivity")
     degeneracy = tab(bench, "degeneracy")
     degeneracy.get_by_role("button", name="Run").click()
     expect(status(degeneracy)).to_contain_text("r_G 360 of 512")
     expect(degeneracy.locator(".gtitle").filter(visible=True).first).to_be_visible()
-    lab.shot("workbench-4-degeneracy")
+    lab.shot("workbench-5-degeneracy")
 
     history = bench.get_by_label("Results", exact=True)
-    history.select_option(index=2)
+    history.select_option(index=3)
     bench.get_by_role("button", name="Show", exact=False).first.click()
     assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="0"))
 
@@ -120,7 +128,7 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     code = bench.locator(".wb-code textarea").filter(visible=True).last
     expect(code).to_have_value(re.compile("# %% degeneracy"))
     titles = [part.partition(":")[0] for part in code.input_value().split("# %% ") if "frame = " in part]
-    assert titles == ["spectra", "signatures", "degeneracy"]
+    assert titles == ["spectra", "signatures", "connectivity", "degeneracy"]
     script = SETUP + code.input_value().replace(
         "frame = spectrum.frame()", "frame = spectrum.frame()\nprint(frame.to_json(double_precision=15))"
     )
@@ -152,6 +160,8 @@ def test_by_keyboard_alone(lab: Any) -> None:
             break
     page.keyboard.press("Space")
     expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
+    assert_soon_drawn(page, 0, wb.figure(wb.spectrum(str(ROOT / PATHS[0])), layer="2"))
+    lab.shot("workbench-keyboard")
     assert not lab.problems
 
 
@@ -161,7 +171,7 @@ def test_dark_theme_cancel_an_error_and_its_recovery(lab: Any) -> None:
     assert paper == "rgb(22, 22, 22)"
     add(bench, "nowhere.safetensors")
     expect(bench.get_by_role("alert").filter(visible=True).first).to_contain_text("nowhere.safetensors")
-    lab.shot("workbench-5-error-dark")
+    lab.shot("workbench-6-error-dark")
     add(bench, PATHS[1])
     expect(bench.get_by_role("alert").filter(visible=True)).to_have_count(0)
     connectivity = tab(bench, "connectivity")
@@ -174,14 +184,14 @@ def test_dark_theme_cancel_an_error_and_its_recovery(lab: Any) -> None:
     spectra = tab(bench, "spectra")
     spectra.get_by_role("button", name="Run").click()
     expect(status(spectra)).to_contain_text("waiting for its turn")
-    lab.shot("workbench-6-queue-dark")
+    lab.shot("workbench-7-queue-dark")
     bench.get_by_role("button", name="Cancel all").click()
     expect(bench.get_by_role("button", name="Cancel all")).to_be_disabled()
     expect(status(spectra)).to_contain_text("cancelled")
     spectra.get_by_role("button", name="Run").click()
     expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
     page.wait_for_timeout(300)
-    lab.shot("workbench-7-dark")
+    lab.shot("workbench-8-dark")
     assert not lab.problems
 
 
@@ -210,7 +220,7 @@ def test_the_kernel_restarts_and_the_session_comes_back(lab: Any) -> None:
     expect(status(spectra)).to_contain_text("1 layers (1 typical)")
     expected = wb.spectrum(str(ROOT / PATHS[0]), layers=["2"])
     assert_soon_drawn(page, 1, wb.figure(expected, "esd", layer="2"))
-    lab.shot("workbench-8-restored")
+    lab.shot("workbench-9-restored")
     assert not lab.problems
 
 

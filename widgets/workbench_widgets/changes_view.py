@@ -8,7 +8,9 @@ import ipywidgets as ipw
 from workbench_widgets.arguments import one_of
 from workbench_widgets.call import Call
 from workbench_widgets.signature_view import SignatureView
+from workbench_widgets.view import Drawing
 
+TABLES = {"norms": "layers", "lorenz": "lorenz", "overlap": "spectra"}  # that a figure is drawn from
 DETAILS = {"lorenz": "how the change is spread", "outliers": "channels that stand out", "spectra": "ranks and overlap"}
 
 
@@ -41,6 +43,10 @@ class ChangesView(SignatureView):
         """The models, the floor, the details, and what is shown of them."""
         inputs = self.inputs
         return [inputs.models, inputs.floor, inputs.layers, *self.own, inputs.layer, inputs.model]
+
+    def drawings(self, call: Call | None, result: Any, layers: tuple[str, ...]) -> list[Drawing]:
+        """The figures of what was computed: a detail that was not asked for has none."""
+        return [one for one in super().drawings(call, result, layers) if TABLES[one.kind] in result.tables]
 
     def call(self) -> Call:
         """`wb.diff`."""

@@ -1,19 +1,19 @@
 """A plot that shows one FigureSpec after another in the same widget."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from itertools import takewhile
 from typing import Any
 
 import ipywidgets as ipw
-from plotly.graph_objects import FigureWidget  # by name: plotly loads it only when it is asked for
 
 import workbench as wb
+from workbench_widgets.plotly_figure import PlotlyFigure
 
 
 class Plot(ipw.VBox):
-    """One FigureWidget, reused: making one sends plotly's whole source to the browser, so it waits until it is needed.
+    """One figure, reused: the first one sends plotly's whole source to the browser, so it waits until it is needed.
 
     Args:
         name: what it shows, for people who do not see it.
@@ -31,7 +31,7 @@ class Plot(ipw.VBox):
     ) -> None:
         self.spec: wb.FigureSpec | None = None
         self._name, self._on_pick, self._on_cell, self._height = name, on_pick, on_cell, height
-        self._widget: FigureWidget | None = None
+        self._widget: PlotlyFigure | None = None
         self._lock = threading.RLock()  # the kernel's threads and the worker's draw here
         self._caption = ipw.HTML()
         super().__init__([self._caption], layout=ipw.Layout(min_height=f"{height + 28}px"))
@@ -53,11 +53,11 @@ class Plot(ipw.VBox):
                     self._widget.layout = _blank(self._height) | {"annotations": gone}
             self._caption.value = f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
 
-    def prepare(self) -> FigureWidget:
+    def prepare(self) -> PlotlyFigure:
         """Makes the widget, if it is not there yet; any thread may."""
         with self._lock:
             if self._widget is None:
-                widget = FigureWidget(layout=_blank(self._height))
+                widget = PlotlyFigure(layout=_blank(self._height))
                 widget._config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
                 self.children = [self._caption, widget]
                 self._widget = widget
@@ -84,7 +84,9 @@ class Plot(ipw.VBox):
             layout = figure.layout.to_plotly_json()
             notes = list(layout.get("annotations", ()))
             gone = [{"text": "", "visible": False}] * (len(widget.layout.annotations) - len(notes))  # else they stay
-            widget.layout.update(layout | {"annotations": notes + gone, "height": self._height}, overwrite=True)
+            height = max(self._height, layout.get("height") or 0)  # a figure of several rows says how high it is
+            self.layout.min_height = f"{height + 28}px"
+            widget.layout.update(layout | {"annotations": notes + gone, "height": height}, overwrite=True)
         if len(traces) > shared:
             widget.add_traces(traces[shared:])
         for trace in widget.data:
@@ -106,6 +108,19 @@ class Plot(ipw.VBox):
             self._on_pick(str(trace.customdata[points.point_inds[0]]))
         elif self._on_cell and trace.type == "heatmap" and points.xs:
             self._on_cell(float(points.xs[0]), float(points.ys[0]))
+
+
+def take_places(plots: Iterable[Plot], count: int, height: int) -> None:
+    """As many places for figures, one at least: what is not of a view or of its result takes no room.
+
+    Args:
+        plots: all that there are, in order.
+        count: of the first ones, which are shown.
+        height: of each, in pixels.
+    """
+    for place, plot in enumerate(plots):
+        plot.layout.display = None if place < max(1, count) else "none"
+        plot.resize(height)
 
 
 def _shape(trace: Any) -> Any:

@@ -13,7 +13,7 @@ from workbench_widgets.arguments import one_of
 from workbench_widgets.call import MISSING, Call, Memory
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.latest import Latest
-from workbench_widgets.plot import Plot
+from workbench_widgets.plot import Plot, take_places
 from workbench_widgets.style import Theme
 from workbench_widgets.table import TableChoice, layers_and_parts
 from workbench_widgets.view import Drawing, View
@@ -98,6 +98,7 @@ class ViewExplorer(Explorer):
             heard = self._look_moved if control in looks else self._control_moved
             control.observe(self._guarded(heard), "value")
         self._shown_controls(controls)
+        take_places(self.plots.values(), len(self._view.FIGURES), self._view.HEIGHT)
         return controls
 
     def make_beside(self) -> list[ipw.DOMWidget]:
@@ -214,12 +215,10 @@ class ViewExplorer(Explorer):
         self._controls = controls
         for name, panel in self.panels.items():
             panel.layout.display = None if name == self.view.value else "none"
-        for place, plot in enumerate(self.plots.values()):
-            plot.layout.display = None if place < max(1, len(self._view.FIGURES)) else "none"
-            plot.resize(self._view.HEIGHT)
 
     def _view_chosen(self) -> None:
         self._shown_controls(self._controls)
+        take_places(self.plots.values(), len(self._view.FIGURES), self._view.HEIGHT)
         if self._arriving:
             return
         self.result, self._shown = None, None
@@ -309,6 +308,7 @@ class ViewExplorer(Explorer):
 
     def _draw_all(self) -> None:
         drawings = self._drawings()
+        take_places(self.plots.values(), len(drawings), self._view.HEIGHT)
         for name, drawing in itertools.zip_longest(self.plots, drawings):
             if drawing is not None:
                 self._draw(name, drawing)

@@ -12,7 +12,8 @@ from workbench.figures.spec import Axis, FigureSpec, Heat, Mark, Panel, Points, 
 from workbench.results import table_rows
 
 THIRDS = ("first", "second", "third")  # looks of the layers, shallow to deep
-DEFAULT, MOST = 3, 4  # columns of `pairs`: three panels beside each other, six at most
+DEFAULT, MOST = 3, 4  # columns of `pairs`: three panels, six at most
+BESIDE = 3  # of these panels beside each other
 MARKED = {"not distinguishable from 0": "accent", "too few": "second"}  # a grey cross is not seen on the map
 METHODS = {"rho": ("ρ", "Spearman's ρ"), "tau": ("τ", "Kendall's τ_b")}
 DIGITS = 12  # names of columns on a map
@@ -103,9 +104,9 @@ def pairs(atlas: Atlas, layer: str | None, *, columns: Sequence[str] | None = No
     if not 2 <= len(names) <= MOST:
         raise FigureError(f"pairs shows two to {MOST} columns beside each other, got {names}: name them with columns=.")
     panels = tuple(_panel(atlas, one, other, layer, method, errors=False) for one, other in combinations(names, 2))
-    title = f"{', '.join(names)}: a point per layer"
+    title = f"{len(names)} columns against each other, a point per layer"
     known = {"layer": layer} if layer else {}
-    return FigureSpec(kind="pairs", title=title, panels=panels, provenance=story(atlas) | known)
+    return FigureSpec(kind="pairs", title=title, panels=panels, columns=BESIDE, provenance=story(atlas) | known)
 
 
 def _together(atlas: Atlas, one: str, other: str) -> bool:

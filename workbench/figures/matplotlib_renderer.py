@@ -5,6 +5,7 @@ import math
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from matplotlib.ticker import NullFormatter
 
 from workbench.figures.fit_renderer import Drawn, fit
-from workbench.figures.spec import Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales
+from workbench.figures.spec import Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales, with_names
 from workbench.figures.style import HEAT, ROLES, SCREEN, SOFT, Venue, color, stroke
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
@@ -88,9 +90,13 @@ def drawn(spec: FigureSpec, venue: Venue, inches: float) -> Figure:
         handles: dict[str, Any] = {}
         panels = []
         places = figure.subplots(rows, cols, squeeze=False).flat
-        for panel, colours, axes in zip(spec.panels, told, places, strict=False):
+        for panel, colours, named, axes in zip(spec.panels, told, with_names(spec.panels, cols), places, strict=False):
             _draw_panel(axes, panel, venue, colours)
-            panels.append(Drawn(axes, panel.x, panel.y))
+            if not named:
+                axes.yaxis.set_major_formatter(NullFormatter())
+                axes.yaxis.set_minor_formatter(NullFormatter())
+                axes.set_ylabel("")
+            panels.append(Drawn(axes, panel.x, panel.y if named else replace(panel.y, ticks=())))
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         for axes in places:  # of a last row that is not full

@@ -2,18 +2,23 @@
 
 import math
 import textwrap
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales
+from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales, with_names
 from workbench.figures.style import HEAT, ROLES, color, stroke
 
+UNNAMED = {"showticklabels": False, "title": {"text": ""}}
 DECADES = 15  # that are named on an axis: more lie on each other
 HIGH = 400  # pixels of a row of panels, where there are several
 WIDE = 130  # letters of a panel's title that stand beside each other on a page
 SUBTITLE = 11  # pixels of a panel's title: plotly's own 16 leave the page where several panels are beside each other
+NARROW = 480  # pixels that panels have beside the controls of an explorer: where names fit there, they fit anywhere
+GAP, TITLED, NUMBER, LETTER, BAR = 14, 22, 38, 6, 70  # pixels: air, an axis title, a number, a letter, a colour bar
+MOST_APART = 0.6  # of the width, between all panels together
 
 
 def drawn(spec: FigureSpec) -> go.Figure:
@@ -22,20 +27,20 @@ def drawn(spec: FigureSpec) -> go.Figure:
     cols = min(spec.columns or len(spec.panels), len(spec.panels))
     rows = math.ceil(len(spec.panels) / cols)
     subtitles = [_subtitle(panel, cols) for panel in spec.panels]
+    bars, named = scales(spec.panels), with_names(spec.panels, cols)
     figure = make_subplots(
         rows,
         cols,
         specs=[[{} if row * cols + col < len(spec.panels) else None for col in range(cols)] for row in range(rows)],
         subplot_titles=None if alone else subtitles,
-        horizontal_spacing=0.32 / cols,  # room for an axis title
+        horizontal_spacing=_between(spec.panels, cols, named, bars),
         vertical_spacing=0.32 / rows,
     )
-    bars = scales(spec.panels)
     told: set[str] = set()
     for number, panel in enumerate(spec.panels):
         place = {"row": number // cols + 1, "col": number % cols + 1}
         figure.update_xaxes(_axis(panel.x), **place)
-        figure.update_yaxes(_axis(panel.y), **place)
+        figure.update_yaxes(_axis(panel.y) | ({} if named[number] else UNNAMED), **place)
         for mark in panel.marks:
             trace = _trace(panel, mark)
             if isinstance(mark, Heat):  # one bar of colours for panels that share it
@@ -69,6 +74,26 @@ def drawn(spec: FigureSpec) -> go.Figure:
         height=None if rows == 1 else HIGH * rows,
     )
     return figure
+
+
+def _between(
+    panels: Sequence[Panel], cols: int, named: Sequence[bool], bars: Sequence[Collection[object]]
+) -> float:
+    """The room between panels beside each other, as a share of the width: what stands in it has its own."""
+    inner = [number for number in range(len(panels)) if number % cols]
+    if not inner:
+        return 0.0
+    rooms = [
+        GAP + (_beside_axis(panels[number].y) if named[number] else 0) + (BAR if bars[number - 1] else 0)
+        for number in inner
+    ]
+    return min(max(rooms) / NARROW, MOST_APART / (cols - 1))
+
+
+def _beside_axis(axis: Axis) -> float:
+    """Pixels of the names or numbers of a vertical axis, and of its title."""
+    names = LETTER * max((len(name) for _, name in axis.ticks), default=0)
+    return (names or NUMBER) + (TITLED if axis.title else 0)
 
 
 def _subtitle(panel: Panel, cols: int) -> str:
@@ -105,7 +130,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "zeroline": False,
     }
     return {
-        "title": {"text": axis.title, "standoff": 8},  # without it an inner panel's title lies on its tick labels
+        "title": {"text": axis.title, "standoff": 8, "font": {"size": 12}},  # without it an inner panel's title lies on its tick labels
         "type": axis.scale,
         "range": span,
         "automargin": True,

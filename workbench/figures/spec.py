@@ -305,6 +305,11 @@ def scales(panels: Sequence[Panel]) -> list[set[tuple[str, tuple[float, float]]]
     return [scale if several or number == last else set() for number, scale in enumerate(own)]
 
 
+def with_names(panels: Sequence[Panel], columns: int) -> list[bool]:
+    """Whether the vertical axis of each panel has its names: not where the panel on its left has the same axis."""
+    return [number % columns == 0 or panel.y != panels[number - 1].y for number, panel in enumerate(panels)]
+
+
 def ordered(found: Iterable[str], known: Iterable[str]) -> list[str]:
     """The words found, those with a look of their own first: a word nobody foresaw is drawn too."""
     words = dict.fromkeys(found)

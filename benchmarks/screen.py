@@ -1,0 +1,128 @@
+"""`wb.ui.Workbench` on a page of JupyterLab: its first paint, a selection until it is drawn, and memory over runs."""
+
+import functools
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rows import Bound, Measurement, Row
+
+ROOT = Path(__file__).parents[1]
+TURNS, CLICKS, RUNS, LAYERS = 5, 15, 12, 200
+IMPORTS = "import torch, workbench as wb\nwb.ui.Workbench\n"
+MODEL = f"""
+torch.manual_seed(0)
+weights = {{f"layers.{{n:03}}.weight": torch.randn(96, 64) for n in range({LAYERS})}}
+"""
+SHOW = "bench = wb.ui.Workbench({'a': weights}, tab='spectra')\nbench"
+PAINTED = """() => new Promise(done => {
+  const begin = performance.now();
+  const seen = () => {
+    const button = [...document.querySelectorAll('.wb-workbench .wb-tab-spectra button')].pop();
+    if (button?.offsetParent) requestAnimationFrame(() => done(performance.now() - begin));
+    else requestAnimationFrame(seen);
+  };
+  window.jupyterapp.commands.execute('notebook:run-cell');
+  seen();
+})"""
+REDRAWN = """number => new Promise(done => {
+  const row = document.querySelectorAll('.wb-workbench .wb-table tbody tr')[number];
+  const layer = row.querySelector('td').textContent, begin = performance.now();
+  const seen = () => {
+    const plots = [...document.querySelectorAll('.wb-workbench .js-plotly-plot')].filter(one => one.offsetParent);
+    if (plots[1]?._fullLayout?.title?.text === layer) requestAnimationFrame(() => done(performance.now() - begin));
+    else requestAnimationFrame(seen);
+  };
+  row.click();
+  seen();
+})"""
+
+
+@contextmanager
+def notebook(*codes: str) -> Iterator[Any]:
+    """A notebook in a browser whose cells are not run yet; and the page that it is on."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from browser.jupyter import Tabs, browsing, chromium, forked_kernels, jupyterlab, lab_in
+
+    path = chromium()
+    if path is None:
+        raise RuntimeError("no Chromium: apt-get install chromium")
+    with tempfile.TemporaryDirectory() as folder:
+        home, root, kernels = (Path(folder) / name for name in ("home", "root", "kernels"))
+        for one in (home, root, kernels):
+            one.mkdir()
+        with browsing(path) as browser, forked_kernels(kernels), jupyterlab(home, root, kernels) as server:
+            lab = lab_in(Tabs(browser, server))
+            lab.write("bench.ipynb", *codes)
+            lab.open("bench.ipynb")
+            yield lab
+
+
+def first_paint() -> Measurement:
+    """From the run of a cell to the frame in which the buttons of its tab are on the page."""
+    with notebook(IMPORTS + MODEL, *[SHOW] * TURNS) as lab:
+        page = lab.page
+        page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-cell-and-select-next')")
+        page.wait_for_function("() => document.querySelector('.jp-InputPrompt').textContent.includes('1')")
+        page.wait_for_timeout(500)
+        seconds = []
+        for _ in range(TURNS):
+            seconds.append(page.evaluate(PAINTED) / 1000)
+            page.wait_for_timeout(4000)  # its plots are made ready
+            page.evaluate("() => window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+            page.evaluate("() => window.jupyterapp.commands.execute('notebook:move-cursor-down')")
+    note = f"{TURNS} cells of one page; the first, which loads the widgets' code: {seconds[0]:.2f} s"
+    return Measurement(ours=tuple(seconds), note=note)
+
+
+def selection_drawn() -> Measurement:
+    """From the click on a row to the frame in which the layer's spectrum has its title."""
+    run = "_ = bench.explorer('spectra').run()"
+    with notebook(IMPORTS + MODEL, SHOW, run) as lab:
+        lab.run_all()
+        lab.page.wait_for_function("() => document.querySelectorAll('.wb-workbench .wb-table tbody tr').length > 20")
+        lab.page.wait_for_timeout(3000)
+        milliseconds = [lab.page.evaluate(REDRAWN, 1 + move) for move in range(CLICKS)]
+    return Measurement(ours=tuple(milliseconds), unit="ms", note=f"{CLICKS} clicks on rows of {LAYERS} layers")
+
+
+def twelve_runs() -> Measurement:
+    """What the process holds after each run, its result released before the next."""
+    import torch
+
+    import workbench as wb
+
+    torch.manual_seed(0)
+    weights = {f"layers.{n}.weight": torch.randn(768, 768) for n in range(24)}
+    bench = wb.ui.Workbench({"a": weights}, tab="spectra")
+    explorer, held = bench.explorer("spectra"), list[float]()
+    for run in range(RUNS):
+        explorer.restore({"Layers": f"layers.*, layers.{run}"})
+        explorer.run()
+        bench.history.release(bench.history.entries)
+        held.append(_resident())
+    bench.close()
+    # what the first runs load, and the allocator's ups and downs, are no growth: the later half against the earlier
+    early, late = held[2 : RUNS // 2 + 1], held[RUNS // 2 + 1 :]
+    note = "MB after each of them: " + ", ".join(f"{one:.0f}" for one in held)
+    return Measurement(ours=(max(late) - max(early),), unit="MB", note=note)
+
+
+@functools.cache
+def _page_size() -> int:
+    return os.sysconf("SC_PAGE_SIZE")
+
+
+def _resident() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _page_size() / 1e6
+
+
+ROWS = [
+    Row("screen-paint", Bound(judged="ours", at_most=1.0), first_paint),
+    Row("screen-selection", Bound(judged="ours", at_most=100.0), selection_drawn),
+    Row("screen-memory", Bound(judged="ours", at_most=10.0), twelve_runs),
+]
