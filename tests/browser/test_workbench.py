@@ -137,6 +137,28 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     assert not lab.problems
 
 
+def test_a_tab_that_is_left_and_opened_again_draws_what_comes(lab: Any) -> None:
+    bench, page = shown(lab), lab.page
+    spectra = tab(bench, "spectra")
+    spectra.get_by_role("button", name="Run").click()
+    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
+    spectrum = wb.spectrum(str(ROOT / PATHS[0]))
+    for layer, row in (("4", 2), ("0", 0), ("4", 2)):  # the first has no fit: traces go and come
+        bench.get_by_role("button", name="signatures", exact=True).click()
+        bench.get_by_role("button", name="spectra", exact=True).click()  # at once: signatures were hardly there
+        rows(seen(bench, "spectra")).nth(row).click()
+        assert_soon_drawn(page, 0, wb.figure(spectrum, layer=layer))
+        assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer=layer))
+    add(bench, PATHS[1])
+    signatures = tab(bench, "signatures")
+    signatures.get_by_role("button", name="Run").click()
+    expect(status(signatures)).to_contain_text("6 layers (6 changed)")
+    changes = wb.diff(str(ROOT / PATHS[0]), {"digits-mlp512-seed1": str(ROOT / PATHS[1])})
+    assert_soon_drawn(page, 0, wb.figure(changes, "norms", layer="4"))
+    assert page.evaluate("() => [...globalThis.workbenchPlotly.keys()].length") == 1, "plotly was loaded once"
+    assert not lab.problems
+
+
 def test_by_keyboard_alone(lab: Any) -> None:
     bench, page = shown(lab), lab.page
     bench.get_by_label("Add a model").focus()
