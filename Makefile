@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# what is imported is compiled then; all of it takes longer than to unpack it
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 TORCH := $(shell grep '^torch==' constraints.txt)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 WORKERS ?= 2
@@ -33,8 +35,10 @@ notebooks: $(VENV)/.test
 	$(ONE_THREAD) $(BIN)/python -m pytest notebooks -q --nbval-lax --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 120 -n $(WORKERS) --dist loadfile
 
+# without the run-time checks of types, which the unit part has; two pages, as each waits half of its time
 browser: $(VENV)/.test
-	$(BIN)/python -m pytest tests/browser -m browser -q -rs
+	$(BIN)/python -m pytest tests/browser -m browser -q -rs -o addopts="--import-mode=importlib --strict-markers" \
+	  -n $(WORKERS) --dist loadfile
 
 # ten minutes of random clicks in the workbench instead of one
 clicks: $(VENV)/.test
@@ -65,8 +69,8 @@ reproduce: $(VENV)/.test
 $(VENV)/.lab $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed: make PYTHON=python3.11" && exit 1)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || (echo "on Debian: apt-get install python3-venv" && exit 1)
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	$(PIP) $(TORCH)
+	$(PIP) -c constraints.txt -e '.[$*]'
 	@touch $@
 
 clean:

@@ -76,9 +76,7 @@ def drawn(spec: FigureSpec) -> go.Figure:
     return figure
 
 
-def _between(
-    panels: Sequence[Panel], cols: int, named: Sequence[bool], bars: Sequence[Collection[object]]
-) -> float:
+def _between(panels: Sequence[Panel], cols: int, named: Sequence[bool], bars: Sequence[Collection[object]]) -> float:
     """The room between panels beside each other, as a share of the width: what stands in it has its own."""
     inner = [number for number in range(len(panels)) if number % cols]
     if not inner:
@@ -130,7 +128,8 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "zeroline": False,
     }
     return {
-        "title": {"text": axis.title, "standoff": 8, "font": {"size": 12}},  # without it an inner panel's title lies on its tick labels
+        # without standoff an inner panel's title lies on its tick labels
+        "title": {"text": axis.title, "standoff": 8, "font": {"size": 12}},
         "type": axis.scale,
         "range": span,
         "automargin": True,
