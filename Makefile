@@ -12,6 +12,8 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 WORKERS ?= 2
 # several torch processes on few cores wait for each other's threads far longer than they compute
+# every interpreter that a test starts would compile the workbench
+export PYTHONDONTWRITEBYTECODE =
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: lab test lint types unit notebooks browser clicks pictures docs fuzz bench reproduce clean
@@ -29,16 +31,15 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 unit: $(VENV)/.test
-	$(ONE_THREAD) $(BIN)/python -m pytest tests workbench widgets -m "not browser" --doctest-modules -q -n $(WORKERS) --dist loadfile
+	$(ONE_THREAD) $(BIN)/python -m pytest tests workbench widgets -m "not browser" --doctest-modules -q -p no:nbval -n $(WORKERS) --dist loadfile
 
 notebooks: $(VENV)/.test
 	$(ONE_THREAD) $(BIN)/python -m pytest notebooks -q --nbval-lax --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 120 -n $(WORKERS) --dist loadfile
 
-# without the run-time checks of types, which the unit part has; two pages, as each waits half of its time
+# two pages, as each waits half of its time
 browser: $(VENV)/.test
-	$(BIN)/python -m pytest tests/browser -m browser -q -rs -o addopts="--import-mode=importlib --strict-markers" \
-	  -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests/browser -m browser -q -rs -p no:nbval -n $(WORKERS) --dist loadfile
 
 # ten minutes of random clicks in the workbench instead of one
 clicks: $(VENV)/.test

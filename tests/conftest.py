@@ -11,10 +11,19 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+import typecheck
+
 ROOT = Path(__file__).parents[1]
-settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=150, print_blob=True)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=80, print_blob=True)
 settings.register_profile("explore", deadline=None, max_examples=3000, print_blob=True)
 settings.load_profile("repeatable")  # `pytest --hypothesis-profile=explore` draws new examples
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Types are checked at run time, but where a browser looks at the whole."""
+    if config.option.markexpr != "browser":
+        typecheck.install()
+
 
 RAISED = """
 import json, math, sys

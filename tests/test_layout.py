@@ -41,6 +41,8 @@ def nodes(depth: int) -> st.SearchStrategy[Node]:
     )
 
 
+# the checks of types draw which items of a tuple they look at
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisDeprecationWarning")
 @given(node=nodes(3))
 def test_text_and_back(node: Node) -> None:
     again = parsed(str(node), UNITS)

@@ -107,6 +107,7 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     connectivity = tab(bench, "connectivity")
     expect(connectivity.get_by_label("Checkpoint B")).to_have_value("digits-mlp512-seed1")
     connectivity.get_by_role("combobox", name="View").select_option("matching")
+    expect(connectivity.get_by_label("Restarts")).to_be_visible()  # the button is where it stays
     connectivity.get_by_role("button", name="Run").click()
     expect(status(connectivity)).to_contain_text("the outputs were seen unchanged")
     known = own("mlp512")
