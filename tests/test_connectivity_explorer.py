@@ -235,6 +235,7 @@ def test_the_surface_fills_and_a_cancelled_one_goes_on(given: SimpleNamespace) -
 
     def slow(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         seen.append(1)
+        time.sleep(0 if go.is_set() else 0.03)  # a drawing is made meanwhile
         if len(seen) == 60:
             reached.set()
             go.wait(30)
