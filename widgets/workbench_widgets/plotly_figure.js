@@ -26,7 +26,8 @@ export default () => {
       const view = make();
       view.initialize({ model: { ...model, on: (...heard) => viewing && model.on(...heard) } });
       viewing = true;
-      return view.render({ el });
+      const end = view.render({ el });
+      return () => setTimeout(end, 5000); // it empties the element, in which plotly may be drawing still
     },
   };
 };
