@@ -104,8 +104,13 @@ class Lab:
 
     def shot(self, name: str) -> None:
         """Keeps a screenshot to look at."""
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SHOTS / f"{name}.png")
+        keep(self.page, name)
+
+
+def keep(page: Page, name: str) -> None:
+    """Keeps a screenshot of a page."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{name}.png")
 
 
 def chromium() -> str | None:

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 import workbench as wb
-from browser.jupyter import ROOT
+from browser.jupyter import ROOT, keep
 from pages_of_notebooks import full
 
 pytestmark = pytest.mark.browser
@@ -62,3 +62,5 @@ def test_our_notebooks_show_every_picture(name: str, offline: tuple[Page, list[s
     page.goto(wb.export(ROOT / "notebooks" / f"{name}.ipynb", tmp_path / "page.html").as_uri())
     widths = page.evaluate(PICTURES)
     assert widths and all(widths) and problems == []
+    page.locator("img").first.evaluate("element => element.scrollIntoView({ block: 'center' })")
+    keep(page, f"exported-{name}")

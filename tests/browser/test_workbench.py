@@ -84,15 +84,19 @@ def add(bench: Locator, path: str) -> None:
 def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -> None:
     bench, page = shown(lab), lab.page
     browser = seen(bench, "browser")
-    browser.get_by_role("treeitem").nth(1).click()
+    browser.locator("[data-path='0'] .wb-tree-fold").click()
+    browser.locator("[data-path='0.weight']").click()
+    contents = wb.contents(str(ROOT / PATHS[0]), layers="0.weight")
+    assert_soon_drawn(page, 0, wb.figure(contents, "histogram", layer="0"))
+    page.wait_for_timeout(500)
     lab.shot("workbench-1-browser")
     spectra = tab(bench, "spectra")
     spectra.get_by_role("button", name="Run").click()
     expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
     spectrum = wb.spectrum(str(ROOT / PATHS[0]))
-    expect(spectra.get_by_label("Look at")).to_have_value("2")  # the tree's bias has no spectrum: the heaviest tail
-    rows(spectra).nth(0).click()
-    assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="0"))
+    expect(spectra.get_by_label("Look at")).to_have_value("0")  # as in the tree
+    rows(spectra).nth(1).click()
+    assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="2"))
     lab.shot("workbench-2-spectra")
     add(bench, PATHS[1])
     expect(bench.get_by_label("Models", exact=True).locator("option")).to_have_text(["a", "digits-mlp512-seed1"])
@@ -101,8 +105,9 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     signatures.get_by_role("button", name="Run").click()
     expect(status(signatures)).to_contain_text("6 layers (6 changed)")
     changes = wb.diff(str(ROOT / PATHS[0]), {"digits-mlp512-seed1": str(ROOT / PATHS[1])})
-    expect(signatures.locator(".widget-hslider", has_text="Layer").locator(".widget-readout")).to_have_text("0")
-    assert_soon_drawn(page, 0, wb.figure(changes, "norms", layer="0"))
+    expect(signatures.locator(".widget-hslider", has_text="Layer").locator(".widget-readout")).to_have_text("2")
+    assert_soon_drawn(page, 0, wb.figure(changes, "norms", layer="2"))
+    page.wait_for_timeout(500)
     lab.shot("workbench-3-signatures")
     connectivity = tab(bench, "connectivity")
     expect(connectivity.get_by_label("Checkpoint B")).to_have_value("digits-mlp512-seed1")
@@ -112,7 +117,7 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     expect(status(connectivity)).to_contain_text("the outputs were seen unchanged")
     known = own("mlp512")
     matching = wb.match(known.groups, *known.paths)
-    assert_soon_drawn(page, 1, wb.figure(matching, "reduction", layer="0"))
+    assert_soon_drawn(page, 1, wb.figure(matching, "reduction", layer="2"))
     lab.shot("workbench-4-connectivity")
     degeneracy = tab(bench, "degeneracy")
     degeneracy.get_by_role("button", name="Run").click()
@@ -123,7 +128,7 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     history = bench.get_by_label("Results", exact=True)
     history.select_option(index=3)
     bench.get_by_role("button", name="Show", exact=False).first.click()
-    assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="0"))
+    assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="2"))
 
     bench.get_by_text("Code of the session").click()
     code = bench.locator(".wb-code textarea").filter(visible=True).last

@@ -36,7 +36,7 @@ CSS = """
 .wb-explorer .widget-html-content { min-width: 0; overflow-wrap: anywhere; }
 .wb-explorer .wb-plot { padding-left: 8px; }
 .wb-explorer .wb-plot-name { color: var(--wb-quiet); font-size: 12px; }
-.wb-explorer .wb-about { max-height: 320px; overflow: auto; font-size: 12px; line-height: 1.5; }
+.wb-explorer .wb-about { max-height: 320px; overflow: auto; font-size: 12px; line-height: 1.5; color: var(--wb-ink); }
 .wb-explorer .wb-about h4 { margin: 8px 0 2px 0; font-size: 12px; }
 .wb-explorer .wb-about ul { margin: 0; padding-left: 18px; }
 .wb-explorer .wb-about table { border-collapse: collapse; }
