@@ -1,8 +1,7 @@
 """Hub ids open from a cache laid out as huggingface_hub lays it out; nothing is fetched offline."""
 
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -13,7 +12,8 @@ from huggingface_hub.errors import EntryNotFoundError
 import workbench as wb
 
 CODE = """
-import sys
+import os, sys
+os.environ.update({"HF_HUB_CACHE": sys.argv[2], "HF_HUB_OFFLINE": "1", "HF_HOME": sys.argv[2]})  # read when imported
 import workbench as wb
 try:
     weights = wb.load(sys.argv[1])
@@ -23,11 +23,10 @@ except wb.CheckpointError as error:
 """
 
 
-def opened(source: str, cache: Path) -> str:
-    """What a fresh process says of a hub id, offline, with this cache."""
-    environment = os.environ | {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "HF_HOME": str(cache)}
-    command = [sys.executable, "-W", "error", "-c", CODE, source]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+@pytest.fixture
+def opened(interpreter: Callable[..., str], tmp_path: Path) -> Callable[[str], str]:
+    """What a fresh process says of a hub id, offline, with the test's cache."""
+    return lambda source: interpreter(CODE, tmp_path, source, str(tmp_path)).strip()
 
 
 def cached(cache: Path, revision: str, value: float, shard_bytes: int = 10**9) -> None:
@@ -40,16 +39,16 @@ def cached(cache: Path, revision: str, value: float, shard_bytes: int = 10**9) -
 
 
 @pytest.mark.parametrize("shard_bytes", [10**9, 16])
-def test_a_cached_repository_opens_offline(shard_bytes: int, tmp_path: Path) -> None:
+def test_a_cached_repository_opens_offline(shard_bytes: int, tmp_path: Path, opened: Callable[[str], str]) -> None:
     cached(tmp_path, "main", 1.0, shard_bytes)
     expected = "hf://org/name ['fc.bias', 'fc.weight'] [[1.0, 1.0], [1.0, 1.0]]"
-    assert opened("hf://org/name", tmp_path) == expected
+    assert opened("hf://org/name") == expected
 
 
-def test_a_revision_is_that_revision(tmp_path: Path) -> None:
+def test_a_revision_is_that_revision(tmp_path: Path, opened: Callable[[str], str]) -> None:
     cached(tmp_path, "main", 1.0)
     cached(tmp_path, "v2", 2.0)
-    assert opened("hf://org/name@v2", tmp_path).endswith("[[2.0, 2.0], [2.0, 2.0]]")
+    assert opened("hf://org/name@v2").endswith("[[2.0, 2.0], [2.0, 2.0]]")
 
 
 @pytest.mark.parametrize(
@@ -60,8 +59,8 @@ def test_a_revision_is_that_revision(tmp_path: Path) -> None:
         ("hf://", "expected hf://org/name"),
     ],
 )
-def test_what_is_not_there_says_so(source: str, words: str, tmp_path: Path) -> None:
-    assert words in opened(source, tmp_path)
+def test_what_is_not_there_says_so(source: str, words: str, opened: Callable[[str], str]) -> None:
+    assert words in opened(source)
 
 
 class Hub:
