@@ -39,7 +39,7 @@ notebooks: $(VENV)/.test
 
 # two pages, as each waits half of its time
 browser: $(VENV)/.test
-	$(BIN)/python -m pytest tests/browser -m browser -q -rs -p no:nbval -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests/browser -m browser -q -rs -p no:nbval -n $(WORKERS) --dist worksteal
 
 # ten minutes of random clicks in the workbench instead of one
 clicks: $(VENV)/.test
