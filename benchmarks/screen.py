@@ -19,27 +19,28 @@ torch.manual_seed(0)
 weights = {{f"layers.{{n:03}}.weight": torch.randn(96, 64) for n in range({LAYERS})}}
 """
 SHOW = "bench = wb.ui.Workbench({'a': weights}, tab='spectra')\nbench"
-PAINTED = """() => new Promise(done => {
-  const begin = performance.now();
-  const seen = () => {
-    const button = [...document.querySelectorAll('.wb-workbench .wb-tab-spectra button')].pop();
-    if (button?.offsetParent) requestAnimationFrame(() => done(performance.now() - begin));
-    else requestAnimationFrame(seen);
+# milliseconds until the page shows what `seen` looks for, after `begin` was called
+UNTIL = """(begin, seen) => new Promise((done, failed) => {
+  const start = performance.now();
+  const look = () => {
+    if (seen()) requestAnimationFrame(() => done(performance.now() - start));
+    else if (performance.now() - start > 30000) failed(new Error('it was never seen'));
+    else requestAnimationFrame(look);
   };
-  window.jupyterapp.commands.execute('notebook:run-cell');
-  seen();
+  begin();
+  look();
 })"""
-REDRAWN = """number => new Promise(done => {
-  const row = document.querySelectorAll('.wb-workbench .wb-table tbody tr')[number];
-  const layer = row.querySelector('td').textContent, begin = performance.now();
-  const seen = () => {
+PAINTED = f"""() => ({UNTIL})(
+  () => window.jupyterapp.commands.execute('notebook:run-cell'),
+  () => [...document.querySelectorAll('.wb-tab-spectra button')].some(
+    button => button.offsetParent && button.textContent.includes('Run')))"""
+REDRAWN = f"""number => {{
+  const cell = document.querySelectorAll('.wb-workbench .wb-table tbody tr')[number].querySelector('td');
+  return ({UNTIL})(() => cell.click(), () => {{
     const plots = [...document.querySelectorAll('.wb-workbench .js-plotly-plot')].filter(one => one.offsetParent);
-    if (plots[1]?._fullLayout?.title?.text === layer) requestAnimationFrame(() => done(performance.now() - begin));
-    else requestAnimationFrame(seen);
-  };
-  row.click();
-  seen();
-})"""
+    return plots[1]?._fullLayout?.title?.text === cell.textContent;
+  }});
+}}"""
 
 
 @contextmanager
