@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,14 @@ DRAWING = {"plotly", "matplotlib"}
 SCREEN = {"ipywidgets", "anywidget", "itables", "IPython", "traitlets"}
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
     """Modules that a file imports at run time; what stands under TYPE_CHECKING does not count."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     hidden = {
         id(inner)
         for node in ast.walk(tree)
@@ -92,7 +98,7 @@ def test_import_is_light() -> None:
 
 @pytest.mark.parametrize("path", [*FILES, *WIDGETS], ids=lambda path: path.name)
 def test_files_stay_short_and_named(path: Path) -> None:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     lines: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.stmt) and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
@@ -107,5 +113,5 @@ def test_files_stay_short_and_named(path: Path) -> None:
 
 def test_no_assert_on_user_input() -> None:
     for path in FILES:
-        asserts = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+        asserts = [node.lineno for node in ast.walk(parsed(path)) if isinstance(node, ast.Assert)]
         assert not asserts, f"{path}: assert in lines {asserts}"
