@@ -257,7 +257,7 @@ def figures_of(name: str) -> int:
 @pytest.mark.parametrize("name", ["spectra", "uses", "farms", "connectivity", "degeneracy"])
 def test_a_notebook_of_figures_shows_them(lab: Any, name: str) -> None:
     lab.open(f"notebooks/{name}.ipynb")
-    if name in ("spectra", "uses"):  # the others' cells take longer, and nbval runs them
+    if name == "uses":  # the others' cells take longer, and nbval runs them
         lab.run_all(240)
     pictures = lab.page.locator(".jp-OutputArea-output img")
     assert figures_of(name)

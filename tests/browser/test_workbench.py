@@ -134,7 +134,7 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     code = bench.locator(".wb-code textarea").filter(visible=True).last
     expect(code).to_have_value(re.compile("# %% degeneracy"))
     titles = [part.partition(":")[0] for part in code.input_value().split("# %% ") if "frame = " in part]
-    assert titles == ["spectra", "signatures", "connectivity", "degeneracy"]
+    assert titles == ["browser", "spectra", "signatures", "connectivity", "degeneracy"]
     script = SETUP + code.input_value().replace(
         "frame = spectrum.frame()", "frame = spectrum.frame()\nprint(frame.to_json(double_precision=15))"
     )
