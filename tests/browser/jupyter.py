@@ -52,6 +52,7 @@ CLOSE = """() => {
     if (session) serviceManager.sessions.shutdown(session);  // the next test does not wait for it
   }
 }"""
+LIGHT = "() => window.jupyterapp.commands.execute('apputils:change-theme', { theme: 'JupyterLab Light' })"
 expect.set_options(timeout=20_000)  # machines that test are busy
 
 
@@ -206,6 +207,7 @@ class Tabs:
             self.page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")  # the launcher
             self.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")  # folders of other tests
         self.page.set_viewport_size(VIEWPORT)
+        self.page.evaluate(LIGHT)  # a test may have left it dark
         return self.page
 
     def give_back(self, *, clean: bool) -> None:
