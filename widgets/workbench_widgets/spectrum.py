@@ -117,7 +117,7 @@ class SpectrumExplorer(Explorer):
         self.layer.observe(self._guarded(self._layer_chosen), "value")
         self.verdict.observe(self._guarded(self._verdict_chosen), "value")
         self.refit.observe(self._guarded(self._refit_chosen), "value")
-        self.refit_at.observe(self._guarded(self._draw_density), "value")
+        self.refit_at.observe(self._guarded(self._refit_moved), "value")
         return [*self.inputs.widgets, self.verdict, self.layer, self.refit, self.refit_at]
 
     def call(self) -> Call:
@@ -245,6 +245,11 @@ class SpectrumExplorer(Explorer):
     def _verdict_chosen(self) -> None:
         if self.result is not None:
             self._list(self._filtered(self.result.frame()))
+
+    def _refit_moved(self) -> None:
+        """The slider moves with every selection; the figure has it only if it is asked for."""
+        if self.refit.value:
+            self._draw_density()
 
     def _refit_chosen(self) -> None:
         self.refit_at.disabled = not self.refit.value
