@@ -26,6 +26,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # they are committed executed, and tested
 nb_ipywidgets_js: dict[str, Any] = {}  # explorers need a kernel; nothing is loaded from elsewhere
 nb_merge_streams = True
+suppress_warnings = ["mystnb.unknown_mime_type"]  # of plotly's figures the site has the text only; wb.export shows them
 
 
 def copied(folder: str) -> None:
