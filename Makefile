@@ -11,9 +11,9 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 TORCH := $(shell grep '^torch==' constraints.txt)
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 WORKERS ?= 2
-# several torch processes on few cores wait for each other's threads far longer than they compute
-# every interpreter that a test starts would compile the workbench
+# else every interpreter that a test starts compiles the workbench
 export PYTHONDONTWRITEBYTECODE =
+# several torch processes on few cores wait for each other's threads far longer than they compute
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .PHONY: lab test lint types unit notebooks browser clicks pictures docs fuzz bench reproduce clean
@@ -46,6 +46,8 @@ clicks: $(VENV)/.test
 	WORKBENCH_CLICKS=600 $(BIN)/python -m pytest tests/browser -m browser -q -k random_clicks
 
 # what docs/pictures.md shows, as the browser tests see it
+pictures: export WORKBENCH_REQUIRE_BROWSER = 1
+pictures: export WORKBENCH_SCREENSHOTS =
 pictures: browser
 	$(BIN)/python docs/take_pictures.py
 

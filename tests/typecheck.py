@@ -1,64 +1,83 @@
-"""The run-time type checks of the tests: beartype on every function, and jaxtyping where shapes are annotated.
+"""The run-time type checks of the tests: beartype, and jaxtyping where shapes are annotated, on functions and methods.
 
 jaxtyping's own import hook makes every call of every function bind its arguments and look for shapes, which takes a
-fifth of the tests' time; here only functions that have shapes do. A function inside another one is left alone, as it
-would be decorated at every call of that.
+fifth of the tests' time; here only functions that have shapes do. What is not checked: a type in quotes that is not
+known when its function is made, as where only type checkers import it (the other types of the function are checked),
+and functions inside functions, which would be decorated at every call of the outer one; none of these has shapes.
 """
 
 import ast
 import sys
-from collections.abc import Iterable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from typing import Any
+from typing import Any, ForwardRef, Literal, get_args, get_origin
 
 from beartype import BeartypeConf, beartype
-from jaxtyping import jaxtyped
+from jaxtyping import AbstractArray, jaxtyped
 
-ARRAYS = {"Bool", "Float", "Float64", "Int", "UInt8", "Floats"}  # what annotations of shapes begin with
 PACKAGE = "workbench"
 
 plain = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as PEP 484 says
 shaped = jaxtyped(typechecker=plain)
 
 
-def fields(made: Any) -> Any:
+def function(made: Any) -> Any:
+    """A function that checks what it is given and what it returns."""
+    told = made.__annotations__
+    made.__annotations__ = {name: _known(hint, made.__globals__) for name, hint in told.items()}
+    checked = (shaped if _has_shapes(made) else plain)(made)
+    made.__annotations__ = checked.__annotations__ = told
+    return checked
+
+
+def dataclass(made: Any) -> Any:
     """A dataclass whose constructor checks what it is given."""
-    made.__init__ = plain(made.__init__)
+    if _has_shapes(made.__init__):
+        return shaped(made)
+    made.__init__ = function(made.__init__)
     return made
+
+
+def _known(hint: Any, names: dict[str, Any]) -> Any:
+    """What a hint stands for; Any, if something in quotes is not known when its function is made."""
+    if isinstance(hint, str):
+        try:
+            hint = eval(hint, names)
+        except NameError:
+            return Any
+    return Any if _holds(hint, _is_quoted) else hint
+
+
+def _has_shapes(made: Any) -> bool:
+    return any(_holds(hint, _is_shape) for hint in made.__annotations__.values())
+
+
+def _holds(hint: Any, wanted: Any) -> bool:
+    """Whether a hint, or one inside it, is of a kind; words of a Literal are none."""
+    inside = hint if isinstance(hint, list) else () if get_origin(hint) is Literal else get_args(hint)
+    return wanted(hint) or any(_holds(one, wanted) for one in inside)
+
+
+def _is_shape(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, AbstractArray)
+
+
+def _is_quoted(hint: Any) -> bool:
+    return isinstance(hint, str | ForwardRef)
 
 
 class Checks(ast.NodeTransformer):
     """Puts checks on the functions of a module, its methods and its dataclasses."""
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:  # noqa: N802, D102
-        found = [one.annotation for one in ast.walk(node.args) if isinstance(one, ast.arg)] + [node.returns]
-        told = [one for one in found if one is not None]
-        if not any(map(_quoted, told)):
-            node.decorator_list.append(_decorator("shaped" if _has_arrays(told) else "plain", node))  # the innermost
+        node.decorator_list.append(_decorator("function", node))  # the innermost
         return node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:  # noqa: N802, D102
         self.generic_visit(node)
         if any("dataclass" in ast.dump(one) for one in node.decorator_list):
-            told = [one.annotation for one in node.body if isinstance(one, ast.AnnAssign)]
-            node.decorator_list.insert(
-                0, _decorator("shaped" if _has_arrays(told) else "fields", node)
-            )  # the outermost
+            node.decorator_list.insert(0, _decorator("dataclass", node))  # the outermost
         return node
-
-
-def _has_arrays(annotations: Iterable[ast.expr]) -> bool:
-    return any(isinstance(one, ast.Name) and one.id in ARRAYS for root in annotations for one in ast.walk(root))
-
-
-def _quoted(annotation: ast.AST) -> bool:
-    """Whether a type is in quotes: it may be known to type checkers only."""
-    if isinstance(annotation, ast.Subscript) and getattr(annotation.value, "id", "") in ARRAYS | {"Literal"}:
-        return False
-    if isinstance(annotation, ast.Constant):
-        return isinstance(annotation.value, str)
-    return any(map(_quoted, ast.iter_child_nodes(annotation)))
 
 
 def _decorator(name: str, node: ast.AST) -> ast.expr:

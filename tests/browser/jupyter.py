@@ -20,7 +20,7 @@ import nbformat
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[2]
-SHOTS = Path(os.environ.get("WORKBENCH_SCREENSHOTS", Path(__file__).with_name("screenshots")))
+SHOTS = Path(os.environ.get("WORKBENCH_SCREENSHOTS") or Path(__file__).with_name("screenshots"))
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-background-networking",

@@ -118,15 +118,20 @@ def slider(explorer: Locator, name: str) -> Locator:
     return explorer.locator(".widget-hslider", has_text=name).locator(".noUi-target:not([disabled]) .noUi-handle")
 
 
-def own(name: str) -> SimpleNamespace:
-    """The library's own results on the same checkpoints."""
+def recipe_and_digits(name: str) -> tuple[Any, Any]:
+    """How a shipped network is made, and the data that it was trained on."""
     sys.path.insert(0, str(DATA))
     try:
         import build
     finally:
         sys.path.remove(str(DATA))
     recipe = build.RECIPES[f"digits-{name}"]
-    digits = build.digits(recipe.input_shape)
+    return recipe, build.digits(recipe.input_shape)
+
+
+def own(name: str) -> SimpleNamespace:
+    """The library's own results on the same checkpoints."""
+    recipe, digits = recipe_and_digits(name)
     evaluator = wb.evaluator(recipe.module(), [(digits.train_x, digits.train_y)], "cross_entropy")
     groups = wb.permutation_groups(evaluator)
     paths = [str(DATA.parent / path.format(name)) for path in CHECKPOINTS]

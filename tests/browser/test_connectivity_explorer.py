@@ -147,23 +147,23 @@ def test_a_run_is_live_stops_in_the_middle_and_a_wrong_checkpoint_passes(lab: An
 
 def test_batch_norm_is_asked_for_and_the_surface_fills_in_the_dark(lab: Any) -> None:
     page = lab.page
-    explorer = shown(lab, "resnet48", ', view="surface", resolution=3, theme="dark"')
+    explorer = shown(lab, "resnet48", ', view="surface", resolution=5, theme="dark"')
     press(explorer)
     expect(explorer.get_by_role("alert")).to_contain_text("choose what becomes of batch norm")
     choose(explorer, "Batch norm", "reset")
     choose(explorer, "Plane", "random directions at A")
     press(explorer)
-    expect(status(explorer)).to_contain_text(re.compile(r"\d+ of 9 done, at x = "))
+    expect(status(explorer)).to_contain_text(re.compile(r"\d+ of 25 done, at x = "))
     expect(explorer.locator(".gtitle").first).to_be_visible()
     lab.shot("connectivity-9-fills")
     press(explorer, "Cancel")
     expect(status(explorer)).to_contain_text("CANCELLED after")
     press(explorer)
-    expect(status(explorer)).to_contain_text("on 3 × 3 points; ", timeout=60_000)
+    expect(status(explorer)).to_contain_text("on 5 × 5 points; ", timeout=60_000)
     expect(status(explorer)).not_to_contain_text("CANCELLED")
     page.wait_for_timeout(500)
     known = own("resnet48")
-    surface = wb.surface(known.evaluator, known.paths[0], points=3, batch_norm="reset")
+    surface = wb.surface(known.evaluator, known.paths[0], points=5, batch_norm="reset")
     assert_soon_drawn(page, 0, wb.figure(surface))
     lab.shot("connectivity-10-surface-dark")
     assert not lab.problems

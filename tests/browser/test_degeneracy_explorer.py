@@ -2,7 +2,6 @@
 
 import io
 import re
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,11 +13,10 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import assert_drawn, drawn, rows, slider
+from browser.pages import DATA, assert_drawn, drawn, recipe_and_digits, rows, slider
 
 pytestmark = pytest.mark.browser
 
-DATA = Path(__file__).parents[2] / "data"
 CHECKPOINT = "data/checkpoints/digits-{name}-seed0.safetensors"
 SETUP = """import sys
 sys.path.insert(0, "data")
@@ -49,13 +47,8 @@ def shown(lab: Any, name: str, more: str = "", size: int = 360) -> Locator:
 @cache
 def own(name: str) -> SimpleNamespace:
     """The library's own module, data and results."""
-    sys.path.insert(0, str(DATA))
-    try:
-        import build
-    finally:
-        sys.path.remove(str(DATA))
-    recipe = build.RECIPES[f"digits-{name}"]
-    digits, module = build.digits(recipe.input_shape), recipe.module()
+    recipe, digits = recipe_and_digits(name)
+    module = recipe.module()
     module.load_state_dict(dict(wb.load(DATA.parent / CHECKPOINT.format(name=name))))
     data = [(digits.test_x, digits.test_y)]
     evaluator, basis = wb.evaluator(module, data, "cross_entropy"), wb.interaction_basis(module, data)

@@ -227,6 +227,7 @@ def test_two_checkpoints_and_a_trajectory(lab: Any) -> None:
     others.press("Enter")
     explorer.get_by_role("button", name="Run").click()
     expect(explorer.locator(".wb-status")).to_contain_text("Comparison of")
+    expect(rows(explorer)).to_have_count(3)
     expect(explorer.locator(".gtitle", has_text="over 2 models, 4")).to_be_visible()  # chosen by itself
     explorer.get_by_label("Look at").select_option("2")
     expect(explorer.locator(".gtitle", has_text="over 2 models, 2")).to_be_visible()
@@ -247,21 +248,16 @@ def test_two_checkpoints_and_a_trajectory(lab: Any) -> None:
     assert not lab.problems
 
 
-def figures_of(name: str) -> int:
-    """Pictures in a notebook as it is committed."""
+@pytest.mark.parametrize("name", ["farms", "spectra", "uses", "connectivity", "degeneracy"])
+def test_a_notebook_of_figures_runs_in_the_browser(lab: Any, name: str) -> None:
     stored = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     outputs = [output for cell in stored.cells for output in cell.get("outputs", [])]
-    return sum("image/png" in output.get("data", {}) for output in outputs)
-
-
-@pytest.mark.parametrize("name", ["spectra", "uses", "farms", "connectivity", "degeneracy"])
-def test_a_notebook_of_figures_shows_them(lab: Any, name: str) -> None:
+    figures = sum("image/png" in output.get("data", {}) for output in outputs)
+    assert figures
     lab.open(f"notebooks/{name}.ipynb")
-    if name == "uses":  # the others' cells take longer, and nbval runs them
-        lab.run_all(240)
+    lab.run_all(240)
     pictures = lab.page.locator(".jp-OutputArea-output img")
-    assert figures_of(name)
-    expect(pictures).to_have_count(figures_of(name))
+    expect(pictures).to_have_count(figures)
     widths = pictures.evaluate_all("images => images.map(image => image.complete && image.naturalWidth)")
     assert all(width and width > 300 for width in widths)
     lab.shot(f"notebook-{name}")

@@ -196,7 +196,7 @@ def _pieces(tensor: Tensor, layout: Sequence[Node], place: int) -> list[tuple[Te
 
 
 def permuted(
-    tensor: Tensor, layout: Sequence[Node], orders: Mapping[str, Int[Tensor, ...]], within: Mapping[str, str]
+    tensor: Tensor, layout: Sequence[Node], orders: Mapping[str, Int[Tensor, "*_"]], within: Mapping[str, str]
 ) -> Tensor:
     """A tensor with the units of its groups in another order: out[i] = in[order[i]] along every axis of a group.
 

@@ -119,7 +119,7 @@ class Ablated:
     def _measured(self, kept: int) -> dict[str, float]:
         raise NotImplementedError
 
-    def mask(self, kept: int) -> Bool[Tensor, ...]:
+    def mask(self, kept: int) -> Bool[Tensor, "*_"]:
         """What is kept."""
         raise NotImplementedError
 

@@ -57,7 +57,7 @@ class Ablation(Result):
     }
     NEXT: ClassVar[str] = ".needed, .mask, .unablated, .frame(), wb.figure(ablation)"
 
-    mask: Bool[Tensor, ...]
+    mask: Bool[Tensor, "*_"]
 
     @property
     def unablated(self) -> dict[str, float]:
