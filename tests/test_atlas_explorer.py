@@ -275,9 +275,9 @@ def test_tau_is_shown_in_place_of_rho(explorer: Any) -> None:
 
 def test_what_is_sent_to_the_page_is_json(explorer: Any) -> None:
     explorer.run()
-    maps = [trace for trace in explorer.plots["map of correlations"]._widget.data if trace.type == "heatmap"]
-    sent = [list(map(list, trace.z)) for trace in maps]
-    assert maps and json.loads(json.dumps(sent, allow_nan=False)) == sent
+    traces = explorer.plots["map of correlations"].prepare().traces
+    assert json.loads(json.dumps(traces, allow_nan=False)) == traces
+    sent = [trace["z"] for trace in traces if trace["type"] == "heatmap"]
     assert sent[0][0][0] is None and sent[0][0][1] == explorer.result.tables["correlations"]["rho"][0]
 
 

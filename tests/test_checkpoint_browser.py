@@ -248,7 +248,7 @@ def test_many_threads_leave_one_figure(minilm: Path) -> None:
             time.sleep(0.002)
         explorer.wait(30)
         for plot in explorer.plots.values():
-            assert len(plot.prepare().data) == len(plot.spec.to_plotly().data)
+            assert len(plot.prepare().traces) == len(plot.spec.to_plotly().data)
     explorer.close()
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import workbench as wb
+from page import clicked
 from workbench_widgets.call import Call, Given, Memory
 from workbench_widgets.surface_view import GIVEN, RANDOM
 from workbench_widgets.view_explorer import FIRST, SECOND
@@ -358,8 +359,7 @@ def test_one_selection_in_all_views(explorer: wb.ui.ConnectivityExplorer) -> Non
     assert explorer.selection == ("3.bias",)
     explorer.view.value = "alignment"
     assert {row["layer"] for _, row in listed(explorer).iterrows()} == {"0", "3", "5"}
-    heat = next(trace for trace in explorer.plots[FIRST].prepare().data if trace.type == "heatmap")
-    explorer.plots[FIRST]._clicked(heat, SimpleNamespace(point_inds=[[1, 0]], xs=[0.3], ys=[1.0]), None)
+    clicked(explorer.plots[FIRST], type="heatmap", x=0.3, y=1.0)
     assert explorer.selection == ("3",) and "layer='3'" in explorer.code()
     explorer.view.value = "groups"
     assert "layer='3'" in explorer.code() and explorer.selection == ("3",)

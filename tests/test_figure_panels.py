@@ -135,6 +135,18 @@ def assert_letters_apart(spec: FigureSpec, *paper: str) -> None:
         assert letter.y0 >= axes.bbox.y1 - 1
 
 
+def test_neighbours_with_one_vertical_axis_name_it_once_and_are_zoomed_together() -> None:
+    same, other = readable.line([1.0, 3.0], words="a"), readable.line([1.0, 4.0], words="b")
+    spec = FigureSpec(kind="t", title="", panels=(same, same, same, other, other), columns=3)
+    told = [(axes.get_ylabel(), bool(readable.names(axes.yaxis))) for axes in spec.to_matplotlib(width="page").axes]
+    assert told == [("a", True), ("", False), ("", False), ("b", True), ("", False)]
+    layout = spec.to_plotly().layout
+    axes = [layout.yaxis, layout.yaxis2, layout.yaxis3, layout.yaxis4, layout.yaxis5]
+    assert [axis.title.text for axis in axes] == ["a", "", "", "b", ""]
+    assert [axis.showticklabels for axis in axes] == [None, False, False, None, False]
+    assert [axis.matches for axis in axes] == [None, "y", "y", None, "y4"], "else one is read by the other's numbers"
+
+
 def test_points_keep_what_a_click_selects() -> None:
     spec = FIRST.beside(SECOND)
     ids = [mark.ids for mark in spec.panels[0].marks if isinstance(mark, Points)]

@@ -97,6 +97,18 @@ def test_a_selection_is_of_all_tabs(bench: Any) -> None:
     assert bench.explorer("spectra").result is results["spectra"]
 
 
+def test_a_row_that_is_clicked_while_the_tab_is_being_left_counts(bench: Any) -> None:
+    run_all(bench)
+    spectra = bench.explorer("spectra")
+    bench.tabs.value = "signatures"  # which the page shows when the kernel has made it
+    spectra.selection = ("0",)
+    assert bench.selection != ("0",), "as when a run ends there, which nobody sees"
+    spectra.rows._table.selected_rows = [list(spectra.result.frame()["layer"]).index("4")]
+    assert bench.selection == ("4",) == bench.explorer("signatures").selection
+    bench.tabs.value = "spectra"
+    assert spectra.selection == ("4",)
+
+
 def test_the_code_of_the_session_makes_every_frame_again(bench: Any) -> None:
     results, names = run_all(bench), dict[str, Any]()
     cells = bench._cells()

@@ -161,8 +161,20 @@ def test_a_tab_that_is_left_and_opened_again_draws_what_comes(lab: Any) -> None:
     expect(status(signatures)).to_contain_text("6 layers (6 changed)")
     changes = wb.diff(str(ROOT / PATHS[0]), {"digits-mlp512-seed1": str(ROOT / PATHS[1])})
     assert_soon_drawn(page, 0, wb.figure(changes, "norms", layer="4"))
-    assert page.evaluate("() => [...globalThis.workbenchPlotly.keys()].length") == 1, "plotly was loaded once"
+    loaded = page.evaluate("() => [...globalThis.workbenchCode.keys()]")
+    assert sorted(name.split()[0] for name in loaded) == ["itables", "plotly"], "each was loaded once"
     assert not lab.problems
+
+
+def test_a_page_that_does_not_know_the_kernels_plotly_says_so(lab: Any) -> None:
+    lost = "import traitlets\nfrom workbench_widgets.plotly_figure import PlotlyFigure\nclass Lost(PlotlyFigure):\n"
+    lost += "    _library = traitlets.Unicode('IPY_MODEL_gone').tag(sync=True)\nLost()"
+    lab.write("gone.ipynb", lost, "PlotlyFigure()")
+    lab.open("gone.ipynb")
+    lab.run_all()
+    outputs = lab.page.locator(".jp-OutputArea-output")
+    expect(outputs.filter(has_text="is not on this page")).to_have_count(1)
+    expect(outputs.last.locator(".main-svg").first).to_be_attached()  # another one is drawn
 
 
 def test_by_keyboard_alone(lab: Any) -> None:

@@ -291,9 +291,6 @@ class AtlasExplorer(Explorer):
         if one != other and max(one, other) < len(names):
             self._attempt(lambda: self._show_pair((names[one], names[other])))
 
-    def _picked(self, layer: str) -> None:
-        self._attempt(lambda: setattr(self, "selection", (layer,)))
-
 
 def _ordered(frame: pd.DataFrame, compared: Sequence[str]) -> pd.DataFrame:
     """The columns that are compared first, and the model only where there are several."""

@@ -209,6 +209,3 @@ class CheckpointBrowser(Explorer):
             self.selection = layers
         else:
             self._on_selection()
-
-    def _picked(self, layer: str) -> None:
-        self._attempt(lambda: setattr(self, "selection", (layer,)))

@@ -162,4 +162,4 @@ class ConnectivityExplorer(ViewExplorer):
         """A layer, or a group of the groups' graph, was clicked."""
         members = self.result.structure.members() if isinstance(self.result, wb.PermutationGroups) else {}
         layers = self._view.layers_of(*members[name]) if name in members else (name,)
-        self._attempt(lambda: setattr(self, "selection", layers))
+        self._attempt(lambda: self.choose(layers))

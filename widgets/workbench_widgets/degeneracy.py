@@ -150,7 +150,7 @@ class DegeneracyExplorer(LayeredExplorer):
 
         def pick() -> None:
             datapoints = self.views[DatapointsView.NAME]
-            self.selection = (layer,)
+            self.choose((layer,))
             if self.view.value == DatapointsView.NAME and rest[:-1].isdecimal() and int(rest[:-1]):
                 datapoints.direction.value = int(rest[:-1])
 

@@ -35,6 +35,7 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         status: one line: what is going on.
         error: the last error, or None.
         running: whether a run is under way.
+        choosing: whether the selection changes because somebody chose a row or a point.
     """
 
     TITLE: ClassVar[str] = ""
@@ -54,7 +55,7 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         one_of("theme", theme, ("auto", "light", "dark"))
         self._lock = threading.RLock()
         self._job = Job(self._on_progress, self._on_done)
-        self._item, self._closed = "", False
+        self._item, self._closed, self.choosing = "", False, False
         self._started: Call | None = None
         self._shown: tuple[Call, wb.Result] | None = None
         self._opened = self._started_for = 0  # counts checkpoints, so that no result is shown for another's
@@ -78,7 +79,7 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         self.controls.cancel.on_click(self._guarded(self.cancel))
         listen(self.sources(), self._guarded(self._on_source))
         listen(controls, self._guarded(self._on_controls))
-        self.rows.observe(self._guarded(lambda: setattr(self, "selection", self.rows.selection)), "selection")
+        self.rows.observe(self._guarded(lambda: self.choose(self.rows.selection)), "selection")
         self.observe(self._guarded(self._on_selection), "selection")
         self.observe(self._guarded(self._on_result), "result")
         self.open_checkpoint() if self.source.filled else self._say(self.NOTHING)
@@ -268,6 +269,11 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             raise wb.ArgumentError(f"result is a {type(proposal.value).__name__}: {type(self).__name__} shows {kinds}.")
         return proposal.value
 
+    def choose(self, layers: tuple[str, ...]) -> None:
+        """Selects layers as somebody does who looks at them."""
+        self.choosing, self.selection = True, layers
+        self.choosing = False
+
     def said(self) -> str:
         """The status."""
         return self.status
@@ -277,6 +283,10 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         return super()._repr_mimebundle_(**options)
 
     # how it works
+
+    def _picked(self, layer: str) -> None:
+        """A point of a plot was clicked."""
+        self._attempt(lambda: self.choose((layer,)))
 
     def _prepare(self) -> None:
         for plot in self.plots.values():

@@ -50,7 +50,7 @@ class HistoryPanel(ipw.VBox):
         self.show_button.on_click(lambda _: show(self.list.value) if self.list.value else None)
         self.release_button.on_click(lambda _: self.release([self.list.value]) if self.list.value else None)
         super().__init__([self.list, ipw.HBox([self.show_button, self.release_button])])
-        self.list.layout.width = "calc(100% - 4px)"
+        self.add_class("wb-column")
         self._list()
 
     def keep(self, entry: Entry) -> None:

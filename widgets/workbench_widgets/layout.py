@@ -16,12 +16,10 @@ def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left
         left: width of the inputs.
         flow: `row` puts the plots side by side where there is room, `column` below each other.
     """
-    for one in inputs:
-        one.layout.width = "calc(100% - 4px)"
     for plot in plots:
         plot.layout.flex = f"1 1 {LEAST}" if flow == "row" else "0 0 auto"
         plot.layout.min_width, plot.layout.overflow = "0", "hidden"
-    column = ipw.VBox(list(inputs), layout=ipw.Layout(flex=f"0 0 {left}", min_width="0"))
+    column = ipw.VBox(list(inputs), layout=ipw.Layout(flex=f"0 0 {left}", min_width="0")).add_class("wb-column")
     room = ipw.Layout(
         flex="1 1 auto", min_width="0", display="flex", flex_flow=f"{flow} wrap" if flow == "row" else flow
     )

@@ -51,8 +51,7 @@ class ModelsPanel(ipw.VBox):
         self._listing = False
         self.list.observe(self._chosen, "value")
         super().__init__([self.text, self.list, self.facts, self.release_button, self.total])
-        for part in self.children:
-            part.layout.width = "calc(100% - 4px)"
+        self.add_class("wb-column")
         shelf.listen(self.show)
         self.show()
 

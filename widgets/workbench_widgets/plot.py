@@ -1,9 +1,8 @@
 """A plot that shows one FigureSpec after another in the same widget."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
-from itertools import takewhile
 from typing import Any
 
 import ipywidgets as ipw
@@ -13,7 +12,7 @@ from workbench_widgets.plotly_figure import PlotlyFigure
 
 
 class Plot(ipw.VBox):
-    """One figure, reused: the first one sends plotly's whole source to the browser, so it waits until it is needed.
+    """One figure, reused; its widget, which brings plotly's code into the page, waits until it is needed.
 
     Args:
         name: what it shows, for people who do not see it.
@@ -46,68 +45,46 @@ class Plot(ipw.VBox):
         """Empties the plot and says why."""
         with self._lock:
             self.spec = None
+            self.resize(self._height)  # a figure of several rows was higher
             if self._widget is not None:
-                with self._widget.batch_update():
-                    self._widget.data = ()
-                    gone = [{"text": "", "visible": False}] * len(self._widget.layout.annotations)
-                    self._widget.layout = _blank(self._height) | {"annotations": gone}
+                self._widget.show([], _blank(self._height))
             self._caption.value = f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
 
     def prepare(self) -> PlotlyFigure:
         """Makes the widget, if it is not there yet; any thread may."""
         with self._lock:
             if self._widget is None:
-                widget = PlotlyFigure(layout=_blank(self._height))
-                widget._config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
-                self.children = [self._caption, widget]
-                self._widget = widget
+                self._widget = PlotlyFigure(self._clicked)
+                self._widget.show([], _blank(self._height))
+                self.children = [self._caption, self._widget]
             return self._widget
 
     def show(self, spec: wb.FigureSpec) -> None:
         """Draws a figure."""
         with self._lock:
-            self._show(spec)
-
-    def _show(self, spec: wb.FigureSpec) -> None:
-        self.spec = spec
-        figure = spec.to_plotly()
-        traces = [trace.to_plotly_json() for trace in figure.data]
-        widget = self.prepare()
-        # what a trace no longer has would stay in the page, such as error bars: only those of one shape are reused
-        pairs = zip(widget.data, traces, strict=False)
-        shared = sum(1 for _ in takewhile(lambda pair: _shape(pair[0].to_plotly_json()) == _shape(pair[1]), pairs))
-        with widget.batch_update():
-            if len(widget.data) > shared:
-                widget.data = widget.data[:shared]
-            for trace, content in zip(widget.data, traces, strict=False):
-                trace.update(content, overwrite=True)
-            layout = figure.layout.to_plotly_json()
-            notes = list(layout.get("annotations", ()))
-            gone = [{"text": "", "visible": False}] * (len(widget.layout.annotations) - len(notes))  # else they stay
-            height = max(self._height, layout.get("height") or 0)  # a figure of several rows says how high it is
+            self.spec = spec
+            figure = spec.to_plotly_json()
+            layout = figure["layout"]
+            height = max(self._height, layout.get("height", 0))  # a figure of several rows says how high it is
             self.layout.min_height = f"{height + 28}px"
-            widget.layout.update(layout | {"annotations": notes + gone, "height": height}, overwrite=True)
-        if len(traces) > shared:
-            widget.add_traces(traces[shared:])
-        for trace in widget.data:
-            trace.on_click(self._clicked)
-        said = " · ".join(filter(None, [spec.title, *(panel.title for panel in spec.panels)]))
-        self._caption.value = (
-            f'<span class="wb-plot-name wb-unseen" role="img" aria-label="{escape(f"{self._name}: {said}")}"></span>'
-        )
+            # what somebody zoomed into or hid stays while the axes are the same, as when another layer is selected
+            same = str(hash(tuple((panel.x, panel.y) for panel in spec.panels)))
+            self.prepare().show(figure["data"], layout | {"height": height, "uirevision": same})
+            said = escape(" · ".join(filter(None, [f"{self._name}: {spec.title}", *(p.title for p in spec.panels)])))
+            self._caption.value = f'<span class="wb-plot-name wb-unseen" role="img" aria-label="{said}"></span>'
 
     def close(self) -> None:
-        """Lets go of the figure too: plotly's library keeps every widget that it made."""
+        """Lets go of the figure too."""
         if self._widget is not None:
-            self._widget.data = ()
+            self._widget.close()
         self.spec, self._on_pick, self._on_cell = None, None, None
         super().close()
 
-    def _clicked(self, trace: Any, points: Any, _: Any) -> None:
-        if self._on_pick and points.point_inds and trace.customdata is not None:
-            self._on_pick(str(trace.customdata[points.point_inds[0]]))
-        elif self._on_cell and trace.type == "heatmap" and points.xs:
-            self._on_cell(float(points.xs[0]), float(points.ys[0]))
+    def _clicked(self, point: Mapping[str, Any]) -> None:
+        if self._on_pick and point.get("id") is not None:
+            self._on_pick(str(point["id"]))
+        elif self._on_cell and point["type"] == "heatmap":
+            self._on_cell(float(point["x"]), float(point["y"]))
 
 
 def take_places(plots: Iterable[Plot], count: int, height: int) -> None:
@@ -123,16 +100,7 @@ def take_places(plots: Iterable[Plot], count: int, height: int) -> None:
         plot.resize(height)
 
 
-def _shape(trace: Any) -> Any:
-    """Which properties a trace has, and what kind of trace it is."""
-    if not isinstance(trace, dict):
-        return None
-    return {name: value if name == "type" else _shape(value) for name, value in trace.items() if name != "uid"}
-
-
 def _blank(height: int) -> dict[str, Any]:
     hidden, nothing = {"visible": False}, "rgba(0,0,0,0)"
-    # sized anew when something is drawn: plotly measures its room only when autosize is switched on
-    clear = {"template": "none", "autosize": False, "paper_bgcolor": nothing, "plot_bgcolor": nothing}
-    untitled = {"title": {"text": "", "subtitle": {"text": ""}}}
-    return clear | untitled | {"height": height, "xaxis": hidden, "yaxis": hidden}
+    clear = {"template": "none", "autosize": True, "paper_bgcolor": nothing, "plot_bgcolor": nothing}
+    return clear | {"height": height, "xaxis": hidden, "yaxis": hidden}

@@ -1,33 +1,47 @@
-// plotly's code is 5 MB. Its own widget brings it along with every figure; here a page has it once, for each version,
-// from the one widget of the kernel that holds it.
-const loaded = (globalThis.workbenchPlotly ??= new Map());
-
-async function library(model) {
-  const source = await model.widget_manager.get_model(model.get("_library").slice("IPY_MODEL_".length));
-  const version = source.get("version");
-  if (!loaded.has(version)) {
-    loaded.set(version, import(URL.createObjectURL(new Blob([source.get("code")], { type: "text/javascript" }))));
-  }
-  return (await loaded.get(version)).default;
+// Figures of a page are drawn one after the other, and each is seen before the next is drawn.
+function inTurn(draw) {
+  const before = globalThis.workbenchTurn ?? Promise.resolve();
+  const drawn = before.then(draw);
+  const seen = drawn.catch(() => {}).then(() => new Promise(done => requestAnimationFrame(() => setTimeout(done))));
+  // a page in the background has no frames, and a figure that never says that it is drawn is waited for no longer
+  globalThis.workbenchTurn = before.then(() => Promise.race([seen, new Promise(done => setTimeout(done, 100))]));
+  return drawn;
 }
 
-export default () => {
-  let make;
-  return {
-    async initialize({ model }) {
-      make = await library(model);
-      make().initialize({ model }); // keeps what the model says of the figure
-    },
-    // plotly lets every view listen as long as the model lives: what a view that is gone does with its empty element
-    // raises, and the views after it would not hear of the change. So a view listens as itself, which ends with it.
-    render({ model, el, signal }) {
-      if (signal?.aborted) return undefined;
-      let viewing = false;
-      const view = make();
-      view.initialize({ model: { ...model, on: (...heard) => viewing && model.on(...heard) } });
-      viewing = true;
-      const end = view.render({ el });
-      return () => setTimeout(end, 5000); // it empties the element, in which plotly may be drawing still
-    },
+export default drawnWith((plotly, { model, el }) => {
+  let drawing, asked = false, gone = false;
+  const pick = ({ points: [{ data: { type }, customdata: id, x, y }] }) => model.send({ type, id, x, y });
+  const drawn = () => {
+    if (gone) return undefined;
+    const names = ["_widget_data", "_widget_layout", "_config"];
+    // plotly writes into what it is given, and the model is of all views
+    return plotly.react(el, ...names.map(name => structuredClone(model.get(name))));
   };
-};
+  const draw = async () => {
+    await null; // both parts change in one message: they are drawn when it has been read
+    try {
+      while (asked && !gone) {
+        asked = false;
+        await inTurn(drawn);
+        if (gone) return;
+        el.removeAllListeners("plotly_click");
+        el.on("plotly_click", pick);
+      }
+    } finally {
+      drawing = undefined;
+    }
+  };
+  const ask = () => {
+    asked = true;
+    drawing ??= draw();
+  };
+  const changes = ["change:_widget_data", "change:_widget_layout"];
+  changes.forEach(change => model.on(change, ask));
+  ask();
+  return async () => {
+    gone = true;
+    changes.forEach(change => model.off(change, ask));
+    await drawing?.catch(() => {});
+    setTimeout(() => plotly.purge(el), 1000); // it may be about to answer the mouse
+  };
+});

@@ -1,36 +1,55 @@
-"""plotly's figure on a page that has plotly's code once, and not with every figure."""
+"""A figure of plotly in the page: drawn whole by plotly.js, which finds what is new in it."""
 
-import threading
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import anywidget
-import ipywidgets as ipw
-import plotly
 import traitlets
-from plotly.graph_objects import FigureWidget  # by name: plotly loads it only when it is asked for
+
+from workbench_widgets.page_code import PageCode, UsesLibrary, drawn_by
+
+CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
+# it looks for a module to be; another plotly of the page stays as it is
+MODULE = """const module = {{ exports: {{}} }}, exports = module.exports, define = undefined;
+{}
+export default module.exports;"""
 
 
-class Library(anywidget.AnyWidget):
-    """Holds plotly's code for the figures of a kernel."""
+class PlotlyFigure(UsesLibrary):
+    """Traces and a layout as JSON.
 
-    _esm = "export default {}"
-    code = traitlets.Unicode().tag(sync=True)
-    version = traitlets.Unicode(plotly.__version__).tag(sync=True)
+    plotly's own widget makes an object of every property, tells the page of each kind of change with a message of its
+    own, and lets views that are gone listen on.
 
+    Args:
+        on_click: called with the type of the trace, the id and the place of a point that was clicked.
+    """
 
-class PlotlyFigure(FigureWidget):
-    """A FigureWidget whose page loads plotly once, and whose views that are gone hear nothing any more."""
+    _esm = drawn_by("plotly_figure.js")
+    # named as plotly's widget has them, so that saved notebooks have one kind of figure
+    _widget_data = traitlets.List().tag(sync=True)
+    _widget_layout = traitlets.Dict().tag(sync=True)
+    _config = traitlets.Dict(CONFIG).tag(sync=True)
 
-    _esm = Path(__file__).with_name("plotly_figure.js").read_text()  # anywidget never frees the widgets of a path
-    _library = traitlets.Instance(ipw.Widget).tag(sync=True, **ipw.widget_serialization)
+    def __init__(self, on_click: Callable[[Mapping[str, Any]], None] | None = None) -> None:
+        super().__init__()
+        if on_click is not None:
+            self.on_msg(lambda _, content, __: on_click(content))
 
-    _LOCK = threading.Lock()
-    _held: Library | None = None
+    def library(self) -> PageCode:
+        """plotly.js, as the Python package brings it."""
+        return PageCode.of("plotly", "package_data", "plotly.min.js", wrap=MODULE.format)
 
-    @traitlets.default("_library")
-    def _the_one(self) -> Any:
-        with PlotlyFigure._LOCK:
-            if PlotlyFigure._held is None or PlotlyFigure._held.comm is None:  # all widgets may have been closed
-                PlotlyFigure._held = Library(code=str(FigureWidget._esm))
-            return PlotlyFigure._held
+    @property
+    def traces(self) -> list[dict[str, Any]]:
+        """What is drawn."""
+        return list(self._widget_data)
+
+    @property
+    def drawn_layout(self) -> dict[str, Any]:
+        """Its layout."""
+        return dict(self._widget_layout)
+
+    def show(self, data: list[dict[str, Any]], layout: Mapping[str, Any]) -> None:
+        """Draws this in place of what was drawn before, by one message."""
+        with self.hold_sync():
+            self._widget_data, self._widget_layout = data, dict(layout)

@@ -49,5 +49,4 @@ class SessionPanel(ipw.VBox):
         self.notebook_button.on_click(lambda _: save_notebook(self.notebook_path.value))
         buttons = ipw.HBox([self.save_button, self.open_button])
         super().__init__([self.path, buttons, self.run_button, self.notebook_path, self.notebook_button])
-        for part in (self.path, self.run_button, self.notebook_path, self.notebook_button):
-            part.layout.width = "calc(100% - 4px)"
+        self.add_class("wb-column")

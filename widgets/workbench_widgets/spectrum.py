@@ -148,17 +148,19 @@ class SpectrumExplorer(Explorer):
 
     def show_selection(self, layers: tuple[str, ...]) -> None:
         """The selected layer's density and fit, and its ring in the plot of α."""
+        if self.result is not None:
+            if not self.refit.value:
+                self._draw_density()  # first, since it is what somebody who selects a layer waits for
+            self._set_slider()
+            if self.refit.value:
+                self._draw_density()
+            try:
+                self.plots[ALPHA].show(wb.figure(self.result, self._overview(), layer=self._ringed()))
+            except wb.FigureError as error:
+                self.plots[ALPHA].clear(str(error))
         layer = layers[0] if layers else None
         if layer in self.layer.options and self.layer.value != layer:
             self.layer.value = layer
-        if self.result is None:
-            return
-        try:
-            self.plots[ALPHA].show(wb.figure(self.result, self._overview(), layer=self._ringed()))
-        except wb.FigureError as error:
-            self.plots[ALPHA].clear(str(error))
-        self._set_slider()
-        self._draw_density()
 
     def figure_code(self) -> list[str]:
         """The plots, as `wb.figure` draws them for print."""
@@ -209,7 +211,7 @@ class SpectrumExplorer(Explorer):
         self.refit.disabled = False
         row, low, high = self.result.row(layer), math.log10(values[0]), math.log10(values[-2])
         if (self.refit_at.min, self.refit_at.max) != (low, high):
-            with self.refit_at.hold_trait_notifications():
+            with self.refit_at.hold_sync(), self.refit_at.hold_trait_notifications():
                 self.refit_at.min, self.refit_at.max = min(low, self.refit_at.min), max(high, self.refit_at.max)
                 self.refit_at.value = row["xmin"] if math.isfinite(row["xmin"]) and row["xmin"] > 0 else 10**low
                 self.refit_at.min, self.refit_at.max = low, high
@@ -254,9 +256,6 @@ class SpectrumExplorer(Explorer):
     def _refit_chosen(self) -> None:
         self.refit_at.disabled = not self.refit.value
         self._draw_density()
-
-    def _picked(self, layer: str) -> None:
-        self._attempt(lambda: setattr(self, "selection", (layer,)))
 
     def close(self) -> None:
         """Lets go of the models to compare with too."""

@@ -23,6 +23,7 @@ CSS = """
   --jp-widgets-input-border-color: #4a4a4a; --jp-ui-font-color2: #b0b0b0; --jp-ui-font-color3: #8f8f8f; }
 .wb-explorer.wb-dark input::placeholder { color: #9a9a9a; }
 .wb-explorer.wb-dark .jupyter-widget-Collapse-header { color: var(--wb-ink); }
+.wb-explorer .js-plotly-plot { contain: layout style; }
 .wb-explorer .js-plotly-plot text { fill: var(--wb-ink) !important; }
 .wb-explorer .js-plotly-plot .legend .bg { fill: transparent !important; }
 .wb-explorer .widget-readout { color: var(--wb-ink); }
@@ -34,6 +35,7 @@ CSS = """
 .wb-explorer .wb-status { color: var(--wb-quiet); min-height: 1.4em; line-height: 1.35; }
 .wb-explorer .wb-error { color: var(--wb-error); font-weight: 600; white-space: pre-wrap; line-height: 1.35; }
 .wb-explorer .widget-html-content { min-width: 0; overflow-wrap: anywhere; }
+.wb-explorer .wb-column > .jupyter-widgets { width: calc(100% - 4px); }
 .wb-explorer .wb-plot { padding-left: 8px; }
 .wb-explorer .wb-plot-name { color: var(--wb-quiet); font-size: 12px; }
 .wb-explorer .wb-about { max-height: 320px; overflow: auto; font-size: 12px; line-height: 1.5; color: var(--wb-ink); }

@@ -10,6 +10,7 @@ import traitlets
 from itables.widget import ITable
 
 import workbench as wb
+from workbench_widgets.page_code import PageCode, UsesLibrary, drawn_by
 
 # No scrolling by DataTables: it puts the header into a table of its own, and sizes that before the page shows it.
 OPTIONS: dict[str, Any] = {
@@ -35,6 +36,16 @@ def layers_and_parts(model: wb.LayerTable | None) -> tuple[pd.DataFrame, dict[st
         return pd.DataFrame(columns=COLUMNS), {}
     frame = model.frame()
     return frame.query("verdict == 'analysed'")[COLUMNS], frame.groupby("tensor")["layer"].agg(list).to_dict()
+
+
+class Table(UsesLibrary, ITable):  # type: ignore[misc]
+    """itables' table, whose page has its code once, and which tells of a click once."""
+
+    _esm = drawn_by("table.js")
+
+    def library(self) -> PageCode:
+        """The code of itables' own widget."""
+        return PageCode.of("itables", "widget", "static", "widget.js")
 
 
 class TableChoice(ipw.Dropdown):
@@ -66,7 +77,7 @@ class LayerRows(ipw.VBox):
 
     def __init__(self, caption: str) -> None:
         self._layers: list[tuple[str, ...]] = []
-        self._table = ITable(pd.DataFrame({"layer": pd.Series([], dtype="str")}), caption=caption, **OPTIONS)
+        self._table = Table(pd.DataFrame({"layer": pd.Series([], dtype="str")}), caption=caption, **OPTIONS)
         super().__init__([self._table])
         self.add_class("wb-table")
         self._table.observe(self._row_selected, "selected_rows")

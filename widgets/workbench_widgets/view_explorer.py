@@ -328,8 +328,4 @@ class ViewExplorer(Explorer):
             self.rows.show(frame, self._view.layers(self.result, frame))
 
     def _cell_picked(self, x: float, y: float) -> None:
-        self._attempt(lambda: setattr(self, "selection", self._view.cell(self.result, x, y) or self.selection))
-
-    def _picked(self, name: str) -> None:
-        """A layer was clicked."""
-        self._attempt(lambda: setattr(self, "selection", (name,)))
+        self._attempt(lambda: self.choose(self._view.cell(self.result, x, y) or self.selection))

@@ -244,8 +244,9 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
             explorer.displayed()
 
     def _chosen(self, explorer: Explorer) -> None:
-        """Layers were selected in a tab: they are in all."""
-        if not self._showing and explorer.selection and explorer is self._made.get(self.tabs.value):
+        """Layers were selected in the open tab, or in one that somebody was still looking at: they are in all."""
+        looked = explorer.choosing or explorer is self._made.get(self.tabs.value)
+        if looked and not self._showing and explorer.selection:
             self.selection = explorer.selection
 
     def _selected(self) -> None:

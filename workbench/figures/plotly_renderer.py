@@ -2,66 +2,77 @@
 
 import math
 import textwrap
-from collections.abc import Collection, Sequence
-from typing import Any
-
-import plotly.graph_objects as go
-from plotly.subplots import make_subplots
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales, with_names
 from workbench.figures.style import HEAT, ROLES, color, stroke
 
-UNNAMED = {"showticklabels": False, "title": {"text": ""}}
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+Domain: TypeAlias = list[float]
+
 DECADES = 15  # that are named on an axis: more lie on each other
 HIGH = 400  # pixels of a row of panels, where there are several
 WIDE = 130  # letters of a panel's title that stand beside each other on a page
 SUBTITLE = 11  # pixels of a panel's title: plotly's own 16 leave the page where several panels are beside each other
 NARROW = 480  # pixels that panels have beside the controls of an explorer: where names fit there, they fit anywhere
 GAP, TITLED, NUMBER, LETTER, BAR = 14, 22, 38, 6, 70  # pixels: air, an axis title, a number, a letter, a colour bar
+ROWS_APART = 0.32  # of the height, by the number of rows
 MOST_APART = 0.6  # of the width, between all panels together
 
 
-def drawn(spec: FigureSpec) -> go.Figure:
+def drawn(spec: FigureSpec) -> "go.Figure":
     """The figure, on transparent paper so that the page's theme shows through."""
-    alone = len(spec.panels) == 1
-    cols = min(spec.columns or len(spec.panels), len(spec.panels))
-    rows = math.ceil(len(spec.panels) / cols)
-    subtitles = [_subtitle(panel, cols) for panel in spec.panels]
+    import plotly.graph_objects as go
+
+    return go.Figure(as_json(spec))
+
+
+def as_json(spec: FigureSpec) -> dict[str, Any]:
+    """The figure's traces and layout as JSON has them, made without plotly, whose own objects take long to make."""
+    count = len(spec.panels)
+    cols = min(spec.columns or count, count)
+    rows = math.ceil(count / cols)
     bars, named = scales(spec.panels), with_names(spec.panels, cols)
-    figure = make_subplots(
-        rows,
-        cols,
-        specs=[[{} if row * cols + col < len(spec.panels) else None for col in range(cols)] for row in range(rows)],
-        subplot_titles=None if alone else subtitles,
-        horizontal_spacing=_between(spec.panels, cols, named, bars),
-        vertical_spacing=0.32 / rows,
-    )
+    domains = _domains(count, cols, _between(spec.panels, cols, named, bars), ROWS_APART / rows)
+    data: list[dict[str, Any]] = []
+    axes: dict[str, Any] = {}
     told: set[str] = set()
-    for number, panel in enumerate(spec.panels):
-        place = {"row": number // cols + 1, "col": number % cols + 1}
-        figure.update_xaxes(_axis(panel.x), **place)
-        figure.update_yaxes(_axis(panel.y) | ({} if named[number] else UNNAMED), **place)
+    names = ""  # of the vertical axis that has them
+    for number, (panel, (across, along)) in enumerate(zip(spec.panels, domains, strict=True)):
+        tail = "" if number == 0 else str(number + 1)
+        x, y = f"x{tail}", f"y{tail}"
+        axes[f"xaxis{tail}"] = _axis(panel.x) | {"anchor": y, "domain": across}
+        axes[f"yaxis{tail}"] = _axis(panel.y) | {"anchor": x, "domain": along}
+        if named[number]:
+            names = y
+        else:  # it is read by those names, so it is zoomed with them
+            axes[f"yaxis{tail}"] |= {"showticklabels": False, "title": {"text": ""}, "matches": names}
         for mark in panel.marks:
-            trace = _trace(panel, mark)
+            trace = _trace(panel, mark) | {"xaxis": x, "yaxis": y}
             if isinstance(mark, Heat):  # one bar of colours for panels that share it
                 trace["showscale"] = mark.scale in bars[number]
-                if rows > 1 or (len(spec.panels) > 1 and number < len(spec.panels) - 1):
-                    trace["colorbar"] |= _beside(figure.get_subplot(**place))
+                if rows > 1 or number < count - 1:
+                    trace["colorbar"] |= _beside(across, along)
             elif mark.label:
                 trace |= {"legendgroup": mark.label, "showlegend": mark.label not in told}
                 told.add(mark.label)
-            figure.add_trace(trace, **place)
-    figure.update_annotations(font={"size": SUBTITLE})
-    subtitle = {"text": subtitles[0] if alone else "", "font": {"size": SUBTITLE}}
-    figure.update_layout(
-        title={"text": spec.title, "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
-        template="none",
-        autosize=True,
-        font={"size": 12},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        margin={"l": 64, "r": 16, "t": 72, "b": 52},
-        legend={
+            data.append(trace)
+    subtitles = [_subtitle(panel, cols) for panel in spec.panels]
+    subtitle = {"text": subtitles[0] if count == 1 else "", "font": {"size": SUBTITLE}}
+    above = zip(subtitles, domains, strict=True) if count > 1 else ()
+    layout = axes | {
+        "title": {"text": spec.title, "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
+        "annotations": [_above(text, across, along) for text, (across, along) in above if text],
+        "template": "none",
+        "autosize": True,
+        "font": {"size": 12},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 64, "r": 16, "t": 72, "b": 52},
+        "legend": {
             "orientation": "h",
             "yref": "container",
             "y": 0,
@@ -69,11 +80,24 @@ def drawn(spec: FigureSpec) -> go.Figure:
             "x": 0.5,
             "xanchor": "center",
         },
-        hovermode="closest",
-        meta=dict(spec.provenance),
-        height=None if rows == 1 else HIGH * rows,
-    )
-    return figure
+        "hovermode": "closest",
+        "meta": dict(spec.provenance),
+    }
+    return {"data": data, "layout": layout | ({"height": HIGH * rows} if rows > 1 else {})}
+
+
+def _domains(count: int, cols: int, between: float, below: float) -> list[tuple[Domain, Domain]]:
+    """Where panels are in the figure, left to right, then down: shares of its width and of its height."""
+    rows = math.ceil(count / cols)
+    wide, high = (1 - between * (cols - 1)) / cols, (1 - below * (rows - 1)) / rows
+    places = [(number % cols * (wide + between), 1 - number // cols * (high + below)) for number in range(count)]
+    return [([left, min(1.0, left + wide)], [max(0.0, top - high), top]) for left, top in places]
+
+
+def _above(text: str, across: Domain, along: Domain) -> dict[str, Any]:
+    """A panel's title."""
+    place = {"x": sum(across) / 2, "xanchor": "center", "xref": "paper", "y": along[1], "yanchor": "bottom"}
+    return place | {"yref": "paper", "text": text, "showarrow": False, "font": {"size": SUBTITLE}}
 
 
 def _between(panels: Sequence[Panel], cols: int, named: Sequence[bool], bars: Sequence[Collection[object]]) -> float:
@@ -103,9 +127,9 @@ def _subtitle(panel: Panel, cols: int) -> str:
     )
 
 
-def _beside(subplot: Any) -> dict[str, Any]:
+def _beside(across: Domain, along: Domain) -> dict[str, Any]:
     """Where a bar of colours stands beside a panel that is not the last of one row."""
-    (_, right), (low, high) = subplot.xaxis.domain, subplot.yaxis.domain
+    (_, right), (low, high) = across, along
     return {"x": right, "xanchor": "left", "y": (low + high) / 2, "len": high - low}
 
 
@@ -118,7 +142,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     )
     if axis.ticks:
         places, names = zip(*axis.ticks, strict=True)
-        powers = {"tickmode": "array", "tickvals": places, "ticktext": names, "tickfont": {"size": 10}}
+        powers = {"tickmode": "array", "tickvals": list(places), "ticktext": list(names), "tickfont": {"size": 10}}
     grid = {
         "showline": True,
         "linecolor": "rgb(127,127,127)",
@@ -132,7 +156,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "title": {"text": axis.title, "standoff": 8, "font": {"size": 12}},
         "type": axis.scale,
         "range": span,
-        "automargin": True,
+        # powers of ten have room; to look for it takes plotly a second drawing
+        "automargin": axis.scale != "log" or bool(axis.ticks),
+        "ticklabeloverflow": "allow",
         **grid,
         **powers,
     }
@@ -143,9 +169,9 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
         return {
             "type": "heatmap",
             "name": mark.label,
-            "x": mark.x,
-            "y": mark.y,
-            "z": [[value if math.isfinite(value) else None for value in row] for row in mark.values],  # JSON has no NaN
+            "x": _numbers(mark.x),
+            "y": _numbers(mark.y),
+            "z": [_numbers(row) for row in mark.values],
             "zmin": mark.limits[0],
             "zmax": mark.limits[1],
             "colorscale": HEAT,
@@ -157,8 +183,8 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
     match mark:
         case Line():
             return shown | {
-                "x": mark.x,
-                "y": mark.y,
+                "x": _numbers(mark.x),
+                "y": _numbers(mark.y),
                 "mode": "lines",
                 "line": {"color": color(mark.role), "width": 2, "dash": _dash(mark.role, 2)},
             }
@@ -168,12 +194,12 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
             marker: dict[str, Any] = {"color": look.color, "symbol": look.symbol, "size": 15 if ring else 8}
             if ring:
                 marker["line"] = {"width": 2, "color": look.color}
-            trace = shown | {"x": mark.x, "y": mark.y, "mode": "markers", "marker": marker}
+            trace = shown | {"x": _numbers(mark.x), "y": _numbers(mark.y), "mode": "markers", "marker": marker}
             if mark.error:
-                trace["error_y"] = {"type": "data", "array": mark.error, "thickness": 1, "width": 3}
+                trace["error_y"] = {"type": "data", "array": _numbers(mark.error), "thickness": 1, "width": 3}
             if mark.ids:
                 trace |= {
-                    "customdata": mark.ids,
+                    "customdata": list(mark.ids),
                     "hovertemplate": "%{customdata}<br>%{x}: %{y:.4g}<extra></extra>",
                 }
             return trace
@@ -181,8 +207,8 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
             x, y = outline(mark, panel.y.limits[0])
             soft = {"color": color(mark.role), "width": 1}
             return shown | {
-                "x": x,
-                "y": y,
+                "x": _numbers(x),
+                "y": _numbers(y),
                 "mode": "lines",
                 "line": soft,
                 "fill": "toself",
@@ -194,6 +220,11 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
             x, y = (across, along) if mark.axis == "x" else (along, across)
             dashed = {"color": color(mark.role), "dash": _dash(mark.role, 1), "width": 1}
             return shown | {"x": x, "y": y, "mode": "lines", "line": dashed, "hoverinfo": "skip"}
+
+
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    """JSON has no NaN."""
+    return [float(value) if math.isfinite(value) else None for value in values]
 
 
 def _dash(role: str, width: float) -> str:

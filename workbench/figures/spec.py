@@ -209,6 +209,15 @@ class FigureSpec:
 
         return drawn(self)
 
+    def to_plotly_json(self) -> dict[str, Any]:
+        """The same figure's `data` and `layout` as plain JSON: what a web page gives to plotly.js.
+
+        It is made without plotly, in a few percent of `to_plotly()`'s time.
+        """
+        from workbench.figures.plotly_renderer import as_json
+
+        return as_json(self)
+
     def to_matplotlib(self, *, style: str = "icml", width: str = "page") -> "matplotlib.figure.Figure":
         """A matplotlib figure at print size, made without pyplot.
 

@@ -1,0 +1,28 @@
+// itables tells the kernel of a click twice, first that no row is selected and then which one is, and selects the rows
+// anew that it has selected itself: a figure would be drawn for both.
+function toldOnce(model) {
+  let own = false, later;
+  return {
+    get: name => model.get(name),
+    off: (...args) => model.off(...args),
+    on: (event, heard) => model.on(event, event === "change:selected_rows" ? (...args) => own || heard(...args) : heard),
+    set: (...args) => {
+      own = true;
+      model.set(...args);
+      own = false;
+    },
+    save_changes: () => {
+      later ??= Promise.resolve().then(() => { // both are told while one click is answered
+        later = undefined;
+        model.save_changes();
+      });
+    },
+  };
+}
+
+export default drawnWith((itables, { model, el }) => {
+  const told = toldOnce(model);
+  // hundreds of rows take longer than the controls above them, which are seen first
+  const waiting = requestIdleCallback(() => itables.render({ model: told, el }), { timeout: 1000 });
+  return () => cancelIdleCallback(waiting);
+});
