@@ -1,6 +1,6 @@
 """The site: the reference from docstrings, the executed notebooks, the decisions. `make docs` builds it, offline."""
 
-import shutil
+import importlib.resources
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,11 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import nbformat  # noqa: E402
 import pages  # noqa: E402 - it lies beside this file
 
 from workbench.sharing.formulas import mathml  # noqa: E402
+from workbench.sharing.outputs import PLOTLY, Figures  # noqa: E402
 from workbench.version import __version__  # noqa: E402
 
 project, author = "weight-workbench", "The weight-workbench maintainers"
@@ -26,14 +28,19 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # they are committed executed, and tested
 nb_ipywidgets_js: dict[str, Any] = {}  # explorers need a kernel; nothing is loaded from elsewhere
 nb_merge_streams = True
-suppress_warnings = ["mystnb.unknown_mime_type"]  # of plotly's figures the site has the text only; wb.export shows them
+html_static_path = [str(importlib.resources.files("plotly") / "package_data" / "plotly.min.js")]
+LIBRARY = '<script src="../_static/plotly.min.js"></script>'  # as seen from the page of a notebook
 
 
 def copied(folder: str) -> None:
-    """Notebooks stand beside their checkpoints, and Sphinx reads below this folder only."""
+    """Notebooks stand beside their checkpoints, and Sphinx reads below this folder only; it draws no plotly figures."""
     (HERE / folder).mkdir(exist_ok=True)
     for file in (HERE.parent / folder).glob("*.ipynb"):
-        shutil.copy2(file, HERE / folder / file.name)
+        notebook, figures = nbformat.read(file, 4), Figures({})
+        for data in (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ())):
+            if PLOTLY in data:
+                data["text/html"] = ("" if figures.count else LIBRARY) + figures.html(data.pop(PLOTLY))
+        nbformat.write(notebook, HERE / folder / file.name)
 
 
 def inline(self: Any, node: Any) -> None:

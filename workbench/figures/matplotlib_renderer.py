@@ -117,7 +117,10 @@ def _columns(spec: FigureSpec, inches: float) -> int:
 def written(spec: FigureSpec, venue: Venue, inches: float, kind: str, *, dpi: int = PRINT_DPI) -> bytes:
     """The bytes of a PDF, EPS, SVG or PNG; the same spec gives the same bytes."""
     buffer = io.BytesIO()
-    drawn(spec, venue, inches).savefig(buffer, format=kind, dpi=dpi, metadata=_metadata(spec, kind))
+    figure = drawn(spec, venue, inches)
+    with rc_context({"figure.constrained_layout.use": False, "figure.autolayout": False}):
+        figure.set_layout_engine(None)  # everything has its place: to look for it anew would draw it twice
+    figure.savefig(buffer, format=kind, dpi=dpi, metadata=_metadata(spec, kind))
     return _with_comments(buffer.getvalue(), spec) if kind == "eps" else buffer.getvalue()
 
 
