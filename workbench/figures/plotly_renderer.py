@@ -156,8 +156,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
         "title": {"text": axis.title, "standoff": 8, "font": {"size": 12}},
         "type": axis.scale,
         "range": span,
-        # powers of ten have room; to look for it takes plotly a second drawing
-        "automargin": axis.scale != "log" or bool(axis.ticks),
+        "automargin": True,  # else the title would lie on the numbers
         "ticklabeloverflow": "allow",
         **grid,
         **powers,
