@@ -19,8 +19,14 @@ PLOT = """index => {
   const plots = document.querySelectorAll('.wb-explorer .js-plotly-plot');
   const plot = Array.from(plots).filter(one => one.offsetParent)[index];  // other tabs have plots too
   const numbers = list => Array.from(list || [], value => value === null ? NaN : value);
+  const boxes = names => [...plot.querySelectorAll(names)].map(one => one.getBoundingClientRect());
+  const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+                      && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  const titles = boxes('text[class$=title]');
+  const others = boxes('[class$=tick] text, .legendtext');
   return { title: plot._fullLayout.title.text, subtitle: plot._fullLayout.title.subtitle.text,
     fits: Math.abs(plot._fullLayout.width - plot.clientWidth) < 2 && plot.clientWidth > 100,
+    apart: !titles.some(title => others.some(other => over(title, other))),
     traces: plot._fullData.map(t => ({ name: t.name, x: numbers(t.x), y: numbers(t.y), fill: t.fill,
                                        error: t.error_y && t.error_y.visible ? numbers(t.error_y.array) : [],
                                        z: t.z ? Array.from(t.z, numbers) : null,
@@ -42,6 +48,7 @@ def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
     expected = spec.to_plotly()
     told = spec.panels[0].title if len(spec.panels) == 1 else ""  # several panels have their titles above each
     assert (plot["title"], plot["subtitle"] or "", plot["fits"]) == (spec.title, told, True)
+    assert plot["apart"], "a title lies on numbers, names or the legend"
     slack = _slack(expected.data)
     for shown, trace in zip(plot["traces"], expected.data, strict=True):
         assert shown["name"] == trace.name

@@ -248,14 +248,18 @@ def test_two_checkpoints_and_a_trajectory(lab: Any) -> None:
     assert not lab.problems
 
 
+RUN = ("uses", "farms")  # the cells of the others take a minute each, and nbval runs them all (decision 0011)
+
+
 @pytest.mark.parametrize("name", ["farms", "spectra", "uses", "connectivity", "degeneracy"])
-def test_a_notebook_of_figures_runs_in_the_browser(lab: Any, name: str) -> None:
+def test_a_notebook_of_figures_shows_them(lab: Any, name: str) -> None:
     stored = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     outputs = [output for cell in stored.cells for output in cell.get("outputs", [])]
     figures = sum("image/png" in output.get("data", {}) for output in outputs)
     assert figures
     lab.open(f"notebooks/{name}.ipynb")
-    lab.run_all(240)
+    if name in RUN:
+        lab.run_all(240)
     pictures = lab.page.locator(".jp-OutputArea-output img")
     expect(pictures).to_have_count(figures)
     widths = pictures.evaluate_all("images => images.map(image => image.complete && image.naturalWidth)")
