@@ -6,5 +6,5 @@ from workbench_widgets.plot import Plot
 
 
 def clicked(plot: Plot, **point: Any) -> None:
-    """A point was clicked: the page says its `id` if it has one, its `type` of trace and its place, `x` and `y`."""
+    """A point was clicked: the page says its `id` if it has one and its place, `x` and `y`."""
     plot.prepare()._handle_custom_msg(point, [])

@@ -359,7 +359,7 @@ def test_one_selection_in_all_views(explorer: wb.ui.ConnectivityExplorer) -> Non
     assert explorer.selection == ("3.bias",)
     explorer.view.value = "alignment"
     assert {row["layer"] for _, row in listed(explorer).iterrows()} == {"0", "3", "5"}
-    clicked(explorer.plots[FIRST], type="heatmap", x=0.3, y=1.0)
+    clicked(explorer.plots[FIRST], x=0.3, y=1.0)
     assert explorer.selection == ("3",) and "layer='3'" in explorer.code()
     explorer.view.value = "groups"
     assert "layer='3'" in explorer.code() and explorer.selection == ("3",)

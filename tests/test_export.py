@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nbformat
@@ -193,3 +194,9 @@ def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "nbconvert.exporters.html", None)
     with pytest.raises(ModuleNotFoundError, match=r"wb.export needs nbconvert.*pip install 'weight-workbench\[lab\]'"):
         wb.export(notebook)
+
+
+def test_what_is_no_path_says_so(raised: Callable[[Iterable[str]], dict[str, list[str]]]) -> None:
+    calls = ["wb.export(3)", "wb.ui.Workbench.restored(3)", "wb.ui.Workbench().save(3)"]
+    for code, (kind, message) in raised(calls).items():
+        assert kind == "ArgumentError" and message.startswith("3 is int: expected the path of a "), (code, message)

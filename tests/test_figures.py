@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from concurrent.futures import ThreadPoolExecutor
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -394,3 +395,21 @@ def test_titles_of_panels_are_as_small_on_screen_as_the_subtitle_of_one() -> Non
     assert [(note.text, note.font.size) for note in two.annotations] == [
         ("rank 1 of 12", one.title.subtitle.font.size)
     ] * 2
+
+
+def test_names_that_look_like_markup_are_drawn_as_they_are() -> None:
+    odd = "a<b>c</b> & d<br>e"
+    axis = Axis(label=odd, limits=(0.0, 1.0), ticks=((0.5, odd),))
+    marks = (Line(x=(0.0, 1.0), y=(0.0, 1.0), role="first", label=odd),)
+    screen = FigureSpec(kind="t", title=odd, panels=(Panel(x=axis, y=axis, marks=marks, title=odd),)).to_plotly()
+    title, x = screen.layout.title, screen.layout.xaxis
+    for text in (title.text, title.subtitle.text, x.title.text, x.ticktext[0], screen.data[0].name):
+        assert "<" not in text and unescape(text) == odd
+
+
+@pytest.mark.parametrize(("decades", "step"), [(3, 1), (8, 1), (14, 2), (30, 4)])
+def test_few_decades_are_named_on_a_vertical_axis(decades: int, step: int) -> None:
+    axis = Axis(label="x", limits=(1.0, 10.0**decades), scale="log")
+    marks = (Line(x=(1.0, 2.0), y=(1.0, 2.0), role="first"),)
+    layout = FigureSpec(kind="t", title="t", panels=(Panel(x=axis, y=axis, marks=marks),)).to_plotly_json()["layout"]
+    assert layout["yaxis"]["dtick"] == step and layout["xaxis"]["dtick"] == (2 if decades == 30 else 1)

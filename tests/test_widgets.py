@@ -186,7 +186,8 @@ def test_a_plot_shows_the_last_figure_and_nothing_of_those_before(explorer: wb.u
     for kind, layer in [("alpha", None), ("esd", "fc1"), ("alpha", "fc2"), ("esd", "conv")]:
         spec = wb.figure(result, kind, layer=layer)
         plot.show(spec)
-        assert plot.prepare() is model and model.traces == json.loads(json.dumps(spec.to_plotly_json()["data"]))
+        drawn = [{name: value for name, value in trace.items() if name != "uid"} for trace in model.traces]
+        assert plot.prepare() is model and drawn == json.loads(json.dumps(spec.to_plotly_json()["data"]))
     plot.clear("nothing")
     assert not model.traces and plot.spec is None
 
@@ -201,6 +202,20 @@ def test_a_zoom_stays_while_the_axes_are_the_same(explorer: wb.ui.SpectrumExplor
 
     assert told("alpha", "fc1") == told("alpha", "fc2")
     assert told("esd", "fc1") != told("esd", "fc2") != told("alpha", "fc2")
+
+
+def test_what_is_hidden_is_known_again_when_a_mark_comes_before_it(explorer: wb.ui.SpectrumExplorer) -> None:
+    """Plotly hides a trace by its uid, and without one by its place, in which another may be now."""
+    result, plot = explorer.run(), Plot("a plot")
+
+    def hidden(layer: str | None) -> dict[str, str]:
+        whole = wb.figure(result, "alpha", layer=layer).beside(wb.figure(result, "alpha"))
+        plot.show(whole)
+        return {trace["uid"]: trace["name"] for trace in plot.prepare().traces}
+
+    plain, marked = hidden(None), hidden("fc1")
+    assert len(plain) + 1 == len(marked) == len(plot.prepare().traces), "each has its own"
+    assert plain.items() <= marked.items() and all(uid.isalnum() for uid in marked), "plotly makes a class of it"
 
 
 def test_export_writes_the_shown_figure(

@@ -49,12 +49,18 @@ def lab(tabs: Tabs, request: pytest.FixtureRequest) -> Iterator[Lab]:
     def note(error: Any) -> None:
         started.problems.append(str(error))
 
+    def hear(message: Any) -> None:
+        if message.type == "error" and any(sign in message.text for sign in ("Error evaluating", "Error serializing")):
+            note(message.text)
+
     started.page.on("pageerror", note)
+    started.page.on("console", hear)
     failed = request.session.testsfailed
     try:
         yield started
     finally:
         started.page.remove_listener("pageerror", note)
+        started.page.remove_listener("console", hear)
         tabs.give_back(clean=request.session.testsfailed == failed)
 
 

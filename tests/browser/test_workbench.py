@@ -1,6 +1,7 @@
 """The workbench as a user meets it: models, tabs, one selection, one queue, history, session and code."""
 
 import io
+import json
 import os
 import random
 import re
@@ -13,6 +14,7 @@ from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
+from browser.jupyter import VIEWPORT
 from browser.pages import assert_soon_drawn, own, rows
 
 pytestmark = pytest.mark.browser
@@ -175,6 +177,39 @@ def test_a_page_that_does_not_know_the_kernels_plotly_says_so(lab: Any) -> None:
     outputs = lab.page.locator(".jp-OutputArea-output")
     expect(outputs.filter(has_text="is not on this page")).to_have_count(1)
     expect(outputs.last.locator(".main-svg").first).to_be_attached()  # another one is drawn
+
+
+SAVED = """async () => {
+  const turn = () => window.jupyterapp.commands.execute('@jupyter-widgets/jupyterlab-manager:saveWidgetState');
+  await turn();  // on
+  await window.jupyterapp.shell.currentWidget.context.save();
+  await turn();
+}"""
+WIDTHS = """() => [...document.querySelectorAll('.wb-workbench .js-plotly-plot')].filter(one => one.offsetParent)
+  .map(one => one.getBoundingClientRect().width)"""
+
+
+def test_a_narrow_page_has_its_plots_below_and_what_is_saved_is_what_is_shown(lab: Any) -> None:
+    bench, page = shown(lab), lab.page
+    spectra = tab(bench, "spectra")
+    spectra.get_by_role("button", name="Run").click()
+    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
+    spectrum = wb.spectrum(str(ROOT / PATHS[0]))
+    for width in (1000, 700):
+        page.set_viewport_size({"width": width, "height": 1250})
+        page.wait_for_timeout(1000)
+        assert min(page.evaluate(WIDTHS)) > 380
+        assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="2"))
+    lab.shot("workbench-narrow")
+    page.set_viewport_size(VIEWPORT)
+    bench.get_by_role("button", name="signatures", exact=True).click()  # its table has no floats yet
+    tab(bench, "spectra")
+    page.evaluate(SAVED)
+    states = json.loads((lab.folder / "bench.ipynb").read_text())["metadata"]["widgets"].popitem()[1]["state"]
+    plots = [one["state"] for one in states.values() if one["state"].get("_widget_data")]
+    saved = [one["_widget_layout"]["title"]["text"] for one in plots]
+    assert sorted(saved) == ["2", "Power-law exponent α, 3 layers"]
+    assert not lab.problems
 
 
 def test_by_keyboard_alone(lab: Any) -> None:

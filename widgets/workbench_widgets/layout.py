@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import ipywidgets as ipw
 
 LEAST = "560px"  # of a plot beside another: narrower ones clip their titles
+NARROW = "400px"  # of plots beside inputs: where there is less room they are below
 
 
 def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left: str, flow: str) -> ipw.HBox:
@@ -21,9 +22,9 @@ def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left
         plot.layout.min_width, plot.layout.overflow = "0", "hidden"
     column = ipw.VBox(list(inputs), layout=ipw.Layout(flex=f"0 0 {left}", min_width="0")).add_class("wb-column")
     room = ipw.Layout(
-        flex="1 1 auto", min_width="0", display="flex", flex_flow=f"{flow} wrap" if flow == "row" else flow
+        flex=f"1 1 {NARROW}", min_width="0", display="flex", flex_flow=f"{flow} wrap" if flow == "row" else flow
     )
-    return ipw.HBox([column, ipw.Box(list(plots), layout=room)])
+    return ipw.HBox([column, ipw.Box(list(plots), layout=room)], layout=ipw.Layout(flex_flow="row wrap"))
 
 
 def accordion(panels: Mapping[str, ipw.DOMWidget], *, unfolded: bool) -> ipw.Accordion:

@@ -1,7 +1,8 @@
 """A plot that shows one FigureSpec after another in the same widget."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from hashlib import blake2b
 from html import escape
 from typing import Any
 
@@ -67,9 +68,9 @@ class Plot(ipw.VBox):
             layout = figure["layout"]
             height = max(self._height, layout.get("height", 0))  # a figure of several rows says how high it is
             self.layout.min_height = f"{height + 28}px"
-            # what somebody zoomed into or hid stays while the axes are the same, as when another layer is selected
+            # what somebody zoomed into or hid stays while the axes are the same, as when a layer is marked among others
             same = str(hash(tuple((panel.x, panel.y) for panel in spec.panels)))
-            self.prepare().show(figure["data"], layout | {"height": height, "uirevision": same})
+            self.prepare().show(_known(figure["data"]), layout | {"height": height, "uirevision": same})
             said = escape(" · ".join(filter(None, [f"{self._name}: {spec.title}", *(p.title for p in spec.panels)])))
             self._caption.value = f'<span class="wb-plot-name wb-unseen" role="img" aria-label="{said}"></span>'
 
@@ -83,7 +84,7 @@ class Plot(ipw.VBox):
     def _clicked(self, point: Mapping[str, Any]) -> None:
         if self._on_pick and point.get("id") is not None:
             self._on_pick(str(point["id"]))
-        elif self._on_cell and point["type"] == "heatmap":
+        elif self._on_cell and "x" in point:  # a cell, or what marks one
             self._on_cell(float(point["x"]), float(point["y"]))
 
 
@@ -98,6 +99,14 @@ def take_places(plots: Iterable[Plot], count: int, height: int) -> None:
     for place, plot in enumerate(plots):
         plot.layout.display = None if place < max(1, count) else "none"
         plot.resize(height)
+
+
+def _known(traces: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The traces by names that they keep when others come or go: plotly would hide the one that is now in a place."""
+    names = [f"{trace['xaxis']} {trace['type']} {trace['name']}" for trace in traces]
+    told = [f"{name} {names[:place].count(name)}" for place, name in enumerate(names)]
+    uids = [blake2b(one.encode(), digest_size=8).hexdigest() for one in told]  # plotly makes a class of it
+    return [{**trace, "uid": uid} for trace, uid in zip(traces, uids, strict=True)]
 
 
 def _blank(height: int) -> dict[str, Any]:

@@ -10,12 +10,14 @@ function inTurn(draw) {
 
 export default drawnWith((plotly, { model, el }) => {
   let drawing, asked = false, gone = false;
-  const pick = ({ points: [{ data: { type }, customdata: id, x, y }] }) => model.send({ type, id, x, y });
+  const pick = ({ points: [{ customdata: id, x, y }] }) => model.send({ id, x, y });
   const drawn = () => {
     if (gone) return undefined;
     const names = ["_widget_data", "_widget_layout", "_config"];
     // plotly writes into what it is given, and the model is of all views
-    return plotly.react(el, ...names.map(name => structuredClone(model.get(name))));
+    const [data, layout, config] = names.map(name => structuredClone(model.get(name)));
+    el.style.height = `${layout.height}px`; // all of which plotly takes when the page is made narrower
+    return plotly.react(el, data, layout, config);
   };
   const draw = async () => {
     await null; // both parts change in one message: they are drawn when it has been read

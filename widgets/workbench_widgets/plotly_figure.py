@@ -21,7 +21,7 @@ class PlotlyFigure(UsesLibrary):
     own, and lets views that are gone listen on.
 
     Args:
-        on_click: called with the type of the trace, the id and the place of a point that was clicked.
+        on_click: called with the id, if it has one, and the place of a point that was clicked.
     """
 
     _esm = drawn_by("plotly_figure.js")

@@ -86,7 +86,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         wb.ArgumentError: it is none, or of a later format.
     """
-    target = Path(path).expanduser()
+    target = _path(path)
     try:
         found = json.loads(target.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -104,8 +104,14 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
+def _path(given: str | os.PathLike[str]) -> Path:
+    if not isinstance(given, str | os.PathLike):
+        raise wb.ArgumentError(f"{given!r} is {type(given).__name__}: expected the path of a file.")
+    return Path(given).expanduser()
+
+
 def _target(path: str | os.PathLike[str], ending: str) -> Path:
-    target = Path(path).expanduser()
+    target = _path(path)
     if target.suffix != ending:
         raise wb.ArgumentError(f"{target}: expected a name that ends in {ending}.")
     if not target.parent.is_dir():

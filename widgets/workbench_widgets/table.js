@@ -3,7 +3,7 @@
 function toldOnce(model) {
   let own = false, later;
   return {
-    get: name => model.get(name),
+    get: name => structuredClone(model.get(name)), // itables writes functions into what it is given
     off: (...args) => model.off(...args),
     on: (event, heard) => model.on(event, event === "change:selected_rows" ? (...args) => own || heard(...args) : heard),
     set: (...args) => {
@@ -23,6 +23,8 @@ function toldOnce(model) {
 export default drawnWith((itables, { model, el }) => {
   const told = toldOnce(model);
   // hundreds of rows take longer than the controls above them, which are seen first
-  const waiting = requestIdleCallback(() => itables.render({ model: told, el }), { timeout: 1000 });
+  const draw = () => itables.render({ model: told, el });
+  if (!globalThis.requestIdleCallback) return draw(); // as in Safari
+  const waiting = requestIdleCallback(draw, { timeout: 1000 });
   return () => cancelIdleCallback(waiting);
 });

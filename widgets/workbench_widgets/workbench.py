@@ -14,7 +14,7 @@ from workbench_widgets.call import notebook
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.guard import Guard
 from workbench_widgets.history import Entry, HistoryPanel
-from workbench_widgets.layout import accordion, close_parts, code_field, heading
+from workbench_widgets.layout import NARROW, accordion, close_parts, code_field, heading
 from workbench_widgets.models_panel import ModelsPanel
 from workbench_widgets.results_field import of_history
 from workbench_widgets.session import Session
@@ -102,9 +102,10 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         parts["Session"] = [self.files]
         left = ipw.VBox([one for title, own in parts.items() for one in (heading(title), *own)])
         left.layout = ipw.Layout(flex=f"0 0 {LEFT}", min_width="0")
-        right = ipw.VBox([self.tabs, self.page], layout=ipw.Layout(flex="1 1 auto", min_width="0"))
+        right = ipw.VBox([self.tabs, self.page], layout=ipw.Layout(flex=f"1 1 {NARROW}", min_width="0"))
         session = accordion({"Code of the session": self.code_box}, unfolded=False)
-        super().__init__([PageStyle(), ipw.HBox([left, right]), session])
+        beside = ipw.HBox([left, right], layout=ipw.Layout(flex_flow="row wrap"))
+        super().__init__([PageStyle(), beside, session])
         self.add_class("wb-explorer").add_class(f"wb-{theme}").add_class("wb-workbench")
         for name, model in _named(models):
             self.add(model, name)

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales, with_names
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 Domain: TypeAlias = list[float]
 
-DECADES = 15  # that are named on an axis: more lie on each other
+DECADES, UPRIGHT = 15, 8  # that are named on an axis, and on one that may be low: more lie on each other
 HIGH = 400  # pixels of a row of panels, where there are several
 WIDE = 130  # letters of a panel's title that stand beside each other on a page
 SUBTITLE = 11  # pixels of a panel's title: plotly's own 16 leave the page where several panels are beside each other
@@ -44,8 +45,8 @@ def as_json(spec: FigureSpec) -> dict[str, Any]:
     for number, (panel, (across, along)) in enumerate(zip(spec.panels, domains, strict=True)):
         tail = "" if number == 0 else str(number + 1)
         x, y = f"x{tail}", f"y{tail}"
-        axes[f"xaxis{tail}"] = _axis(panel.x) | {"anchor": y, "domain": across}
-        axes[f"yaxis{tail}"] = _axis(panel.y) | {"anchor": x, "domain": along}
+        axes[f"xaxis{tail}"] = _axis(panel.x, DECADES) | {"anchor": y, "domain": across}
+        axes[f"yaxis{tail}"] = _axis(panel.y, UPRIGHT) | {"anchor": x, "domain": along}
         if named[number]:
             names = y
         else:  # it is read by those names, so it is zoomed with them
@@ -64,7 +65,7 @@ def as_json(spec: FigureSpec) -> dict[str, Any]:
     subtitle = {"text": subtitles[0] if count == 1 else "", "font": {"size": SUBTITLE}}
     above = zip(subtitles, domains, strict=True) if count > 1 else ()
     layout = axes | {
-        "title": {"text": spec.title, "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
+        "title": {"text": _plain(spec.title), "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
         "annotations": [_above(text, across, along) for text, (across, along) in above if text],
         "template": "none",
         "autosize": True,
@@ -121,10 +122,14 @@ def _beside_axis(axis: Axis) -> float:
 def _subtitle(panel: Panel, cols: int) -> str:
     """What stands above a panel; of several figures in lines that stay above it, since plotly breaks none."""
     if not panel.letter:
-        return panel.title
-    return "<br>".join([f"<b>{panel.letter}</b>", *textwrap.wrap(panel.title, max(20, WIDE // cols))]).replace(
-        "</b><br>", "</b>  ", 1
-    )
+        return _plain(panel.title)
+    lines = map(_plain, textwrap.wrap(panel.title, max(20, WIDE // cols)))
+    return "<br>".join([f"<b>{panel.letter}</b>", *lines]).replace("</b><br>", "</b>  ", 1)
+
+
+def _plain(text: str) -> str:
+    """Names of layers may look like the markup that plotly reads."""
+    return escape(text, quote=False)
 
 
 def _beside(across: Domain, along: Domain) -> dict[str, Any]:
@@ -133,16 +138,21 @@ def _beside(across: Domain, along: Domain) -> dict[str, Any]:
     return {"x": right, "xanchor": "left", "y": (low + high) / 2, "len": high - low}
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
+def _axis(axis: Axis, decades: int) -> dict[str, Any]:
     span = [math.log10(value) for value in axis.ends] if axis.scale == "log" else list(axis.ends)
     powers = (
-        {"dtick": math.ceil(abs(span[1] - span[0]) / DECADES), "exponentformat": "power", "tickfont": {"size": 10}}
+        {"dtick": math.ceil(abs(span[1] - span[0]) / decades), "exponentformat": "power", "tickfont": {"size": 10}}
         if axis.scale == "log" and abs(span[1] - span[0]) > 2
         else {}
     )
     if axis.ticks:
         places, names = zip(*axis.ticks, strict=True)
-        powers = {"tickmode": "array", "tickvals": list(places), "ticktext": list(names), "tickfont": {"size": 10}}
+        powers = {
+            "tickmode": "array",
+            "tickvals": list(places),
+            "ticktext": list(map(_plain, names)),
+            "tickfont": {"size": 10},
+        }
     grid = {
         "showline": True,
         "linecolor": "rgb(127,127,127)",
@@ -153,7 +163,7 @@ def _axis(axis: Axis) -> dict[str, Any]:
     }
     return {
         # without standoff an inner panel's title lies on its tick labels
-        "title": {"text": axis.title, "standoff": 8, "font": {"size": 12}},
+        "title": {"text": _plain(axis.title), "standoff": 8, "font": {"size": 12}},
         "type": axis.scale,
         "range": span,
         "automargin": True,  # else the title would lie on the numbers
@@ -167,18 +177,18 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
     if isinstance(mark, Heat):
         return {
             "type": "heatmap",
-            "name": mark.label,
+            "name": _plain(mark.label),
             "x": _numbers(mark.x),
             "y": _numbers(mark.y),
             "z": [_numbers(row) for row in mark.values],
             "zmin": mark.limits[0],
             "zmax": mark.limits[1],
             "colorscale": HEAT,
-            "colorbar": {"title": {"text": mark.label, "side": "right"}, "thickness": 12, "outlinewidth": 0},
+            "colorbar": {"title": {"text": _plain(mark.label), "side": "right"}, "thickness": 12, "outlinewidth": 0},
             "hovertemplate": "%{x}, %{y}: %{z:.4g}<extra></extra>",
             "hoverongaps": False,
         }
-    shown = {"type": "scatter", "name": mark.label, "showlegend": bool(mark.label)}
+    shown = {"type": "scatter", "name": _plain(mark.label), "showlegend": bool(mark.label)}
     match mark:
         case Line():
             return shown | {

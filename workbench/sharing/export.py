@@ -42,6 +42,9 @@ def export(notebook: str | os.PathLike[str], path: str | os.PathLike[str] | None
         Traceback (most recent call last):
         workbench.errors.ArgumentError: 'nothing.ipynb' is not there: expected the path of a notebook, an .ipynb file.
     """
+    for given, kind in ((notebook, "notebook, an .ipynb file"), (path or "", "page, an .html file")):
+        if not isinstance(given, str | os.PathLike):
+            raise ArgumentError(f"{given!r} is {type(given).__name__}: expected the path of a {kind}.")
     source = Path(notebook).expanduser()
     if not source.is_file():
         raise ArgumentError(f"{str(notebook)!r} is not there: expected the path of a notebook, an .ipynb file.")
