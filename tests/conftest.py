@@ -14,7 +14,7 @@ from hypothesis import settings
 import typecheck
 
 ROOT = Path(__file__).parents[1]
-settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=150, print_blob=True)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=100, print_blob=True)
 settings.register_profile("explore", deadline=None, max_examples=3000, print_blob=True)
 settings.load_profile("repeatable")  # `pytest --hypothesis-profile=explore` draws new examples
 

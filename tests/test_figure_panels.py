@@ -125,7 +125,7 @@ def test_any_figures_can_be_read_together(names: list[str], columns: int, paper:
 
 
 def assert_letters_apart(spec: FigureSpec, *paper: str) -> None:
-    figure = readable.assert_readable(spec, *paper, resolutions=(100,))
+    figure = readable.assert_readable(spec, *paper, resolutions=())
     lettered = [axes for axes in figure.axes if axes.get_title(loc="left")]
     assert len(lettered) == len(spec.panels)
     for axes in lettered:

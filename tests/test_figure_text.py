@@ -91,19 +91,9 @@ def names(side: object) -> list[Text]:
 
 
 def assert_readable(drawn: FigureSpec, style: str, width: str, resolutions: tuple[int, ...] = (72, 300)) -> Figure:
+    """As `.to_matplotlib()` gives it, and as it is saved: with the places that it has, at other resolutions."""
     figure = drawn.to_matplotlib(style=style, width=width)
     assert figure.get_figwidth() == FigureSpec.VENUES[style][width]
-    for dpi in resolutions:
-        figure.set_dpi(dpi)
-        figure.draw_without_rendering()
-        room = figure.bbox.padded(0.01 * dpi)
-        for text in texts(figure):
-            box = text.get_window_extent()
-            inside = box.x0 >= room.x0 and box.x1 <= room.x1 and box.y0 >= room.y0 and box.y1 <= room.y1
-            assert inside or not text.get_text(), f"{text.get_text()!r} at {dpi} dpi: {box} of {figure.bbox}"
-        for legend in figure.legends:  # below everything that is drawn
-            assert legend.get_window_extent().y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes) + 0.02 * dpi
-            assert figure.bbox.padded(0.01 * dpi).y0 <= legend.get_window_extent().y0
     figure.set_dpi(100)
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()
@@ -119,7 +109,26 @@ def assert_readable(drawn: FigureSpec, style: str, width: str, resolutions: tupl
             assert inked.max() <= 1, (
                 f"names of {side.axis_name} lie on each other: {[n.get_text() for n in names(side)]}"
             )
+    assert_inside(figure)
+    figure.set_layout_engine(None)
+    for dpi in resolutions:
+        figure.set_dpi(dpi)
+        figure.draw_without_rendering()
+        assert_inside(figure)
     return figure
+
+
+def assert_inside(figure: Figure) -> None:
+    """No text leaves the figure, and the legend is below everything that is drawn."""
+    dpi = figure.dpi
+    room = figure.bbox.padded(0.01 * dpi)
+    for text in texts(figure):
+        box = text.get_window_extent()
+        inside = box.x0 >= room.x0 and box.x1 <= room.x1 and box.y0 >= room.y0 and box.y1 <= room.y1
+        assert inside or not text.get_text(), f"{text.get_text()!r} at {dpi} dpi: {box} of {figure.bbox}"
+    for legend in figure.legends:
+        assert legend.get_window_extent().y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes) + 0.02 * dpi
+        assert figure.bbox.padded(0.01 * dpi).y0 <= legend.get_window_extent().y0
 
 
 @pytest.mark.parametrize("paper", DIFFERENT, ids="-".join)
@@ -152,7 +161,7 @@ def test_any_words_can_be_read(
     paper: tuple[str, str],
 ) -> None:
     panel = line(values, named_ticks(ticks, 20, 200), title, tuple(labels), scale, title)
-    assert_readable(spec(panel, title=head), *paper, resolutions=(100,))
+    assert_readable(spec(panel, title=head), *paper, resolutions=())
 
 
 def test_broken_text_keeps_its_words_and_cut_names_their_ends() -> None:

@@ -42,7 +42,7 @@ def page(own: FigureSpec) -> dict[str, Any]:
                 "ids": list(trace.customdata if trace.customdata is not None else ()),
             }
         )
-    return {"title": own.title, "subtitle": own.panels[0].title, "fits": True, "traces": told}
+    return {"title": own.title, "subtitle": own.panels[0].title, "fits": True, "apart": True, "traces": told}
 
 
 MORE = (
