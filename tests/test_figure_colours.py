@@ -4,15 +4,17 @@ Machado, Oliveira & Fernandes 2009, A Physiologically-based Model for Simulation
 1.0, on linear RGB; differences by CIEDE2000 (Sharma, Wu & Dalal 2005), whose published pairs are the formula's oracle.
 """
 
+import json
 from itertools import combinations
 
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb, to_rgba
 
-from workbench.figures import Axis, FigureSpec, Line, Panel, Points
-from workbench.figures.style import DASHES, HEAT, ROLES, stroke
+from workbench.figures import Axis, FigureSpec, Heat, Line, Panel, Points
+from workbench.figures.style import DASHES, HEAT, ROLES, STEPS, stroke
 
 MACHADO = {
     "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
@@ -135,3 +137,14 @@ def test_both_renderers_draw_a_roles_dash_and_symbol() -> None:
         assert shown == pytest.approx(stroke(role).dash), role
     symbols = [trace.marker.symbol for trace in screen.data[len(roles) :]]
     assert symbols == [look.symbol for look in ROLES.values()]
+
+
+def test_a_heats_colours_are_those_of_print() -> None:
+    shades = [to_rgba(shade) for shade in STEPS]
+    np.testing.assert_allclose(shades, colormaps[HEAT](np.linspace(0, 1, len(STEPS))), atol=1.5 / 255)
+    axis = Axis(label="x", limits=(0.0, 1.0))
+    heat = Heat(x=(0.0, 1.0), y=(0.0, 1.0), values=((1.0,),), limits=(0.0, 1.0))
+    spec = FigureSpec(kind="t", title="", panels=(Panel(x=axis, y=axis, marks=(heat,)),))
+    (trace,) = spec.to_plotly_json()["data"]
+    assert [shade for _, shade in trace["colorscale"]] == STEPS  # a name would be another scale in the page
+    assert trace["colorscale"] == json.loads(spec.to_plotly().to_json())["data"][0]["colorscale"]

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from workbench.figures.spec import Axis, Bars, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, scales, with_names
-from workbench.figures.style import HEAT, ROLES, color, stroke
+from workbench.figures.style import ROLES, STEPS, color, stroke
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -63,10 +63,9 @@ def as_json(spec: FigureSpec) -> dict[str, Any]:
             data.append(trace)
     subtitles = [_subtitle(panel, cols) for panel in spec.panels]
     subtitle = {"text": subtitles[0] if count == 1 else "", "font": {"size": SUBTITLE}}
-    above = zip(subtitles, domains, strict=True) if count > 1 else ()
+    above = [_above(text, *domain) for text, domain in zip(subtitles, domains, strict=True) if text and count > 1]
     layout = axes | {
         "title": {"text": _plain(spec.title), "font": {"size": 14}, "x": 0.02, "subtitle": subtitle},
-        "annotations": [_above(text, across, along) for text, (across, along) in above if text],
         "template": "none",
         "autosize": True,
         "font": {"size": 12},
@@ -84,7 +83,8 @@ def as_json(spec: FigureSpec) -> dict[str, Any]:
         "hovermode": "closest",
         "meta": dict(spec.provenance),
     }
-    return {"data": data, "layout": layout | ({"height": HIGH * rows} if rows > 1 else {})}
+    some = ({"annotations": above} if above else {}) | ({"height": HIGH * rows} if rows > 1 else {})
+    return {"data": data, "layout": layout | some}
 
 
 def _domains(count: int, cols: int, between: float, below: float) -> list[tuple[Domain, Domain]]:
@@ -183,7 +183,7 @@ def _trace(panel: Panel, mark: Mark) -> dict[str, Any]:
             "z": [_numbers(row) for row in mark.values],
             "zmin": mark.limits[0],
             "zmax": mark.limits[1],
-            "colorscale": HEAT,
+            "colorscale": [[step / (len(STEPS) - 1), shade] for step, shade in enumerate(STEPS)],
             "colorbar": {"title": {"text": _plain(mark.label), "side": "right"}, "thickness": 12, "outlinewidth": 0},
             "hovertemplate": "%{x}, %{y}: %{z:.4g}<extra></extra>",
             "hoverongaps": False,

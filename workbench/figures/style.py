@@ -39,6 +39,7 @@ DASHES = {
     "contour": Stroke("#FFFFFF", ()),  # lies on a heat
 }
 HEAT = "cividis"  # even steps of lightness, told apart in all common forms of colour blindness
+STEPS = "#00224e #123570 #3b496c #575d6d #707173 #8a8678 #a59c74 #c3b369 #e1cc55 #fee838".split()  # of it, evenly apart
 SOFT = 0.55  # how much of a bar's colour is on white: mixed, as EPS has no transparency
 
 
