@@ -73,6 +73,14 @@ def seen(bench: Locator, name: str) -> Locator:
     return explorer
 
 
+def spectra_run(bench: Locator) -> wb.Spectrum:
+    """Runs the tab of spectra, and gives what it shows as the library computes it."""
+    spectra = tab(bench, "spectra")
+    spectra.get_by_role("button", name="Run").click()
+    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
+    return wb.spectrum(str(ROOT / PATHS[0]))
+
+
 def status(explorer: Locator) -> Locator:
     return explorer.locator(".wb-status").filter(visible=True).first
 
@@ -92,10 +100,7 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
     assert_soon_drawn(page, 0, wb.figure(contents, "histogram", layer="0"))
     page.wait_for_timeout(500)
     lab.shot("workbench-1-browser")
-    spectra = tab(bench, "spectra")
-    spectra.get_by_role("button", name="Run").click()
-    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
-    spectrum = wb.spectrum(str(ROOT / PATHS[0]))
+    spectrum, spectra = spectra_run(bench), seen(bench, "spectra")
     expect(spectra.get_by_label("Look at")).to_have_value("0")  # as in the tree
     rows(spectra).nth(1).click()
     assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer="2"))
@@ -147,10 +152,7 @@ def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -
 
 def test_a_tab_that_is_left_and_opened_again_draws_what_comes(lab: Any) -> None:
     bench, page = shown(lab), lab.page
-    spectra = tab(bench, "spectra")
-    spectra.get_by_role("button", name="Run").click()
-    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
-    spectrum = wb.spectrum(str(ROOT / PATHS[0]))
+    spectrum = spectra_run(bench)
     for layer, row in (("4", 2), ("0", 0), ("4", 2)):  # the first has no fit: traces go and come
         bench.get_by_role("button", name="signatures", exact=True).click()
         bench.get_by_role("button", name="spectra", exact=True).click()  # at once: signatures were hardly there
@@ -191,10 +193,7 @@ WIDTHS = """() => [...document.querySelectorAll('.wb-workbench .js-plotly-plot')
 
 def test_a_narrow_page_has_its_plots_below_and_what_is_saved_is_what_is_shown(lab: Any) -> None:
     bench, page = shown(lab), lab.page
-    spectra = tab(bench, "spectra")
-    spectra.get_by_role("button", name="Run").click()
-    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
-    spectrum = wb.spectrum(str(ROOT / PATHS[0]))
+    spectrum = spectra_run(bench)
     for width in (1000, 700):
         page.set_viewport_size({"width": width, "height": 1250})
         page.wait_for_timeout(1000)

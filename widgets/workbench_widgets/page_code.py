@@ -5,7 +5,6 @@ import importlib.resources
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import anywidget
 import ipywidgets as ipw
@@ -42,17 +41,9 @@ class PageCode(anywidget.AnyWidget):
 
 
 class UsesLibrary(anywidget.AnyWidget):
-    """A widget that is drawn with a library of the page."""
+    """A widget that is drawn with a library of the page; a subclass says by default which one."""
 
     _library = traitlets.Instance(ipw.Widget).tag(sync=True, **ipw.widget_serialization)
-
-    @traitlets.default("_library")
-    def _the_one(self) -> Any:
-        return self.library()
-
-    def library(self) -> PageCode:
-        """The library."""
-        raise NotImplementedError
 
 
 def drawn_by(file: str) -> str:

@@ -35,19 +35,14 @@ class PlotlyFigure(UsesLibrary):
         if on_click is not None:
             self.on_msg(lambda _, content, __: on_click(content))
 
-    def library(self) -> PageCode:
-        """plotly.js, as the Python package brings it."""
+    @traitlets.default("_library")
+    def _plotly(self) -> PageCode:
         return PageCode.of("plotly", "package_data", "plotly.min.js", wrap=MODULE.format)
 
     @property
     def traces(self) -> list[dict[str, Any]]:
         """What is drawn."""
         return list(self._widget_data)
-
-    @property
-    def drawn_layout(self) -> dict[str, Any]:
-        """Its layout."""
-        return dict(self._widget_layout)
 
     def show(self, data: list[dict[str, Any]], layout: Mapping[str, Any]) -> None:
         """Draws this in place of what was drawn before, by one message."""

@@ -43,8 +43,8 @@ class Table(UsesLibrary, ITable):  # type: ignore[misc]
 
     _esm = drawn_by("table.js")
 
-    def library(self) -> PageCode:
-        """The code of itables' own widget."""
+    @traitlets.default("_library")
+    def _itables(self) -> PageCode:
         return PageCode.of("itables", "widget", "static", "widget.js")
 
 
