@@ -100,6 +100,7 @@ def controls() -> Callable[[Any], list[Any]]:
     """What can be moved or pressed inside a widget, which needs a name for who does not see it."""
 
     def inside(widget: Any) -> Iterator[Any]:
+        getattr(widget, "export_panel", None)  # made when a page has painted the explorer, or somebody asks
         yield widget
         for child in getattr(widget, "children", ()):
             yield from inside(child)
@@ -112,6 +113,22 @@ def controls() -> Callable[[Any], list[Any]]:
         return [one for one in every if not isinstance(one, told)]
 
     return found
+
+
+@pytest.fixture(scope="session")
+def own_widgets() -> Callable[[], int]:
+    """How many widgets are open, but those that all share."""
+
+    def count() -> int:
+        import ipywidgets as ipw
+
+        from workbench_widgets.page_code import PageCode
+        from workbench_widgets.shared import is_shared
+
+        every = ipw.widgets.widget._instances.values()
+        return sum(not is_shared(one) and not isinstance(one, PageCode) for one in every)
+
+    return count
 
 
 @pytest.fixture(scope="session")

@@ -382,17 +382,20 @@ def test_a_comma_in_a_name_is_refused_with_what_to_write_instead() -> None:
     assert Explorer(model, layers="a,b").call().keywords["layers"] == ["a", "b"]  # as if it were typed
 
 
+def _painted(explorer: wb.ui.Explorer) -> None:
+    """What a page tells that has painted an explorer."""
+    explorer.children[0]._handle_custom_msg("painted", [])
+
+
 @pytest.mark.parametrize("kind", [wb.ui.SpectrumExplorer, wb.ui.CheckpointBrowser])
 def test_plotly_that_does_not_load_is_an_error_that_is_seen(
     kind: type[wb.ui.Explorer], checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workbench_widgets.explorer.PAINTED", 0)
     monkeypatch.setattr(Plot, "prepare", lambda _: 1 / 0)
     explorer = kind(checkpoint)
-    assert explorer._later.ident is None and explorer.error is None  # nothing is loaded before it is displayed
     explorer._repr_mimebundle_()
-    explorer._repr_mimebundle_()  # displayed twice: loaded once
-    explorer._later.join(30)
+    assert explorer.error is None  # nothing is loaded before a page has painted it
+    _painted(explorer)
     assert isinstance(explorer.error, ZeroDivisionError) and explorer.status.startswith("ZeroDivisionError")
     assert 'role="alert"' in explorer.controls.line.value
     explorer.close()
@@ -402,10 +405,8 @@ def test_plotly_is_not_loaded_for_an_explorer_that_was_closed(checkpoint: str, m
     loaded: list[Plot] = []
     monkeypatch.setattr(Plot, "prepare", loaded.append)
     explorer = Explorer(checkpoint)
-    explorer._repr_mimebundle_()
     explorer.close()
-    explorer._later.join(30)
-    explorer._prepare()
+    _painted(explorer)
     assert not loaded
 
 
@@ -414,7 +415,7 @@ def test_a_closed_explorer_is_freed(kind: type[wb.ui.Explorer], checkpoint: str)
     explorer = kind(checkpoint)
     explorer.run()
     explorer.selection = ("fc1",)
-    explorer._prepare()
+    _painted(explorer)
     explorer.close()
     gone = weakref.ref(explorer)
     del explorer

@@ -9,6 +9,7 @@ import workbench as wb
 from workbench_widgets.arguments import one_of
 from workbench_widgets.call import Call
 from workbench_widgets.degeneracy_view import DegeneracyView
+from workbench_widgets.shared import FieldStyle
 
 NODES, EDGES = "nodes", "edges"
 SCHEDULES = ("exponential", "linear", "bisect")
@@ -24,7 +25,7 @@ class AblationView(DegeneracyView):
     TABLE: ClassVar[str | None] = "points"
     HEIGHT: ClassVar[int] = 420
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """What is ablated, how many numbers of it are tried, and what counts as the same."""
         one_of("schedule", initial["schedule"], SCHEDULES)
         one_of("ablate", initial["ablate"], (NODES, EDGES))

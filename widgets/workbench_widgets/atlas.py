@@ -12,6 +12,7 @@ from workbench_widgets.call import Call, Given, Memory
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.plot import Plot
 from workbench_widgets.results_field import LEAST, Item, ResultsField, items
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
 from workbench_widgets.table import LayerRows
 from workbench_widgets.view import Drawing
@@ -106,7 +107,7 @@ class AtlasExplorer(Explorer):
 
     # what the base asks
 
-    def make_source(self, source: Any, style: Mapping[str, str]) -> Any:
+    def make_source(self, source: Any, style: FieldStyle) -> Any:
         """The list of results."""
         return ResultsField(source, style)
 
@@ -117,7 +118,7 @@ class AtlasExplorer(Explorer):
             for name, height in HEIGHTS.items()
         }
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+    def make_inputs(self, style: FieldStyle) -> list[ipw.DOMWidget]:
         """What is compared, and below it how it is shown."""
         self.inputs = AtlasInputs(style, **self._asked)
         inputs = self.inputs

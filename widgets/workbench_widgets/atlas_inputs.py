@@ -1,7 +1,7 @@
 """The inputs of `wb.ui.AtlasExplorer`, and the call that they stand for."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -11,6 +11,7 @@ from workbench_widgets.arguments import choices, one_of, whole
 from workbench_widgets.call import Call, Given
 from workbench_widgets.naming import apart
 from workbench_widgets.results_field import Item
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.table import TableChoice
 
 ONE, POOLED, ACROSS = "one", "pooled", "across"
@@ -40,7 +41,7 @@ class AtlasInputs:
 
     def __init__(
         self,
-        style: Mapping[str, str],
+        style: FieldStyle,
         *,
         models: str,
         columns: str | Sequence[str] | None,
@@ -164,9 +165,7 @@ class AtlasInputs:
         self.shown.options, self.shown.value = names, several
 
     @staticmethod
-    def _names(
-        label: str, names: str | Sequence[str], empty: str, tooltip: str, style: Mapping[str, str]
-    ) -> ipw.DOMWidget:
+    def _names(label: str, names: str | Sequence[str], empty: str, tooltip: str, style: FieldStyle) -> ipw.DOMWidget:
         asked = [names] if isinstance(names, str) else list(names)
         if bad := next((one for one in asked if not isinstance(one, str) or "," in one), None):
             raise wb.ArgumentError(f"{label.lower()} has {bad!r}: expected names or globs without commas.")

@@ -9,6 +9,7 @@ import workbench as wb
 from workbench_widgets.arguments import one_of
 from workbench_widgets.call import Call
 from workbench_widgets.degeneracy_view import DegeneracyView
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import status_html
 
 LEAST = -18  # decades of the threshold
@@ -24,7 +25,7 @@ class AuditView(DegeneracyView):
     TABLE: ClassVar[str | None] = "layers"
     HEIGHT: ClassVar[int] = 360
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The threshold, and the ranks that it gives."""
         threshold = initial["threshold"]
         if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 10**LEAST <= threshold <= 1:

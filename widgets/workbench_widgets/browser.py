@@ -12,6 +12,7 @@ from workbench_widgets.call import Call
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.plot import Plot
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
 from workbench_widgets.tree import TensorTree, size_text, tree_nodes
 
@@ -55,7 +56,7 @@ class CheckpointBrowser(Explorer):
         """The histogram, or magnitudes over depth where several are selected; below it the map."""
         return {HISTOGRAM: Plot(HISTOGRAM, self._picked, HEIGHT), HEAT: Plot(HEAT, height=HEIGHT)}
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+    def make_inputs(self, style: FieldStyle) -> list[ipw.DOMWidget]:
         """The base of an adapter, the moving average, and the tree."""
         base, ema = self._initial
         if not isinstance(ema, bool):

@@ -7,6 +7,7 @@ import ipywidgets as ipw
 
 from workbench_widgets.arguments import one_of
 from workbench_widgets.call import Call
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.signature_view import SignatureView
 from workbench_widgets.view import Drawing
 
@@ -22,7 +23,7 @@ class ChangesView(SignatureView):
     TABLE: ClassVar[str | None] = "manifest"
     HEIGHT: ClassVar[int] = 340
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The details."""
         for name in initial["detail"]:
             one_of("detail", name, tuple(DETAILS))

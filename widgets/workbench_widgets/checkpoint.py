@@ -8,6 +8,7 @@ from typing import Any
 import ipywidgets as ipw
 
 import workbench as wb
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.shelf import Shelf
 
 LABEL = r"[\w.+ -]+"
@@ -28,7 +29,7 @@ class CheckpointField(ipw.Combobox):
         self,
         source: Any,
         description: str,
-        style: Mapping[str, str],
+        style: FieldStyle,
         empty: str = "path of a file or folder",
         tooltip: str = "path of a file or folder, hf://org/name, or the name of a model in the list",
     ) -> None:
@@ -86,7 +87,7 @@ class CheckpointsField(ipw.Text):
         tooltip: what they are for.
     """
 
-    def __init__(self, models: Sequence[Any], description: str, style: Mapping[str, str], tooltip: str) -> None:
+    def __init__(self, models: Sequence[Any], description: str, style: FieldStyle, tooltip: str) -> None:
         typed = all(isinstance(one, str) and "," not in one for one in models)
         self.shelf: Shelf | None = None
         self._given = [] if typed else list(models)
@@ -129,7 +130,7 @@ class LabelledField(CheckpointsField):
         tooltip: what they are for.
     """
 
-    def __init__(self, models: Any, description: str, style: Mapping[str, str], tooltip: str) -> None:
+    def __init__(self, models: Any, description: str, style: FieldStyle, tooltip: str) -> None:
         given = {
             label: os.fspath(one) if isinstance(one, os.PathLike) else one for label, one in wb.labelled(models).items()
         }

@@ -1,6 +1,6 @@
 """`wb.ui.ConnectivityExplorer`: two checkpoints, what permutes, how near they come, and the loss between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
@@ -13,6 +13,7 @@ from workbench_widgets.evaluation import Network
 from workbench_widgets.groups_view import GroupsView
 from workbench_widgets.matching_view import AlignmentView, MatchingView
 from workbench_widgets.path_view import PathView
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
 from workbench_widgets.surface_view import SurfaceView
 from workbench_widgets.view import View
@@ -102,13 +103,13 @@ class ConnectivityExplorer(ViewExplorer):
         }
         super().__init__(a, view=view, initial={"resolution": resolution}, theme=theme)
 
-    def make_shared(self, style: Mapping[str, str]) -> ConnectivityInputs:
+    def make_shared(self, style: FieldStyle) -> ConnectivityInputs:
         """The checkpoints, and how they are matched."""
         found = ConnectivityInputs(style, first=lambda: self.source.model, **self._shared)
         del self._shared
         return found
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+    def make_inputs(self, style: FieldStyle) -> list[ipw.DOMWidget]:
         """All controls; the loss follows the slider."""
         controls = super().make_inputs(style)
         self.views[PathView.NAME].t.observe(self._guarded(self._moved), "value")

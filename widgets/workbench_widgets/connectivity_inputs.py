@@ -1,7 +1,7 @@
 """The inputs that the views of `wb.ui.ConnectivityExplorer` share, and the calls that they stand for."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -11,6 +11,7 @@ from workbench_widgets.arguments import choices, one_of, whole
 from workbench_widgets.call import Call, Given
 from workbench_widgets.checkpoint import CheckpointField, CheckpointsField
 from workbench_widgets.evaluation import UNCHOSEN, Network
+from workbench_widgets.shared import FieldStyle
 
 METHODS = choices(wb.match, "method")
 NO_NORM, POLICIES = "not in this module", choices(wb.barrier, "batch_norm")
@@ -41,7 +42,7 @@ class ConnectivityInputs:
 
     def __init__(
         self,
-        style: Mapping[str, str],
+        style: FieldStyle,
         *,
         first: Callable[[], Any],
         b: Any,

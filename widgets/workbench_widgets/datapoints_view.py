@@ -13,6 +13,7 @@ from workbench_widgets.arguments import whole
 from workbench_widgets.call import Call
 from workbench_widgets.degeneracy_view import DegeneracyView
 from workbench_widgets.samples import image_ends, sample_html, samples
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import status_html
 
 MOST = 50
@@ -29,7 +30,7 @@ class DatapointsView(DegeneracyView):
     TABLE: ClassVar[str | None] = "layers"
     HEIGHT: ClassVar[int] = 300
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The direction, and how many of each end."""
         whole("count", initial["count"], 1, MOST)
         self.direction = ipw.IntSlider(

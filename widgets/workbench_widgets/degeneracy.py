@@ -1,6 +1,6 @@
 """`wb.ui.DegeneracyExplorer`: what of a network does nothing, and how little of it is needed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
@@ -17,6 +17,7 @@ from workbench_widgets.evaluation import Network
 from workbench_widgets.interaction_graph_view import InteractionGraphView
 from workbench_widgets.layered_explorer import LayeredExplorer
 from workbench_widgets.modules_view import ModulesView
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
 from workbench_widgets.view import View
 
@@ -111,13 +112,13 @@ class DegeneracyExplorer(LayeredExplorer):
         initial = {"threshold": threshold, "ablate": ablate, "schedule": schedule, "count": count}
         super().__init__(subject.network, view=view, initial=initial, theme=theme)
 
-    def make_source(self, source: Any, style: Mapping[str, str]) -> CheckpointField:
+    def make_source(self, source: Any, style: FieldStyle) -> CheckpointField:
         """The module that was given; another one is another explorer."""
         field = CheckpointField(source, self.SOURCE, style, "none: pass module and data", "the network that was given")
         field.disabled = True
         return field
 
-    def make_shared(self, style: Mapping[str, str]) -> DegeneracyInputs:
+    def make_shared(self, style: FieldStyle) -> DegeneracyInputs:
         """Layers, basis, graph, and the layer that is shown."""
         found = DegeneracyInputs(style, **self._shared)
         del self._shared

@@ -1,6 +1,6 @@
 """The inputs that the views of `wb.ui.DegeneracyExplorer` share, and the calls that they stand for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -10,6 +10,7 @@ from workbench_widgets.arguments import choices, one_of, whole
 from workbench_widgets.call import Call, Part
 from workbench_widgets.evaluation import Network
 from workbench_widgets.layered_view import LayerInputs
+from workbench_widgets.shared import FieldStyle
 
 KINDS = choices(wb.interaction_basis, "kind")
 ESTIMATORS = choices(wb.interaction_basis, "estimator")
@@ -39,7 +40,7 @@ class DegeneracyInputs(LayerInputs):
 
     def __init__(
         self,
-        style: Mapping[str, str],
+        style: FieldStyle,
         *,
         subject: Network,
         tokens: Any,

@@ -1,7 +1,7 @@
 """The base of all explorers: inputs left, plots right, a table, and the call that does the same without a screen."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import ipywidgets as ipw
@@ -19,11 +19,10 @@ from workbench_widgets.member import Member
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
 from workbench_widgets.settings import labelled_controls
+from workbench_widgets.shared import FieldStyle, fields, shared
 from workbench_widgets.style import PageStyle, Theme
 from workbench_widgets.table import LayerRows
 from workbench_widgets.unseen import Unseen
-
-PAINTED = 0.3  # seconds after which an explorer that is displayed has been painted
 
 
 class Explorer(Member, Guard, Unseen, ipw.VBox):
@@ -59,22 +58,20 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         self._started: Call | None = None
         self._shown: tuple[Call, wb.Result] | None = None
         self._opened = self._started_for = 0  # counts checkpoints, so that no result is shown for another's
-        self._later = threading.Timer(PAINTED, self._guarded(self._prepare))
-        self._later.daemon = True
-        wide = {"description_width": "96px"}
+        wide = fields("96px")
         self.source = self.make_source(source, wide)
         self.controls = RunBar()
         self.rows = LayerRows(self.TITLE)
         self.plots = self.make_plots()
         self.code_box = code_field()
-        self.export_panel = ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})
+        self._export = ipw.VBox(layout=shared(ipw.Layout))
         controls, own = self.make_inputs(wide), self.make_panels()
         self._settings = labelled_controls([self.source, *controls])
-        panels = {**own, "Code": self.code_box, "Export": self.export_panel}
+        panels = {**own, "Code": self.code_box, "Export": self._export}
         inputs, right = [self.source, *controls, self.controls], [*self.plots.values(), *self.make_beside()]
         page = beside(inputs, right, self.LEFT, self.FLOW)
-        super().__init__([PageStyle(), page, self.rows, accordion(panels, unfolded=bool(own))])
-        self.add_class("wb-explorer").add_class(f"wb-{theme}")
+        parts = [PageStyle(self._guarded(self._prepare)), page, self.rows, accordion(panels, unfolded=bool(own))]
+        super().__init__(parts, _dom_classes=("wb-explorer", f"wb-{theme}"))
         self.controls.run.on_click(self._guarded(self.start))
         self.controls.cancel.on_click(self._guarded(self.cancel))
         listen(self.sources(), self._guarded(self._on_source))
@@ -87,11 +84,11 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
 
     # what a subclass says
 
-    def make_source(self, source: Any, style: Mapping[str, str]) -> CheckpointField:
+    def make_source(self, source: Any, style: FieldStyle) -> CheckpointField:
         """The field that says what is looked at."""
         return CheckpointField(source, self.SOURCE, style)
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+    def make_inputs(self, style: FieldStyle) -> list[ipw.DOMWidget]:
         """The controls, top to bottom: widgets with a trait `value`."""
         raise NotImplementedError
 
@@ -159,6 +156,14 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         return [self.source]
 
     # what a user calls
+
+    @property
+    def export_panel(self) -> ExportPanel:
+        """The panel that writes figures; made when it is first asked for, as it is folded away."""
+        with self._lock:
+            if not self._export.children:
+                self._export.children = [ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})]
+            return self._export.children[0]
 
     @property
     def model(self) -> Any:
@@ -245,17 +250,11 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             raise self.error
         return self.result
 
-    def displayed(self) -> None:
-        """Gets ready to draw, once the page has painted."""
-        if self._later.ident is None:
-            self._later.start()
-
     def close(self) -> None:
         """Cancels a run, lets go of the model and the result, and removes the widget and its parts."""
         if not getattr(self, "_closed", True):  # ipywidgets also closes what failed to be made
             self._closed = True
             self._job.cancel()
-            self._later.cancel()
             self.unobserve_all()
             self.result, self.error, self._shown, self._started = None, None, None, None
             self.source.release()
@@ -278,10 +277,6 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         """The status."""
         return self.status
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        self.displayed()
-        return super()._repr_mimebundle_(**options)
-
     # how it works
 
     def _picked(self, layer: str) -> None:
@@ -289,8 +284,10 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         self._attempt(lambda: self.choose((layer,)))
 
     def _prepare(self) -> None:
-        for plot in self.plots.values():
-            if not self._closed:
+        """A page has painted the explorer: what is folded away or needs plotly comes now."""
+        if not self._closed:
+            self.export_panel  # noqa: B018
+            for plot in self.plots.values():
                 plot.prepare()
 
     def _forget(self, why: str) -> None:

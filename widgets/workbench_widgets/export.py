@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as ipw
 
 import workbench as wb
+from workbench_widgets.shared import button, fields, line
 from workbench_widgets.style import status_html
 
 MIME = {
@@ -29,7 +30,7 @@ class ExportPanel(ipw.VBox):
 
     def __init__(self, figures: Callable[[], Mapping[str, wb.FigureSpec | None]]) -> None:
         self._figures = figures
-        wide = {"description_width": "70px"}
+        wide = fields("70px")
         self.figure = ipw.Dropdown(
             options=list(figures()), description="Figure", tooltip="which of the figures shown is written", style=wide
         )
@@ -50,8 +51,8 @@ class ExportPanel(ipw.VBox):
             tooltip="path beside the notebook; its ending is the format's",
             style=wide,
         )
-        self.button = ipw.Button(description="Export", icon="download", tooltip="write the file beside the notebook")
-        self.message = ipw.HTML()
+        self.button = button("Export", "download", "write the file beside the notebook")
+        self.message = line()
         self.button.on_click(self._clicked)
         self.venue.observe(self._offer_widths, "value")
         rows = [self.figure, self.format, self.venue, self.width, self.name, self.button]

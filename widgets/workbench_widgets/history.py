@@ -9,8 +9,7 @@ import ipywidgets as ipw
 
 import workbench as wb
 from workbench_widgets.call import Call
-
-STYLE = {"description_width": "0"}
+from workbench_widgets.shared import button, fields
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,14 +43,14 @@ class HistoryPanel(ipw.VBox):
     def __init__(self, show: Callable[[Entry], Any], released: Callable[[Sequence[Entry]], Any]) -> None:
         self.entries: list[Entry] = []
         self._released = released
-        self.list = ipw.Select(options=[], rows=6, description="Results", tooltip="what was computed", style=STYLE)
-        self.show_button = ipw.Button(description="Show", icon="eye", tooltip="show the result in its tab")
-        self.release_button = ipw.Button(description="Release", icon="eject", tooltip="let go of the result")
+        self.list = ipw.Select(
+            options=[], rows=6, description="Results", tooltip="what was computed", style=fields("0")
+        )
+        self.show_button = button("Show", "eye", "show the result in its tab", disabled=True)
+        self.release_button = button("Release", "eject", "let go of the result", disabled=True)
         self.show_button.on_click(lambda _: show(self.list.value) if self.list.value else None)
         self.release_button.on_click(lambda _: self.release([self.list.value]) if self.list.value else None)
-        super().__init__([self.list, ipw.HBox([self.show_button, self.release_button])])
-        self.add_class("wb-column")
-        self._list()
+        super().__init__([self.list, ipw.HBox([self.show_button, self.release_button])], _dom_classes=("wb-column",))
 
     def keep(self, entry: Entry) -> None:
         """Adds a result; one of the same call takes its place."""

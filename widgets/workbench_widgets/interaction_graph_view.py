@@ -9,6 +9,7 @@ import workbench as wb
 from workbench_widgets.call import Call
 from workbench_widgets.degeneracy_view import DegeneracyView, counts
 from workbench_widgets.evaluation import numbers_html
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import status_html
 
 NODES, EDGES = 40, 400  # drawn of the layer that is cut, at most
@@ -25,7 +26,7 @@ class InteractionGraphView(DegeneracyView):
     TABLE: ClassVar[str | None] = "segments"
     HEIGHT: ClassVar[int] = 560
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The budgets, and the loss that each gives."""
         self._at: tuple[Any, str] | None = None
         self.nodes = ipw.SelectionSlider(

@@ -1,10 +1,9 @@
 """The base of explorers whose figures show one layer: the chosen one is the selected one."""
 
-from collections.abc import Mapping
-
 import ipywidgets as ipw
 
 from workbench_widgets.layered_view import LayerInputs
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.view_explorer import ViewExplorer
 
 
@@ -13,7 +12,7 @@ class LayeredExplorer(ViewExplorer):
 
     inputs: LayerInputs
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+    def make_inputs(self, style: FieldStyle) -> list[ipw.DOMWidget]:
         """All controls; the layer follows the selection, and the selection the layer."""
         controls = super().make_inputs(style)
         self.inputs.layer.observe(self._guarded(self._layer_chosen), "value")

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ipywidgets as ipw
 
+from workbench_widgets.shared import fields, is_shared, line
+
 LEAST = "560px"  # of a plot beside another: narrower ones clip their titles
 NARROW = "400px"  # of plots beside inputs: where there is less room they are below
 
@@ -18,9 +20,11 @@ def beside(inputs: Sequence[ipw.DOMWidget], plots: Sequence[ipw.DOMWidget], left
         flow: `row` puts the plots side by side where there is room, `column` below each other.
     """
     for plot in plots:
-        plot.layout.flex = f"1 1 {LEAST}" if flow == "row" else "0 0 auto"
-        plot.layout.min_width, plot.layout.overflow = "0", "hidden"
-    column = ipw.VBox(list(inputs), layout=ipw.Layout(flex=f"0 0 {left}", min_width="0")).add_class("wb-column")
+        with plot.layout.hold_sync():
+            plot.layout.flex = f"1 1 {LEAST}" if flow == "row" else "0 0 auto"
+            plot.layout.min_width, plot.layout.overflow = "0", "hidden"
+    narrow = ipw.Layout(flex=f"0 0 {left}", min_width="0")
+    column = ipw.VBox(list(inputs), layout=narrow, _dom_classes=("wb-column",))
     room = ipw.Layout(
         flex=f"1 1 {NARROW}", min_width="0", display="flex", flex_flow=f"{flow} wrap" if flow == "row" else flow
     )
@@ -34,7 +38,7 @@ def accordion(panels: Mapping[str, ipw.DOMWidget], *, unfolded: bool) -> ipw.Acc
 
 def heading(title: str) -> ipw.HTML:
     """The title of a part of a column."""
-    return ipw.HTML(f'<h4 class="wb-heading">{title}</h4>')
+    return line(f'<h4 class="wb-heading">{title}</h4>')
 
 
 def listen(controls: Sequence[ipw.DOMWidget], heard: Callable[..., None]) -> None:
@@ -45,16 +49,15 @@ def listen(controls: Sequence[ipw.DOMWidget], heard: Callable[..., None]) -> Non
 
 def code_field() -> ipw.Textarea:
     """A field for Python that can be read and copied."""
-    field = ipw.Textarea(
+    return ipw.Textarea(
         description="Code",
         tooltip="Python that gives the same in a fresh kernel; to be selected and copied",
         disabled=True,
         rows=13,
-        style={"description_width": "0"},
+        style=fields("0"),
+        layout=ipw.Layout(width="100%"),
+        _dom_classes=("wb-code",),
     )
-    field.layout.width = "100%"
-    field.add_class("wb-code")
-    return field
 
 
 def close_parts(widget: ipw.Widget) -> None:
@@ -70,5 +73,5 @@ def _parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
         yield from _parts(child)
         yield child
     for own in ("layout", "style"):
-        if isinstance(getattr(widget, own, None), ipw.Widget):
-            yield getattr(widget, own)
+        if isinstance(part := getattr(widget, own, None), ipw.Widget) and not is_shared(part):
+            yield part

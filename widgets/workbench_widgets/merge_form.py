@@ -9,6 +9,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
+from workbench_widgets.shared import FieldStyle
 
 STEP = 0.01  # of a slider
 
@@ -22,7 +23,7 @@ class MergeForm(ipw.VBox):
 
     value = traitlets.Tuple()
 
-    def __init__(self, style: Mapping[str, str]) -> None:
+    def __init__(self, style: FieldStyle) -> None:
         self._style = style
         self.fields: dict[str, ipw.ValueWidget] = {}
         super().__init__()

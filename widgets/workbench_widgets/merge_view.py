@@ -12,6 +12,7 @@ from workbench_widgets.evaluation import Numbers
 from workbench_widgets.merge_form import MergeForm
 from workbench_widgets.patch_view import UNEVALUATED
 from workbench_widgets.save_panel import SavePanel
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.signature_view import SignatureView
 from workbench_widgets.style import status_html
 
@@ -26,7 +27,7 @@ class MergeView(SignatureView):
     FIGURES: ClassVar[tuple[str, ...]] = ("norms",)
     TABLE: ClassVar[str | None] = "layers"
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The method and its parameters."""
         one_of("method", initial["method"], tuple(wb.MERGE_METHODS))
         self._style, self._numbers = style, Numbers()

@@ -11,10 +11,9 @@ import ipywidgets as ipw
 import torch
 
 import workbench as wb
+from workbench_widgets.shared import button, fields, line
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.tree import size_text
-
-STYLE = {"description_width": "0"}
 
 
 class ModelsPanel(ipw.VBox):
@@ -36,22 +35,22 @@ class ModelsPanel(ipw.VBox):
             description="Add a model",
             tooltip="the path of a file or folder, a hub id as hf://org/name, or the name of a variable",
             continuous_update=False,
-            style=STYLE,
+            style=fields("0"),
         )
-        self.add_button = ipw.Button(description="Add", icon="plus", tooltip="open the model that was typed")
-        self.list = ipw.Select(options=[], rows=6, description="Models", tooltip="look at one", style=STYLE)
-        self.facts = ipw.HTML()
-        self.release_button = ipw.Button(
-            description="Release", icon="eject", tooltip="let go of the model, and of results that rest on it"
+        self.add_button = button("Add", "plus", "open the model that was typed")
+        self.list = ipw.Select(options=[], rows=6, description="Models", tooltip="look at one", style=fields("0"))
+        self.facts = line()
+        self.release_button = button(
+            "Release", "eject", "let go of the model, and of results that rest on it", disabled=True
         )
-        self.total = ipw.HTML()
+        self.total = line()
         self.add_button.on_click(lambda _: add(self.text.value))
         self.text.observe(lambda change: add(change.new) if change.new.strip() else None, "value")
         self.release_button.on_click(lambda _: release(self.list.value) if self.list.value else None)
         self._listing = False
         self.list.observe(self._chosen, "value")
-        super().__init__([self.text, self.list, self.facts, self.release_button, self.total])
-        self.add_class("wb-column")
+        parts = [self.text, self.list, self.facts, self.release_button, self.total]
+        super().__init__(parts, _dom_classes=("wb-column",))
         shelf.listen(self.show)
         self.show()
 

@@ -31,8 +31,19 @@ function fitPlots() {
   return () => { clearTimeout(asked); sizes.disconnect(); places.disconnect(); };
 }
 
-function render() {
-  const ends = [keepKeys(), fitPlots()];
+// The kernel hears when the page has painted what it has and rests: what is not seen yet is sent then.
+function tellPainted(model) {
+  const tell = () => model.send("painted");
+  if (!globalThis.requestIdleCallback) { // as in Safari
+    const waiting = setTimeout(tell, 500);
+    return () => clearTimeout(waiting);
+  }
+  let waiting = requestAnimationFrame(() => { waiting = requestIdleCallback(tell, { timeout: 2000 }); });
+  return () => { cancelAnimationFrame(waiting); cancelIdleCallback(waiting); };
+}
+
+function render({ model }) {
+  const ends = [keepKeys(), fitPlots(), tellPainted(model)];
   return () => ends.forEach(end => end());
 }
 

@@ -17,24 +17,27 @@ async function library(model) {
   return (await imported(source.get("name"), source.get("code"))).default;
 }
 
-// A widget that is drawn by `render(library, props)`; without its library it says so where it would stand.
-function drawnWith(render) {
-  return () => {
-    let found, failed;
-    return {
-      async initialize({ model }) {
-        try {
-          found = await library(model);
-        } catch (error) {
-          failed = error; // a page that was opened again may not know the widgets of its kernel
-        }
-      },
-      render(props) {
-        if (!failed) return render(found, props);
-        const why = `what this widget is drawn with is not on this page (${failed.message})`;
+// A widget that is drawn by `render(library, props)` when its turn has come, as `turn()` promises; without its library it
+// says so where it would stand.
+function drawnWith(render, turn = async () => {}) {
+  return {
+    render(props) {
+      let gone = false, end;
+      const missing = error => { // a page that was opened again may not know the widgets of its kernel
+        const why = `what this widget is drawn with is not on this page (${error.message})`;
         props.el.textContent = `${why}: restart the kernel and run the cells again`;
-        return undefined;
-      },
-    };
+      };
+      const draw = async () => {
+        await turn();
+        const found = gone || (await library(props.model).catch(missing));
+        if (found && !gone) end = render(found, props);
+      };
+      const drawn = draw();
+      return async () => {
+        gone = true;
+        await drawn;
+        end?.();
+      };
+    },
   };
 }

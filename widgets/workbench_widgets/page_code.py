@@ -10,6 +10,8 @@ import anywidget
 import ipywidgets as ipw
 import traitlets
 
+from workbench_widgets.shared import shared
+
 HERE = Path(__file__).parent
 
 
@@ -35,7 +37,8 @@ class PageCode(anywidget.AnyWidget):
             held = cls._held.get((package, *file))
             if held is None or held.comm is None:  # all widgets may have been closed
                 code = importlib.resources.files(package).joinpath(*file).read_text(encoding="utf-8")
-                held = cls(name=f"{package} {importlib.metadata.version(package)}", code=wrap(code))
+                named = f"{package} {importlib.metadata.version(package)}"
+                held = cls(name=named, code=wrap(code), layout=shared(ipw.Layout))
                 cls._held[package, *file] = held
             return held
 

@@ -10,6 +10,7 @@ from workbench_widgets.call import Call, Given
 from workbench_widgets.evaluation import Numbers
 from workbench_widgets.save_panel import SavePanel
 from workbench_widgets.scale_sliders import ScaleSliders
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.signature_view import SignatureView
 from workbench_widgets.style import status_html
 
@@ -30,7 +31,7 @@ class PatchView(SignatureView):
     FIGURES: ClassVar[tuple[str, ...]] = ("norms",)
     TABLE: ClassVar[str | None] = "layers"
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The sliders, and what the network does."""
         self._style, self._numbers, self._where = style, Numbers(), ""
         self.scales = ScaleSliders(style, initial["scale"])

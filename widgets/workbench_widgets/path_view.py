@@ -9,6 +9,7 @@ import ipywidgets as ipw
 import workbench as wb
 from workbench_widgets.barrier_view import LABELS, BarrierView
 from workbench_widgets.call import Call
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.view import Drawing
 
 HERE = "here"
@@ -19,7 +20,7 @@ class PathView(BarrierView):
 
     NAME: ClassVar[str] = "path"
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """Which line, the place on it, and what was found there."""
         lines = [(LABELS["after"], True), (LABELS["before"], False)]
         self.matched = ipw.Dropdown(options=lines, description="Line", tooltip="which of the two", style=style)

@@ -10,6 +10,7 @@ import ipywidgets as ipw
 
 import workbench as wb
 from workbench_widgets.plotly_figure import PlotlyFigure
+from workbench_widgets.shared import line
 
 
 class Plot(ipw.VBox):
@@ -33,10 +34,9 @@ class Plot(ipw.VBox):
         self._name, self._on_pick, self._on_cell, self._height = name, on_pick, on_cell, height
         self._widget: PlotlyFigure | None = None
         self._lock = threading.RLock()  # the kernel's threads and the worker's draw here
-        self._caption = ipw.HTML()
-        super().__init__([self._caption], layout=ipw.Layout(min_height=f"{height + 28}px"))
-        self.add_class("wb-plot")
-        self.clear("nothing to show yet")
+        self._caption = line(self._told("nothing to show yet"))
+        high = ipw.Layout(min_height=f"{height + 28}px")
+        super().__init__([self._caption], layout=high, _dom_classes=("wb-plot",))
 
     def resize(self, height: int) -> None:
         """What is drawn from now on is that high, in pixels."""
@@ -49,7 +49,7 @@ class Plot(ipw.VBox):
             self.resize(self._height)  # a figure of several rows was higher
             if self._widget is not None:
                 self._widget.show([], _blank(self._height))
-            self._caption.value = f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
+            self._caption.value = self._told(why)
 
     def prepare(self) -> PlotlyFigure:
         """Makes the widget, if it is not there yet; any thread may."""
@@ -80,6 +80,9 @@ class Plot(ipw.VBox):
             self._widget.close()
         self.spec, self._on_pick, self._on_cell = None, None, None
         super().close()
+
+    def _told(self, why: str) -> str:
+        return f'<span class="wb-plot-name" role="note">{escape(self._name)}: {escape(why)}</span>'
 
     def _clicked(self, point: Mapping[str, Any]) -> None:
         if self._on_pick and point.get("id") is not None:

@@ -9,6 +9,7 @@ import ipywidgets as ipw
 import workbench as wb
 from workbench_widgets.call import Call, Given, is_source
 from workbench_widgets.history import Entry
+from workbench_widgets.shared import FieldStyle
 
 LEAST = 99  # orders of a pair: the fewest that wb.atlas takes
 
@@ -91,7 +92,7 @@ class ResultsField(ipw.SelectMultiple):
         style: the label's style.
     """
 
-    def __init__(self, given: Sequence[Item], style: Mapping[str, str]) -> None:
+    def __init__(self, given: Sequence[Item], style: FieldStyle) -> None:
         self.items: dict[str, Item] = {}
         super().__init__(
             options=[],

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import ipywidgets as ipw
 
 import workbench as wb
+from workbench_widgets.shared import button, line
 from workbench_widgets.style import status_html
 
 
@@ -19,10 +20,10 @@ class RunBar(ipw.VBox):
     """
 
     def __init__(self) -> None:
-        self.run = ipw.Button(description="Run", button_style="primary", icon="play", tooltip="compute")
-        self.cancel = ipw.Button(description="Cancel", icon="stop", disabled=True, tooltip="stop, keep what is done")
+        self.run = button("Run", "play", "compute", button_style="primary")
+        self.cancel = button("Cancel", "stop", "stop, keep what is done", disabled=True)
         self.bar = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="100%", height="16px"))  # half of it is margin
-        self.line = ipw.HTML()
+        self.line = line()
         super().__init__([ipw.HBox([self.run, self.cancel]), self.bar, self.line])
 
     def running(self, running: bool, fields: Iterable[ipw.DOMWidget] = ()) -> None:

@@ -1,7 +1,7 @@
 """A panel that writes what a view made to a file, beside the kernel's main thread."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import workbench as wb
 from workbench_widgets.arguments import error_text
 from workbench_widgets.call import Call, Memory
 from workbench_widgets.job import Job
+from workbench_widgets.shared import FieldStyle, button, line
 from workbench_widgets.style import status_html
 
 WAITS = 0.1  # seconds between looks at whether it was stopped before it began
@@ -40,7 +41,7 @@ class SavePanel(ipw.VBox):
         memory: Memory,
         controls: Sequence[ipw.DOMWidget],
         name: str,
-        style: Mapping[str, str],
+        style: FieldStyle,
     ) -> None:
         self._saving, self._memory = saving, memory
         self._job = Job(self._told, self._done)
@@ -48,11 +49,9 @@ class SavePanel(ipw.VBox):
         self._name, self._closed = "", False
         self.lock: Any = threading.RLock()
         self.path = ipw.Text(name, description="Save as", tooltip="path of a file: .safetensors", style=style)
-        self.button = ipw.Button(description="Save", icon="save", tooltip="write the file")
-        self.stop = ipw.Button(
-            description="Stop writing", icon="stop", disabled=True, tooltip="what stood at the path before stays"
-        )
-        self.message = ipw.HTML()
+        self.button = button("Save", "save", "write the file")
+        self.stop = button("Stop writing", "stop", "what stood at the path before stays", disabled=True)
+        self.message = line()
         self.button.on_click(lambda _: self._attempt(self._start))
         self.stop.on_click(lambda _: self._attempt(self._stop))
         row = ipw.HBox([*controls, self.path, self.button, self.stop], layout=ipw.Layout(flex_flow="row wrap"))

@@ -1,18 +1,17 @@
 """The base of explorers that write files of what their views made: a run, or a file, but not both at once."""
 
-from collections.abc import Mapping
-
 import ipywidgets as ipw
 
 import workbench as wb
 from workbench_widgets.layered_explorer import LayeredExplorer
 from workbench_widgets.save_panel import SavePanel
+from workbench_widgets.shared import FieldStyle
 
 
 class SavingExplorer(LayeredExplorer):
     """An explorer some of whose views' panels write files."""
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+    def make_inputs(self, style: FieldStyle) -> list[ipw.DOMWidget]:
         """All controls; what begins a run or a file waits for the other."""
         controls = super().make_inputs(style)
         self.observe(lambda _: self._one_at_a_time(), "running")

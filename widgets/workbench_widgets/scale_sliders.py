@@ -1,12 +1,13 @@
 """One slider for each signature and group of layers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
+from workbench_widgets.shared import FieldStyle
 
 LOW, HIGH, STEP = -1.0, 2.0, 0.05
 MOST = 48  # sliders that can still be told apart
@@ -26,7 +27,7 @@ class ScaleSliders(ipw.VBox):
 
     value = traitlets.Tuple()
 
-    def __init__(self, style: Mapping[str, str], start: float | None) -> None:
+    def __init__(self, style: FieldStyle, start: float | None) -> None:
         if start is not None and not (isinstance(start, int | float) and LOW <= start <= HIGH):
             raise wb.ArgumentError(f"scale={start!r}: expected a number from {LOW:g} to {HIGH:g}, or None for 1/K.")
         self._style, self._start = style, start

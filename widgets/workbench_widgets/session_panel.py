@@ -5,6 +5,8 @@ from typing import Any
 
 import ipywidgets as ipw
 
+from workbench_widgets.shared import button, fields
+
 
 class SessionPanel(ipw.VBox):
     """Paths, and what to do with them.
@@ -27,13 +29,11 @@ class SessionPanel(ipw.VBox):
             "session.json",
             description="Session",
             tooltip="a small file: models by path, settings, what was shown; no tensors",
-            style={"description_width": "0"},
+            style=fields("0"),
         )
-        self.save_button = ipw.Button(description="Save", icon="save", tooltip="write the session")
-        self.open_button = ipw.Button(
-            description="Open", icon="folder-open", tooltip="open the session that was written"
-        )
-        self.run_button = ipw.Button(description="Run shown", icon="play", tooltip="compute what the session showed")
+        self.save_button = button("Save", "save", "write the session")
+        self.open_button = button("Open", "folder-open", "open the session that was written")
+        self.run_button = button("Run shown", "play", "compute what the session showed")
         self.save_button.on_click(lambda _: save(self.path.value))
         self.open_button.on_click(lambda _: restore(self.path.value))
         self.run_button.on_click(lambda _: run())
@@ -41,12 +41,10 @@ class SessionPanel(ipw.VBox):
             "session.ipynb",
             description="Notebook",
             tooltip="path of a notebook that computes every result shown, and needs no workbench on the screen",
-            style={"description_width": "0"},
+            style=fields("0"),
         )
-        self.notebook_button = ipw.Button(
-            description="Save notebook", icon="book", tooltip="write the code of the session as a notebook"
-        )
+        self.notebook_button = button("Save notebook", "book", "write the code of the session as a notebook")
         self.notebook_button.on_click(lambda _: save_notebook(self.notebook_path.value))
         buttons = ipw.HBox([self.save_button, self.open_button])
-        super().__init__([self.path, buttons, self.run_button, self.notebook_path, self.notebook_button])
-        self.add_class("wb-column")
+        parts = [self.path, buttons, self.run_button, self.notebook_path, self.notebook_button]
+        super().__init__(parts, _dom_classes=("wb-column",))

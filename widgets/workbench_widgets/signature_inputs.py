@@ -13,6 +13,7 @@ from workbench_widgets.call import Call, Given, Part
 from workbench_widgets.checkpoint import CheckpointField, LabelledField
 from workbench_widgets.evaluation import UNCHOSEN, Network
 from workbench_widgets.layered_view import LayerInputs
+from workbench_widgets.shared import FieldStyle
 
 POLICIES = choices(wb.Signature.apply, "batch_norm")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # what has no arithmetic, as wb.signature says
@@ -43,7 +44,7 @@ class SignatureInputs(LayerInputs):
 
     def __init__(
         self,
-        style: Mapping[str, str],
+        style: FieldStyle,
         *,
         first: Callable[[], Any],
         models: Any,

@@ -14,6 +14,7 @@ from workbench_widgets.merge_view import MergeView
 from workbench_widgets.patch_view import PatchView
 from workbench_widgets.plot import Plot
 from workbench_widgets.saving_explorer import SavingExplorer
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.signature_inputs import SignatureInputs
 from workbench_widgets.similarity_view import SimilarityView
 from workbench_widgets.style import Theme
@@ -104,7 +105,7 @@ class SignatureExplorer(SavingExplorer):
         """Three places for figures."""
         return {**super().make_plots(), THIRD: Plot(THIRD, self._picked)}
 
-    def make_shared(self, style: Mapping[str, str]) -> SignatureInputs:
+    def make_shared(self, style: FieldStyle) -> SignatureInputs:
         """The models, and what is shown of them."""
         found = SignatureInputs(style, first=lambda: self.source.model, **self._shared)
         del self._shared

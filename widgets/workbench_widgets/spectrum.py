@@ -11,6 +11,7 @@ import workbench as wb
 from workbench_widgets.call import Call
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.plot import Plot
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.spectrum_inputs import FULL, SpectrumInputs
 from workbench_widgets.style import Theme
 
@@ -87,7 +88,7 @@ class SpectrumExplorer(Explorer):
         """α over depth, then the selected layer."""
         return {ALPHA: Plot(ALPHA, self._picked, HEIGHT), ESD: Plot(ESD, height=HEIGHT)}
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+    def make_inputs(self, style: FieldStyle) -> list[ipw.DOMWidget]:
         """What is computed, and below it how the result is looked at."""
         self.inputs = SpectrumInputs(style, **self._initial)
         self.verdict = ipw.Dropdown(

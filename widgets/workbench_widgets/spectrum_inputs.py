@@ -1,7 +1,7 @@
 """The inputs of `wb.ui.SpectrumExplorer`, and the call that they stand for."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as ipw
@@ -9,6 +9,7 @@ import ipywidgets as ipw
 import workbench as wb
 from workbench_widgets.arguments import one_of
 from workbench_widgets.checkpoint import CheckpointsField
+from workbench_widgets.shared import FieldStyle
 
 FULL, WINDOWS = "spectrum", "farms"
 RULES = ("search", "median", "peak")
@@ -37,7 +38,7 @@ class SpectrumInputs:
 
     def __init__(
         self,
-        style: Mapping[str, str],
+        style: FieldStyle,
         *,
         analysis: str,
         layers: str | list[str] | None,
@@ -209,7 +210,7 @@ class SpectrumInputs:
         step: float,
         description: str,
         tooltip: str,
-        style: Mapping[str, str],
+        style: FieldStyle,
     ) -> ipw.DOMWidget:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             name = description.lower().replace(" ", "_")

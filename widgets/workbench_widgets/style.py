@@ -1,5 +1,6 @@
 """What explorers bring into the page: colours that follow JupyterLab's theme or their own, and keys that they keep."""
 
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Literal
@@ -31,7 +32,8 @@ CSS = """
 .wb-explorer .itables_anywidget, .wb-explorer .dt-container { background: transparent !important; }
 .wb-explorer .wb-table { overflow: hidden; }
 .wb-explorer .dt-layout-table > .dt-layout-cell { max-height: 340px; overflow: auto; }
-.wb-explorer .dt-layout-table thead th { position: sticky; top: 0; z-index: 1; background: var(--wb-under); }
+.wb-explorer .dt-layout-table thead { position: sticky; top: 0; z-index: 1; }
+.wb-explorer .dt-layout-table thead th { background: var(--wb-under); }
 .wb-explorer .wb-status { color: var(--wb-quiet); min-height: 1.4em; line-height: 1.35; }
 .wb-explorer .wb-error { color: var(--wb-error); font-weight: 600; white-space: pre-wrap; line-height: 1.35; }
 .wb-explorer .widget-html-content { min-width: 0; overflow-wrap: anywhere; }
@@ -70,13 +72,19 @@ CSS = """
 
 
 class PageStyle(anywidget.AnyWidget):
-    """The style sheet of explorers, the guard of their keys and the fit of their plots; a widget without room."""
+    """The style sheet of explorers, the guard of their keys and the fit of their plots; a widget without room.
+
+    Args:
+        on_painted: called when a page that shows it has painted what it has, and rests.
+    """
 
     _esm = Path(__file__).with_name("page.js").read_text()  # anywidget never frees the widgets of a path
     _css = CSS
 
-    def __init__(self) -> None:
+    def __init__(self, on_painted: Callable[[], None] | None = None) -> None:
         super().__init__(layout=ipw.Layout(height="0", margin="0", overflow="hidden"))
+        if on_painted is not None:
+            self.on_msg(lambda *_: on_painted())
 
 
 def status_html(text: str, *, error: bool = False) -> str:

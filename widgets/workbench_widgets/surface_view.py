@@ -11,6 +11,7 @@ import workbench as wb
 from workbench_widgets.arguments import whole
 from workbench_widgets.call import Call
 from workbench_widgets.connectivity_view import ConnectivityView
+from workbench_widgets.shared import FieldStyle
 
 RANDOM, MATCHED, GIVEN = "random directions at A", "A, B and matched B", "A, B and C"
 
@@ -24,7 +25,7 @@ class SurfaceView(ConnectivityView):
     TABLE: ClassVar[str | None] = "anchors"
     HEIGHT: ClassVar[int] = 520
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The plane and its grid."""
         whole("resolution", initial["resolution"], 2, 201)
         self.plane = ipw.Dropdown(

@@ -20,11 +20,10 @@ function toldOnce(model) {
   };
 }
 
-export default drawnWith((itables, { model, el }) => {
-  const told = toldOnce(model);
-  // hundreds of rows take longer than the controls above them, which are seen first
-  const draw = () => itables.render({ model: told, el });
-  if (!globalThis.requestIdleCallback) return draw(); // as in Safari
-  const waiting = requestIdleCallback(draw, { timeout: 1000 });
-  return () => cancelIdleCallback(waiting);
+// Hundreds of rows take longer than the controls above them, which are seen first.
+const idle = () => new Promise(done => {
+  if (globalThis.requestIdleCallback) requestIdleCallback(done, { timeout: 1000 });
+  else setTimeout(done); // as in Safari
 });
+
+export default drawnWith((itables, { model, el }) => itables.render({ model: toldOnce(model), el }), idle);

@@ -1,7 +1,7 @@
 """A sortable table whose selected rows are layer ids, and what is listed in it."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as ipw
@@ -11,10 +11,12 @@ from itables.widget import ITable
 
 import workbench as wb
 from workbench_widgets.page_code import PageCode, UsesLibrary, drawn_by
+from workbench_widgets.shared import FieldStyle
 
 # No scrolling by DataTables: it puts the header into a table of its own, and sizes that before the page shows it.
 OPTIONS: dict[str, Any] = {
-    "select": "os",  # a click selects one row, a click with Ctrl one more
+    # a click selects one row, a click with Ctrl one more; to count what is selected DataTables asks every cell
+    "select": {"style": "os", "info": False},
     "paging": False,
     "maxBytes": 0,
     "showIndex": False,
@@ -43,6 +45,10 @@ class Table(UsesLibrary, ITable):  # type: ignore[misc]
 
     _esm = drawn_by("table.js")
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        with self.hold_sync():  # what itables sets when it is made is one message
+            super().__init__(*args, **options)
+
     @traitlets.default("_library")
     def _itables(self) -> PageCode:
         return PageCode.of("itables", "widget", "static", "widget.js")
@@ -57,7 +63,7 @@ class TableChoice(ipw.Dropdown):
 
     offering = False
 
-    def __init__(self, style: Mapping[str, str]) -> None:
+    def __init__(self, style: FieldStyle) -> None:
         super().__init__(
             options=[], description="Table", tooltip="what the table below lists", disabled=True, style=style
         )
@@ -78,8 +84,7 @@ class LayerRows(ipw.VBox):
     def __init__(self, caption: str) -> None:
         self._layers: list[tuple[str, ...]] = []
         self._table = Table(pd.DataFrame({"layer": pd.Series([], dtype="str")}), caption=caption, **OPTIONS)
-        super().__init__([self._table])
-        self.add_class("wb-table")
+        super().__init__([self._table], _dom_classes=("wb-table",))
         self._table.observe(self._row_selected, "selected_rows")
         self.observe(self._id_selected, "selection")
 

@@ -38,8 +38,8 @@ class TabBar(ipw.ToggleButtons):
             tooltip="what is looked at",
             tooltips=list(MEANINGS.values()),
             style={"description_width": "0", "button_width": "116px"},  # all in one line beside the models
+            _dom_classes=("wb-tabs",),
         )
-        self.add_class("wb-tabs")
 
 
 def explorer_of(tab: str, evaluator: Any, theme: Theme) -> Explorer:

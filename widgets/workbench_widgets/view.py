@@ -9,6 +9,7 @@ import pandas as pd
 
 import workbench as wb
 from workbench_widgets.call import Call, Memory, named
+from workbench_widgets.shared import FieldStyle
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,12 @@ class View:
     TABLE: ClassVar[str | None] = None  # the table that is listed first
     HEIGHT: ClassVar[int] = 380  # of each figure, in pixels
 
-    def __init__(self, inputs: Any, style: Mapping[str, str], initial: Mapping[str, Any], memory: Memory) -> None:
+    def __init__(self, inputs: Any, style: FieldStyle, initial: Mapping[str, Any], memory: Memory) -> None:
         self.inputs, self.memory = inputs, memory
         self.parts: Mapping[str, Sequence[str]] = {}  # tensor → its layer, or its parts', of the model that is open
         self.own: list[ipw.DOMWidget] = self.make(style, initial)
 
-    def make(self, style: Mapping[str, str], initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
+    def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The controls that only this view has."""
         return []
 

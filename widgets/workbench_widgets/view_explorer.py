@@ -14,6 +14,7 @@ from workbench_widgets.call import MISSING, Call, Memory
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.latest import Latest
 from workbench_widgets.plot import Plot, take_places
+from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
 from workbench_widgets.table import TableChoice, layers_and_parts
 from workbench_widgets.view import Drawing, View
@@ -51,7 +52,7 @@ class ViewExplorer(Explorer):
 
     # what a subclass says
 
-    def make_shared(self, style: Mapping[str, str]) -> Any:
+    def make_shared(self, style: FieldStyle) -> Any:
         """The inputs that views share."""
         raise NotImplementedError
 
@@ -73,7 +74,7 @@ class ViewExplorer(Explorer):
         """Two places for figures, one below the other."""
         return {FIRST: Plot(FIRST, self._picked, on_cell=self._cell_picked), SECOND: Plot(SECOND, self._picked)}
 
-    def make_inputs(self, style: Mapping[str, str]) -> list[ipw.DOMWidget]:
+    def make_inputs(self, style: FieldStyle) -> list[ipw.DOMWidget]:
         """What is looked at, the view, and the controls that count in it."""
         self.inputs = self.make_shared(style)
         self.view = ipw.Dropdown(

@@ -19,6 +19,7 @@ from workbench_widgets.models_panel import ModelsPanel
 from workbench_widgets.results_field import of_history
 from workbench_widgets.session import Session
 from workbench_widgets.session_panel import SessionPanel
+from workbench_widgets.shared import button, line
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import PageStyle, Theme, status_html
 from workbench_widgets.tabs import MEANINGS, TabBar, explorer_of
@@ -81,15 +82,11 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         self.shelf, self.turns, self._alone = Shelf(), Turns(), threading.Lock()
         self._lock = threading.RLock()
         self._made: dict[str, Explorer] = {}
-        self._closed = self._showing = self._displayed = False
+        self._closed = self._showing = False
         self.models = ModelsPanel(self.shelf, self._add_typed, self._look, self.release)
         self.history = HistoryPanel(self._show_entry, self._released)
-        self.jobs, self.cancel_button = (
-            ipw.HTML(),
-            ipw.Button(
-                description="Cancel all", icon="stop", disabled=True, tooltip="stop the run, and those that wait"
-            ),
-        )
+        self.jobs = line()
+        self.cancel_button = button("Cancel all", "stop", "stop the run, and those that wait", disabled=True)
         save, restore, save_notebook = map(self._guarded_text, (self.save, self.restore, self.save_notebook))
         self.files = SessionPanel(save, restore, self._run_shown, save_notebook)
         self.code_box = code_field()
@@ -100,13 +97,13 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         self.observe(self._guarded(self._selected), "selection")
         parts = {"Models": [self.models], "Runs": [self.jobs, self.cancel_button], "Results": [self.history]}
         parts["Session"] = [self.files]
-        left = ipw.VBox([one for title, own in parts.items() for one in (heading(title), *own)])
-        left.layout = ipw.Layout(flex=f"0 0 {LEFT}", min_width="0")
+        listed = [one for title, own in parts.items() for one in (heading(title), *own)]
+        left = ipw.VBox(listed, layout=ipw.Layout(flex=f"0 0 {LEFT}", min_width="0"))
         right = ipw.VBox([self.tabs, self.page], layout=ipw.Layout(flex=f"1 1 {NARROW}", min_width="0"))
         session = accordion({"Code of the session": self.code_box}, unfolded=False)
         beside = ipw.HBox([left, right], layout=ipw.Layout(flex_flow="row wrap"))
-        super().__init__([PageStyle(), beside, session])
-        self.add_class("wb-explorer").add_class(f"wb-{theme}").add_class("wb-workbench")
+        classes = ("wb-explorer", f"wb-{theme}", "wb-workbench")
+        super().__init__([PageStyle(), beside, session], _dom_classes=classes)
         for name, model in _named(models):
             self.add(model, name)
         self.page.children = [self.explorer(tab)]
@@ -192,11 +189,6 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
             close_parts(self)
         super().close()
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        self._displayed = True
-        self.explorer(self.tabs.value).displayed()
-        return super()._repr_mimebundle_(**options)
-
     def said(self) -> str:
         """How many models and results there are."""
         return f"{len(self.shelf.names)} models, {len(self.history.entries)} results"
@@ -241,8 +233,6 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         if explorer.selection != self.selection:
             self._pass_on(explorer)  # first: what is drawn while the page makes the tab's plots is lost there
         self.page.children = [explorer]
-        if self._displayed:
-            explorer.displayed()
 
     def _chosen(self, explorer: Explorer) -> None:
         """Layers were selected in the open tab, or in one that somebody was still looking at: they are in all."""

@@ -71,7 +71,8 @@ def as_json(spec: FigureSpec) -> dict[str, Any]:
         "font": {"size": 12},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 64, "r": 16, "t": 72, "b": 52},
+        # as wide as most axes and a legend of one line need: where plotly finds that one needs more it draws all again
+        "margin": {"l": 72, "r": 16, "t": 72, "b": 88 if told else 52},
         "legend": {
             "orientation": "h",
             "yref": "container",
