@@ -37,14 +37,12 @@ class ModelsPanel(ipw.VBox):
             continuous_update=False,
             style=fields("0"),
         )
-        self.add_button = button("Add", "plus", "open the model that was typed")
         self.list = ipw.Select(options=[], rows=6, description="Models", tooltip="look at one", style=fields("0"))
         self.facts = line()
         self.release_button = button(
             "Release", "eject", "let go of the model, and of results that rest on it", disabled=True
         )
         self.total = line()
-        self.add_button.on_click(lambda _: add(self.text.value))
         self.text.observe(lambda change: add(change.new) if change.new.strip() else None, "value")
         self.release_button.on_click(lambda _: release(self.list.value) if self.list.value else None)
         self._listing = False
