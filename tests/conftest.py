@@ -116,6 +116,12 @@ def controls() -> Callable[[Any], list[Any]]:
 
 
 @pytest.fixture(scope="session")
+def painted() -> Callable[[Any], None]:
+    """Tells an explorer what a page tells that has painted it."""
+    return lambda explorer: explorer.children[0]._handle_custom_msg("painted", [])
+
+
+@pytest.fixture(scope="session")
 def own_widgets() -> Callable[[], int]:
     """How many widgets are open, but those that all share."""
 

@@ -17,6 +17,7 @@ import workbench as wb
 from workbench.figures import Heat, Points
 from workbench_widgets.call import Call, Given
 from workbench_widgets.naming import apart
+from workbench_widgets.plot import Plot
 
 Explorer = wb.ui.AtlasExplorer
 SIZES = {"fc1": 3, "fc2": 1, "fc3": 4, "fc4": 1.5, "fc5": 9, "fc6": 2.6}
@@ -443,3 +444,19 @@ def test_variables_are_apart_and_what_is_shared_is_one() -> None:
         "base = 'a.pt'\nchanges = wb.diff(base, 'b.pt')\nbase_2 = 'c.pt'\nchanges_2 = wb.diff(base_2, 'b.pt')\n"
         "x_signature = wb.signature(ancestor=base, clean='b.pt')\nsimilarity = wb.similarity({'x': x_signature})"
     )
+
+
+def test_an_explorer_painted_before_it_has_results_has_its_panel_of_figures_and_leaves_the_page_in_peace(
+    results: dict[str, Any], painted: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready: list[Any] = []
+    monkeypatch.setattr(Plot, "prepare", lambda plot: ready.append(plot))
+    explorer = Explorer()
+    painted(explorer)
+    assert explorer._export.children and not ready
+    explorer.close()
+
+    explorer = Explorer(*results.values())
+    painted(explorer)
+    assert explorer._export.children and ready == list(explorer.plots.values())
+    explorer.close()

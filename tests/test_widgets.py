@@ -382,40 +382,39 @@ def test_a_comma_in_a_name_is_refused_with_what_to_write_instead() -> None:
     assert Explorer(model, layers="a,b").call().keywords["layers"] == ["a", "b"]  # as if it were typed
 
 
-def _painted(explorer: wb.ui.Explorer) -> None:
-    """What a page tells that has painted an explorer."""
-    explorer.children[0]._handle_custom_msg("painted", [])
-
-
 @pytest.mark.parametrize("kind", [wb.ui.SpectrumExplorer, wb.ui.CheckpointBrowser])
 def test_plotly_that_does_not_load_is_an_error_that_is_seen(
-    kind: type[wb.ui.Explorer], checkpoint: str, monkeypatch: pytest.MonkeyPatch
+    kind: type[wb.ui.Explorer], checkpoint: str, monkeypatch: pytest.MonkeyPatch, painted: Callable[[Any], None]
 ) -> None:
     monkeypatch.setattr(Plot, "prepare", lambda _: 1 / 0)
     explorer = kind(checkpoint)
     explorer._repr_mimebundle_()
     assert explorer.error is None  # nothing is loaded before a page has painted it
-    _painted(explorer)
+    painted(explorer)
     assert isinstance(explorer.error, ZeroDivisionError) and explorer.status.startswith("ZeroDivisionError")
     assert 'role="alert"' in explorer.controls.line.value
     explorer.close()
 
 
-def test_plotly_is_not_loaded_for_an_explorer_that_was_closed(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plotly_is_not_loaded_for_an_explorer_that_was_closed(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, painted: Callable[[Any], None]
+) -> None:
     loaded: list[Plot] = []
-    monkeypatch.setattr(Plot, "prepare", loaded.append)
+    monkeypatch.setattr(Plot, "prepare", lambda plot: loaded.append(plot))
     explorer = Explorer(checkpoint)
     explorer.close()
-    _painted(explorer)
+    painted(explorer)
     assert not loaded
 
 
 @pytest.mark.parametrize("kind", [wb.ui.SpectrumExplorer, wb.ui.CheckpointBrowser])
-def test_a_closed_explorer_is_freed(kind: type[wb.ui.Explorer], checkpoint: str) -> None:
+def test_a_closed_explorer_is_freed(
+    kind: type[wb.ui.Explorer], checkpoint: str, painted: Callable[[Any], None]
+) -> None:
     explorer = kind(checkpoint)
     explorer.run()
     explorer.selection = ("fc1",)
-    _painted(explorer)
+    painted(explorer)
     explorer.close()
     gone = weakref.ref(explorer)
     del explorer

@@ -234,10 +234,8 @@ class AtlasExplorer(Explorer):
 
     # how it works
 
-    def _prepare(self) -> None:
-        """Nothing is made ready to draw where nothing can be: a page that is left meanwhile draws no more."""
-        if self.source.filled:
-            super()._prepare()
+    def _can_draw(self) -> bool:
+        return self.source.filled
 
     def _drawings(self) -> dict[str, Drawing]:
         """What each place shows of the result."""

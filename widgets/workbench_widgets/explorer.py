@@ -287,8 +287,12 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         """A page has painted the explorer: what is folded away or needs plotly comes now."""
         if not self._closed:
             self.export_panel  # noqa: B018
-            for plot in self.plots.values():
+            for plot in self.plots.values() if self._can_draw() else ():
                 plot.prepare()
+
+    def _can_draw(self) -> bool:
+        """Whether there can be anything to draw; if not, the page is not kept busy with loading plotly."""
+        return True
 
     def _forget(self, why: str) -> None:
         for plot in self.plots.values():
