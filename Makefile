@@ -71,7 +71,8 @@ reproduce: $(VENV)/.test
 
 $(VENV)/.lab $(VENV)/.test $(VENV)/.docs: $(VENV)/.%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || (echo "Python 3.11 or newer is needed: make PYTHON=python3.11" && exit 1)
-	@test -x $(BIN)/python || $(PYTHON) -m venv --upgrade-deps $(VENV) || (echo "on Debian: apt-get install python3-venv" && exit 1)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || (echo "on Debian: apt-get install python3-venv" && exit 1)
+	$(PIP) -U pip
 	$(PIP) $(TORCH)
 	$(PIP) -c constraints.txt -e '.[$*]'
 	@touch $@

@@ -121,20 +121,18 @@ def painted() -> Callable[[Any], None]:
     return lambda explorer: explorer.children[0]._handle_custom_msg("painted", [])
 
 
-@pytest.fixture(scope="session")
-def own_widgets() -> Callable[[], int]:
-    """How many widgets are open, but those that all share."""
+@pytest.fixture
+def open_widgets() -> Callable[[], int]:
+    """How many widgets are open; what all explorers share is made before."""
+    import ipywidgets as ipw
 
-    def count() -> int:
-        import ipywidgets as ipw
+    import workbench as wb
 
-        from workbench_widgets.page_code import PageCode
-        from workbench_widgets.shared import is_shared
-
-        every = ipw.widgets.widget._instances.values()
-        return sum(not is_shared(one) and not isinstance(one, PageCode) for one in every)
-
-    return count
+    bench = wb.ui.Workbench()
+    for tab in bench.TABS:
+        bench.explorer(tab)._prepare()
+    bench.close()
+    return lambda: len(ipw.widgets.widget._instances)
 
 
 @pytest.fixture(scope="session")

@@ -488,9 +488,9 @@ def test_export_writes_what_is_shown(explorer: wb.ui.ConnectivityExplorer, tmp_p
     assert (tmp_path / "line.csv").read_text() == explorer.plots[FIRST].spec.csv()
 
 
-def test_closing_lets_go_of_models_data_and_widgets(given: SimpleNamespace, own_widgets: Callable[[], int]) -> None:
+def test_closing_lets_go_of_models_data_and_widgets(given: SimpleNamespace, open_widgets: Callable[[], int]) -> None:
     gc.collect()
-    before = own_widgets()
+    before = open_widgets()
     module = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
     explorer = Explorer(module, module, module=module, data=given.data, view="barrier", points=3)
     held = [weakref.ref(module), weakref.ref(explorer.run()), weakref.ref(explorer)]
@@ -499,7 +499,7 @@ def test_closing_lets_go_of_models_data_and_widgets(given: SimpleNamespace, own_
     del module, explorer
     gc.collect()
     assert [reference() for reference in held] == [None] * 3
-    assert own_widgets() == before
+    assert open_widgets() == before
 
 
 def test_every_control_has_a_name(

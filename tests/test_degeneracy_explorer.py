@@ -498,9 +498,9 @@ def test_export_writes_what_is_shown(explorer: wb.ui.DegeneracyExplorer, tmp_pat
     assert (tmp_path / "spectra.csv").read_text() == explorer.plots[FIRST].spec.csv()
 
 
-def test_closing_lets_go_of_module_data_and_widgets(given: SimpleNamespace, own_widgets: Callable[[], int]) -> None:
+def test_closing_lets_go_of_module_data_and_widgets(given: SimpleNamespace, open_widgets: Callable[[], int]) -> None:
     gc.collect()
-    before = own_widgets()
+    before = open_widgets()
     module = made(MLP).module
     explorer = Explorer(module, given.data, view="graph")
     held = [weakref.ref(module), weakref.ref(explorer.run()), weakref.ref(explorer)]
@@ -509,7 +509,7 @@ def test_closing_lets_go_of_module_data_and_widgets(given: SimpleNamespace, own_
     del module, explorer
     gc.collect()
     assert [reference() for reference in held] == [None] * 3
-    assert own_widgets() == before
+    assert open_widgets() == before
 
 
 def test_every_control_has_a_name(

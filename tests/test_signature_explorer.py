@@ -788,9 +788,9 @@ def test_a_given_result_opens_its_view(given: SimpleNamespace, tmp_path: Path) -
     explorer.close()
 
 
-def test_closing_lets_go_of_models_and_widgets(given: SimpleNamespace, own_widgets: Callable[[], int]) -> None:
+def test_closing_lets_go_of_models_and_widgets(given: SimpleNamespace, open_widgets: Callable[[], int]) -> None:
     gc.collect()
-    before = own_widgets()
+    before = open_widgets()
     module = made(NETWORK).module
     explorer = Explorer(module, given.models, clean="clean.safetensors", evaluator=given.evaluator, view="patch")
     held = [weakref.ref(module), weakref.ref(explorer.run()), weakref.ref(explorer)]
@@ -800,7 +800,7 @@ def test_closing_lets_go_of_models_and_widgets(given: SimpleNamespace, own_widge
     del module, explorer
     gc.collect()
     assert [reference() for reference in held] == [None] * 3
-    assert own_widgets() == before
+    assert open_widgets() == before
 
 
 def test_every_control_has_a_name(

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import ipywidgets as ipw
 import pandas as pd
 import pytest
 import torch
+import traitlets
 from safetensors.torch import save_file
 
 import workbench as wb
@@ -265,18 +267,79 @@ def test_a_saved_result_can_be_looked_at(explorer: wb.ui.SpectrumExplorer, check
     assert viewer.plots[ESD].spec is not None
 
 
-def test_closing_lets_go_of_model_result_and_widgets() -> None:
+def test_closing_lets_go_of_model_result_and_widgets(open_widgets: Callable[[], int]) -> None:
     gc.collect()
-    before = len(_widgets())
+    before = open_widgets()
     model = torch.nn.Linear(30, 30)
     explorer = Explorer(model)
     held = [weakref.ref(model), weakref.ref(explorer.run())]
-    assert len(_widgets()) > before + 50
+    assert open_widgets() > before + 50
     explorer.close()
     del model, explorer
     gc.collect()
     assert [reference() for reference in held] == [None, None]
-    assert len(_widgets()) == before
+    assert open_widgets() == before
+
+
+def test_what_is_made_late_is_not_made_for_a_closed_explorer(checkpoint: str, open_widgets: Callable[[], int]) -> None:
+    before, inside, closing = open_widgets(), threading.Event(), threading.Event()
+    explorer = Explorer(checkpoint)
+    first = next(iter(explorer.plots.values()))
+    ready = first.prepare
+
+    def slowly() -> None:
+        inside.set()
+        closing.wait(10)
+        time.sleep(0.2)  # for the one that closes to reach what it must wait for
+        ready()
+
+    first.prepare = slowly  # type: ignore[method-assign]
+    page = threading.Thread(target=explorer._guarded(explorer._prepare))
+    page.start()
+    assert inside.wait(10)
+    closing.set()
+    explorer.close()
+    page.join()
+    assert open_widgets() == before
+    with pytest.raises(wb.ArgumentError, match="the explorer is closed"):
+        _ = explorer.export_panel
+    assert open_widgets() == before
+
+
+def test_what_widgets_share_outlives_an_explorer_and_refuses_to_be_changed(checkpoint: str) -> None:
+    one, other = Explorer(checkpoint), Explorer(checkpoint)
+    line = one.controls.line
+    assert line.layout is other.controls.line.layout and one.source.style is other.source.style
+    one.close()
+    assert line.layout.comm is not None and other.source.style.comm is not None
+    with pytest.raises(traitlets.TraitError, match="give the widget a layout of its own"):
+        other.controls.line.layout.display = "none"
+    with pytest.raises(traitlets.TraitError, match="give the widget a style of its own"):
+        other.source.style.description_width = "200px"
+    other.controls.line.layout = ipw.Layout(display="none")
+    third = Explorer(checkpoint)
+    assert third.controls.line.layout.display is None and third.source.style.description_width == "96px"
+    other.close()
+    third.close()
+
+
+def test_an_explorer_can_be_made_when_all_widgets_were_closed(checkpoint: str) -> None:
+    ipw.Widget.close_all()
+    explorer = Explorer(checkpoint)
+    explorer._prepare()
+    explorer.run()
+    opened = [explorer.controls.line.layout, explorer.source.style, explorer.export_panel.button.style]
+    assert all(one.comm is not None for one in opened)
+    explorer.close()
+
+
+def test_exports_are_there_when_their_panel_is_opened(checkpoint: str) -> None:
+    explorer = Explorer(checkpoint)
+    folds = explorer.children[-1]
+    assert not explorer._export.children  # no page has painted it
+    folds.selected_index = folds.titles.index("Export")
+    assert explorer._export.children
+    explorer.close()
 
 
 def _widgets() -> dict[str, ipw.Widget]:

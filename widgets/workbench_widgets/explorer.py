@@ -19,7 +19,7 @@ from workbench_widgets.member import Member
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
 from workbench_widgets.settings import labelled_controls
-from workbench_widgets.shared import FieldStyle, fields, shared
+from workbench_widgets.shared import FieldStyle, PlainLayout, fields, shared
 from workbench_widgets.style import PageStyle, Theme
 from workbench_widgets.table import LayerRows
 from workbench_widgets.unseen import Unseen
@@ -64,18 +64,20 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         self.rows = LayerRows(self.TITLE)
         self.plots = self.make_plots()
         self.code_box = code_field()
-        self._export = ipw.VBox(layout=shared(ipw.Layout))
+        self._export = ipw.VBox(layout=shared(PlainLayout))
         controls, own = self.make_inputs(wide), self.make_panels()
         self._settings = labelled_controls([self.source, *controls])
         panels = {**own, "Code": self.code_box, "Export": self._export}
         inputs, right = [self.source, *controls, self.controls], [*self.plots.values(), *self.make_beside()]
         page = beside(inputs, right, self.LEFT, self.FLOW)
-        parts = [PageStyle(self._guarded(self._prepare)), page, self.rows, accordion(panels, unfolded=bool(own))]
+        folds = accordion(panels, unfolded=bool(own))
+        parts = [PageStyle(self._guarded(self._prepare)), page, self.rows, folds]
         super().__init__(parts, _dom_classes=("wb-explorer", f"wb-{theme}"))
         self.controls.run.on_click(self._guarded(self.start))
         self.controls.cancel.on_click(self._guarded(self.cancel))
         listen(self.sources(), self._guarded(self._on_source))
         listen(controls, self._guarded(self._on_controls))
+        folds.observe(self._guarded(lambda: self.export_panel), "selected_index")
         self.rows.observe(self._guarded(lambda: self.choose(self.rows.selection)), "selection")
         self.observe(self._guarded(self._on_selection), "selection")
         self.observe(self._guarded(self._on_result), "result")
@@ -159,8 +161,14 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
 
     @property
     def export_panel(self) -> ExportPanel:
-        """The panel that writes figures; made when it is first asked for, as it is folded away."""
+        """The panel that writes figures; made when it is first asked for, as it is folded away.
+
+        Raises:
+            wb.ArgumentError: the explorer is closed.
+        """
         with self._lock:
+            if self._closed:
+                raise wb.ArgumentError("export_panel: the explorer is closed; wb.figure(result).save() saves too.")
             if not self._export.children:
                 self._export.children = [ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})]
             return self._export.children[0]
@@ -253,12 +261,13 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
     def close(self) -> None:
         """Cancels a run, lets go of the model and the result, and removes the widget and its parts."""
         if not getattr(self, "_closed", True):  # ipywidgets also closes what failed to be made
-            self._closed = True
-            self._job.cancel()
-            self.unobserve_all()
-            self.result, self.error, self._shown, self._started = None, None, None, None
-            self.source.release()
-            close_parts(self)
+            with self._lock:  # nothing that is made elsewhere meanwhile outlives it
+                self._closed = True
+                self._job.cancel()
+                self.unobserve_all()
+                self.result, self.error, self._shown, self._started = None, None, None, None
+                self.source.release()
+                close_parts(self)
         super().close()
 
     @traitlets.validate("result")

@@ -38,8 +38,9 @@ function tellPainted(model) {
     const waiting = setTimeout(tell, 500);
     return () => clearTimeout(waiting);
   }
-  let waiting = requestAnimationFrame(() => { waiting = requestIdleCallback(tell, { timeout: 2000 }); });
-  return () => { cancelAnimationFrame(waiting); cancelIdleCallback(waiting); };
+  let rest = 0; // no callback has this number
+  const frame = requestAnimationFrame(() => { rest = requestIdleCallback(tell, { timeout: 2000 }); });
+  return () => { cancelAnimationFrame(frame); cancelIdleCallback(rest); };
 }
 
 function render({ model }) {

@@ -177,16 +177,17 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
     def close(self) -> None:
         """Cancels runs, lets go of models and results, and removes the widget and its parts."""
         if not getattr(self, "_closed", True):
-            self._closed = True
-            self.unobserve_all()
-            for explorer in self._made.values():
-                explorer.close()
-            self._made = {}
-            self.history.release(self.history.entries)
-            for name in self.shelf.names:
-                self.shelf.take(name)
-            self.evaluator = None
-            close_parts(self)
+            with self._lock:
+                self._closed = True
+                self.unobserve_all()
+                for explorer in self._made.values():
+                    explorer.close()
+                self._made = {}
+                self.history.release(self.history.entries)
+                for name in self.shelf.names:
+                    self.shelf.take(name)
+                self.evaluator = None
+                close_parts(self)
         super().close()
 
     def said(self) -> str:
