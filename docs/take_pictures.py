@@ -22,7 +22,8 @@ def main() -> None:
     for name in sorted(named):
         shot = Image.open(SHOTS / f"{name}.png").convert("RGB")
         picture = shot.resize((WIDTH, round(shot.height * WIDTH / shot.width)), Image.Resampling.LANCZOS)
-        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)  # keeps rare colours
+        # keeps rare colours, and the three rounds of k-means make greys grey
+        few = picture.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
         few.save(folder / f"{name}.png", optimize=True)
         size = (folder / f"{name}.png").stat().st_size
         sys.stdout.write(f"{name}: {size / 1e3:.0f} kB\n")
