@@ -26,4 +26,15 @@ const idle = () => new Promise(done => {
   else setTimeout(done); // as in Safari
 });
 
-export default drawnWith((itables, { model, el }) => itables.render({ model: toldOnce(model), el }), idle);
+// DataTables remembers every table that it made, with its rows, until it is told to forget it.
+function forgotten(el) {
+  const tables = globalThis.$?.fn?.dataTable; // itables puts it there
+  for (const table of el.querySelectorAll("table")) {
+    if (tables?.isDataTable(table)) new tables.Api(table).destroy(true);
+  }
+}
+
+export default drawnWith((itables, { model, el }) => {
+  itables.render({ model: toldOnce(model), el });
+  return () => idle().then(() => forgotten(el));
+}, idle);
