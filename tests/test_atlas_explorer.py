@@ -453,10 +453,10 @@ def test_an_explorer_painted_before_it_has_results_has_its_panel_of_figures_and_
     monkeypatch.setattr(Plot, "prepare", lambda plot: ready.append(plot))
     explorer = Explorer()
     painted(explorer)
-    assert explorer._export.children and not ready
+    assert explorer._export.children == (explorer.export_panel,) and not ready
     explorer.close()
 
     explorer = Explorer(*results.values())
     painted(explorer)
-    assert explorer._export.children and ready == list(explorer.plots.values())
+    assert explorer._export.children == (explorer.export_panel,) and ready == list(explorer.plots.values())
     explorer.close()

@@ -180,6 +180,8 @@ def test_older_outputs_of_plotly_find_the_library(tmp_path: Path) -> None:
 def test_errors_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(wb.ArgumentError, match="is not there: expected the path of a notebook, an .ipynb file"):
         wb.export(tmp_path / "none.ipynb")
+    with pytest.raises(wb.ArgumentError, match="is a folder: expected the path of a notebook"):
+        wb.export(tmp_path)
     notebook = written(tmp_path / "n.ipynb", "# text")
     with pytest.raises(wb.ArgumentError, match=r"'n.pdf': expected a name that ends in .html"):
         wb.export(notebook, tmp_path / "n.pdf")

@@ -7,7 +7,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 import workbench as wb
 
@@ -69,8 +69,8 @@ class Hub:
     def __init__(self, folder: Path) -> None:
         self.folder, self.asked = folder, list[tuple[str, str | None]]()
 
-    def __call__(self, repository: str, name: str, *, revision: str | None) -> str:
-        assert repository == "org/name"
+    def __call__(self, repository: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
+        assert repository == "org/name" and not local_files_only
         self.asked.append((name, revision))
         if not (self.folder / name).is_file():
             raise EntryNotFoundError(name)
@@ -131,6 +131,26 @@ def test_an_index_of_a_repository_leads_nowhere_else(hub: Hub) -> None:
     (hub.folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../outside.bin"}}')
     with pytest.raises(wb.CheckpointError, match=r"outside the checkpoint's folder: refused"):
         wb.load("hf://org/name")
+
+
+def test_a_hub_out_of_reach_is_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wb.save({"a": torch.ones(8)}, tmp_path)
+    tried: list[tuple[str, bool]] = []
+
+    def cached(repository: str, name: str, *, revision: str | None, local_files_only: bool) -> str:
+        tried.append((name, local_files_only))
+        if name != wanted:
+            raise LocalEntryNotFoundError(name)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", cached)
+    wanted = "model.safetensors"
+    assert wb.load("hf://org/name")["a"].sum() == 8, "what is in the cache opens"
+    assert tried == [("model.safetensors.index.json", False), ("model.safetensors", True)]
+    wanted = "none"
+    with pytest.raises(wb.CheckpointNotFoundError, match="not in the local cache, and the hub cannot be reached"):
+        wb.load("hf://org/name")
+    assert [offline for _, offline in tried[2:]] == [False, True, True, True]
 
 
 def test_a_hub_that_refuses_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:

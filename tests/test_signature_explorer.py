@@ -24,6 +24,7 @@ from workbench_widgets.call import Call, Given, stamps
 from workbench_widgets.checkpoint import LabelledField
 from workbench_widgets.merge_form import MergeForm
 from workbench_widgets.scale_sliders import ScaleSliders
+from workbench_widgets.shared import fields
 from workbench_widgets.signature_inputs import variables
 from workbench_widgets.signatures import THIRD
 from workbench_widgets.view_explorer import FIRST, SECOND
@@ -469,7 +470,7 @@ def test_the_form_and_the_details_are_those_of_the_library(monkeypatch: pytest.M
             default=1.0, metadata={"meaning": "", "low": -math.inf, "high": math.inf, "several": True}
         )
 
-    form = MergeForm({})
+    form = MergeForm(fields(""))
     form.arrange("ties", {})
     assert form.fields["density"].min == 0.01, "0 keeps nothing, and wb.merge refuses it"
     form.arrange("task_arithmetic", {})
@@ -515,9 +516,9 @@ def test_the_form_of_a_merge_is_the_methods(explorer: wb.ui.SignatureExplorer, g
     explorer.view.value = "merge"
     view = explorer.views["merge"]
     assert list(view.method.options) == list(wb.MERGE_METHODS)
-    for method, fields in (("ties", ["density", "scale"]), ("task_arithmetic", ["scale"]), ("slerp", ["t"])):
+    for method, names in (("ties", ["density", "scale"]), ("task_arithmetic", ["scale"]), ("slerp", ["t"])):
         view.method.value = method
-        assert list(view.form.fields) == fields == wb.MERGE_METHODS[method].parameters()
+        assert list(view.form.fields) == names == wb.MERGE_METHODS[method].parameters()
         assert wb.MERGE_METHODS[method].SOURCE in view.formula.value.replace("&#x27;", "'")
     explorer.controls.run.click()
     assert explorer.wait(30) and "slerp takes 1 beside the base" in explorer.status
@@ -722,7 +723,7 @@ def test_arguments_set_the_controls_and_bad_ones_are_refused(given: SimpleNamesp
 
 
 def test_labels_of_models_and_names_of_variables() -> None:
-    style: dict[str, str] = {}
+    style = fields("")
     field = LabelledField({"x": {"w": torch.ones(2)}, "y": "y.pt"}, "Models", style, "")
     assert list(field.labelled) == ["x", "y"] and field.placeholder == "2 models that were given"
     field.value = "first=z.pt, w.pt"

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 import workbench as wb
 from page import clicked
+from workbench_widgets.page_code import PageCode
 from workbench_widgets.plot import Plot
 from workbench_widgets.spectrum import ALPHA, ESD
 
@@ -226,7 +227,7 @@ def test_export_writes_the_shown_figure(
     monkeypatch.chdir(tmp_path)
     panel = explorer.export_panel
     panel.button.click()
-    assert "not drawn yet" in panel.message.value and 'role="alert"' in panel.message.value
+    assert "is not drawn: press Run" in panel.message.value and 'role="alert"' in panel.message.value
     explorer.run()
     panel.figure.value, panel.format.value, panel.name.value = ESD, "csv", "my figure.csv"
     panel.button.click()
@@ -301,26 +302,49 @@ def test_what_is_made_late_is_not_made_for_a_closed_explorer(checkpoint: str, op
     explorer.close()
     page.join()
     assert open_widgets() == before
-    with pytest.raises(wb.ArgumentError, match="the explorer is closed"):
-        _ = explorer.export_panel
-    assert open_widgets() == before
+    for use in (explorer.run, explorer.start, lambda: explorer.export_panel):
+        with pytest.raises(wb.ArgumentError, match="this SpectrumExplorer is closed: make a new one"):
+            use()
+    assert open_widgets() == before and repr(explorer) == "SpectrumExplorer: closed"
 
 
-def test_what_widgets_share_outlives_an_explorer_and_refuses_to_be_changed(checkpoint: str) -> None:
+def test_widgets_of_one_explorer_share_looks_that_refuse_to_be_changed(checkpoint: str) -> None:
     one, other = Explorer(checkpoint), Explorer(checkpoint)
-    line = one.controls.line
-    assert line.layout is other.controls.line.layout and one.source.style is other.source.style
+    assert one.controls.line.layout is one.plots[ESD]._caption.layout and one.source.style is one.verdict.style
+    assert {one.controls.line.layout, one.source.style}.isdisjoint({other.controls.line.layout, other.source.style})
     one.close()
-    assert line.layout.comm is not None and other.source.style.comm is not None
+    assert other.controls.line.layout.comm is not None and other.source.style.comm is not None
     with pytest.raises(traitlets.TraitError, match="give the widget a layout of its own"):
         other.controls.line.layout.display = "none"
     with pytest.raises(traitlets.TraitError, match="give the widget a style of its own"):
         other.source.style.description_width = "200px"
     other.controls.line.layout = ipw.Layout(display="none")
-    third = Explorer(checkpoint)
-    assert third.controls.line.layout.display is None and third.source.style.description_width == "96px"
+    assert other.plots[ESD]._caption.layout.display is None
     other.close()
-    third.close()
+
+
+def test_what_is_made_late_refers_to_nothing_that_was_made_before(checkpoint: str) -> None:
+    """A page opened while the kernel is busy hears of it first, and loses what refers to what it does not know yet."""
+    explorer = Explorer(checkpoint)
+    before = set(_widgets())
+    told: list[dict[str, Any]] = []
+    opened = ipw.Widget.open
+
+    def heard(widget: ipw.Widget) -> None:
+        told.append(widget.get_state())
+        opened(widget)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ipw.Widget, "open", heard)
+        explorer._prepare()
+    assert len(told) > 20
+    libraries = {f"IPY_MODEL_{one}" for one, widget in _widgets().items() if isinstance(widget, PageCode)}
+    for state in told:
+        for value in state.values():
+            for one in value if isinstance(value, list | tuple) else [value]:
+                earlier = isinstance(one, str) and one.removeprefix("IPY_MODEL_") in before
+                assert not earlier or one in libraries, state  # a library is looked for when it is drawn
+    explorer.close()
 
 
 def test_an_explorer_can_be_made_when_all_widgets_were_closed(checkpoint: str) -> None:
@@ -336,9 +360,10 @@ def test_an_explorer_can_be_made_when_all_widgets_were_closed(checkpoint: str) -
 def test_exports_are_there_when_their_panel_is_opened(checkpoint: str) -> None:
     explorer = Explorer(checkpoint)
     folds = explorer.children[-1]
-    assert not explorer._export.children  # no page has painted it
+    (shown,) = explorer._export.children
+    assert "come when the kernel has time" in shown.value  # no page has painted it
     folds.selected_index = folds.titles.index("Export")
-    assert explorer._export.children
+    assert explorer._export.children == (explorer.export_panel,)
     explorer.close()
 
 

@@ -189,6 +189,9 @@ def test_a_session_is_small_and_opens_in_another_workbench(bench: Any, given: di
         ("[]", "no session of a workbench"),
         ("{", "no session of a workbench"),
         ('{"format": 1}', "expected models"),
+        ('{"models": [3], "explorers": {}, "selection": [], "tab": "spectra"}', "models or explorers are damaged"),
+        ('{"models": [{"name": "a"}], "explorers": {}, "selection": [], "tab": "spectra"}', "models or explorers are"),
+        ('{"models": [], "explorers": {"atlas": []}, "selection": [], "tab": "spectra"}', "models or explorers are"),
         ('{"format": 9, "models": [], "explorers": {}, "selection": [], "tab": "spectra"}', "format 9"),
     ],
 )
@@ -315,12 +318,23 @@ def test_an_error_is_shown_and_the_next_try_passes(bench: Any, paths: dict[str, 
         (lambda bench: bench.explorer("atlases"), "tab='atlases'"),
         (lambda bench: Workbench(tab="first"), "tab='first'"),
         (lambda bench: Workbench(evaluator=3), "evaluator is int"),
+        (lambda bench: Workbench(setup=3), "setup is int: expected the code"),
+        (lambda bench: bench.add({}, 5), "name=5: expected letters"),
         (lambda bench: bench.save("session.txt"), "ends in .json"),
     ],
 )
 def test_wrong_arguments_say_what_is_expected(code: Any, message: str, bench: Any) -> None:
     with pytest.raises(wb.ArgumentError, match=message):
         code(bench)
+
+
+def test_a_closed_workbench_says_so(paths: dict[str, str]) -> None:
+    closed = Workbench(paths)
+    closed.close()
+    for use in (lambda: closed.add(paths["first"]), lambda: closed.explorer("spectra")):
+        with pytest.raises(wb.ArgumentError, match="this Workbench is closed: make a new one"):
+            use()
+    assert repr(closed) == "Workbench: closed" and not closed._made
 
 
 def test_names_are_made_of_paths_and_kinds(paths: dict[str, str]) -> None:

@@ -91,6 +91,17 @@ def add(bench: Locator, path: str) -> None:
     field.press("Enter")
 
 
+def tabbed_to(page: Any, name: str) -> None:
+    """Presses Tab until what has that text has the focus."""
+    reached = []
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("() => document.activeElement.textContent.trim()"))
+        if reached[-1] == name:
+            return
+    raise AssertionError(f"Tab reaches {reached} and not {name}")
+
+
 def test_one_selection_over_tabs_history_and_code(lab: Any, fresh_kernel: Any) -> None:
     bench, page = shown(lab), lab.page
     browser = seen(bench, "browser")
@@ -213,31 +224,48 @@ def test_a_narrow_page_has_its_plots_below_and_what_is_saved_is_what_is_shown(la
     assert not lab.problems
 
 
+def test_a_page_opened_anew_while_the_kernel_is_busy_shows_the_workbench(lab: Any) -> None:
+    lab.write("busy.ipynb", SETUP + SHOW.format(PATHS[0], ", tab='spectra'"), "import time\ntime.sleep(8)")
+    lab.open("busy.ipynb")
+    page = lab.page
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+    expect(page.locator(".wb-tab-spectra").get_by_role("button", name="Run")).to_be_visible()
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    page.reload()
+    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget || window.jupyterapp?.restored")
+    lab.open("busy.ipynb")
+    spectra = page.locator(".wb-tab-spectra")
+    expect(spectra.get_by_role("button", name="Run")).to_be_visible()
+    spectra.get_by_role("button", name="Run").click()
+    expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
+    assert_soon_drawn(page, 0, wb.figure(wb.spectrum(str(ROOT / PATHS[0])), layer="2"))
+    spectra.get_by_text("Export", exact=True).first.click()
+    expect(spectra.get_by_label("File name")).to_be_visible()
+    assert not lab.problems
+
+
 def test_by_keyboard_alone(lab: Any) -> None:
     bench, page = shown(lab), lab.page
     bench.get_by_label("Add a model").focus()
     page.keyboard.type(PATHS[1])
     page.keyboard.press("Enter")
     expect(bench.get_by_label("Models", exact=True).locator("option")).to_have_count(2)
-    reached = []
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        name = page.evaluate("() => document.activeElement.textContent.trim()")
-        reached.append(name)
-        if name == "spectra":
-            break
-    assert reached[-1] == "spectra", reached
+    tabbed_to(page, "spectra")
     page.keyboard.press("Enter")
     spectra = seen(bench, "spectra")
     expect(spectra.get_by_label("Analyse")).to_be_visible()
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        if page.evaluate("() => document.activeElement.textContent.trim()") == "Run":
-            break
+    tabbed_to(page, "Run")
     page.keyboard.press("Space")
     expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")
     assert_soon_drawn(page, 0, wb.figure(wb.spectrum(str(ROOT / PATHS[0])), layer="2"))
     lab.shot("workbench-keyboard")
+    for title, key, field in (("Code", "Space", "Code"), ("Export", "Enter", "File name")):
+        tabbed_to(page, title)
+        fold = spectra.get_by_role("button", expanded=False).filter(has_text=title)
+        expect(fold).to_be_visible()
+        page.keyboard.press(key)
+        expect(fold).to_have_count(0)
+        expect(spectra.get_by_label(field, exact=True)).to_be_visible()
     assert not lab.problems
 
 

@@ -19,10 +19,12 @@ from workbench_widgets.member import Member
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
 from workbench_widgets.settings import labelled_controls
-from workbench_widgets.shared import FieldStyle, PlainLayout, fields, shared
-from workbench_widgets.style import PageStyle, Theme
+from workbench_widgets.shared import FieldStyle, PlainLayout, family, fields, line, shared
+from workbench_widgets.style import PageStyle, Theme, status_html
 from workbench_widgets.table import LayerRows
 from workbench_widgets.unseen import Unseen
+
+LATER = status_html("these controls come when the kernel has time")
 
 
 class Explorer(Member, Guard, Unseen, ipw.VBox):
@@ -58,21 +60,22 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         self._started: Call | None = None
         self._shown: tuple[Call, wb.Result] | None = None
         self._opened = self._started_for = 0  # counts checkpoints, so that no result is shown for another's
-        wide = fields("96px")
-        self.source = self.make_source(source, wide)
-        self.controls = RunBar()
-        self.rows = LayerRows(self.TITLE)
-        self.plots = self.make_plots()
-        self.code_box = code_field()
-        self._export = ipw.VBox(layout=shared(PlainLayout))
-        controls, own = self.make_inputs(wide), self.make_panels()
-        self._settings = labelled_controls([self.source, *controls])
-        panels = {**own, "Code": self.code_box, "Export": self._export}
-        inputs, right = [self.source, *controls, self.controls], [*self.plots.values(), *self.make_beside()]
-        page = beside(inputs, right, self.LEFT, self.FLOW)
-        folds = accordion(panels, unfolded=bool(own))
-        parts = [PageStyle(self._guarded(self._prepare)), page, self.rows, folds]
-        super().__init__(parts, _dom_classes=("wb-explorer", f"wb-{theme}"))
+        with family():
+            wide = fields("96px")
+            self.source = self.make_source(source, wide)
+            self.controls = RunBar()
+            self.rows = LayerRows(self.TITLE)
+            self.plots = self.make_plots()
+            self.code_box = code_field()
+            self._export = ipw.VBox([line(LATER)], layout=shared(PlainLayout))
+            controls, own = self.make_inputs(wide), self.make_panels()
+            self._settings = labelled_controls([self.source, *controls])
+            panels = {**own, "Code": self.code_box, "Export": self._export}
+            inputs, right = [self.source, *controls, self.controls], [*self.plots.values(), *self.make_beside()]
+            page = beside(inputs, right, self.LEFT, self.FLOW)
+            folds = accordion(panels, unfolded=bool(own))
+            parts = [PageStyle(self._guarded(self._prepare)), page, self.rows, folds]
+            super().__init__(parts, _dom_classes=("wb-explorer", f"wb-{theme}"))
         self.controls.run.on_click(self._guarded(self.start))
         self.controls.cancel.on_click(self._guarded(self.cancel))
         listen(self.sources(), self._guarded(self._on_source))
@@ -167,11 +170,15 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             wb.ArgumentError: the explorer is closed.
         """
         with self._lock:
-            if self._closed:
-                raise wb.ArgumentError("export_panel: the explorer is closed; wb.figure(result).save() saves too.")
-            if not self._export.children:
-                self._export.children = [ExportPanel(lambda: {name: plot.spec for name, plot in self.plots.items()})]
-            return self._export.children[0]
+            self._must_be_open()
+            (shown,) = self._export.children
+            if not isinstance(shown, ExportPanel):
+                with family():
+                    panel = ExportPanel(lambda: {name: plot.spec or plot.why for name, plot in self.plots.items()})
+                self._export.children = [panel]
+                shown.close()
+                shown = panel
+            return shown
 
     @property
     def model(self) -> Any:
@@ -200,6 +207,8 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             self._say(self.NOTHING)
             return
         try:
+            if str(self.source.value).startswith("hf://"):
+                self._say(f"asking the hub for {self.source.value}")  # which can take long
             weights = self.opened()
             table = wb.layers(weights)
         except Exception as error:
@@ -215,9 +224,10 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
         """Starts a run beside the kernel's main thread.
 
         Raises:
-            wb.ArgumentError: a run is under way, or there is nothing to run on.
+            wb.ArgumentError: a run is under way, there is nothing to run on, or the explorer is closed.
         """
         with self._lock:
+            self._must_be_open()
             call = self.call()
             self._job.start(lambda progress: self.compute(call, progress))
             self.error, self._item, self._started, self._started_for = None, "", call, self._opened

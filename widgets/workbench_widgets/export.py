@@ -25,10 +25,10 @@ class ExportPanel(ipw.VBox):
     """Writes a shown figure beside the notebook and offers it for download.
 
     Args:
-        figures: gives what can be exported now: name → figure, or None where there is none yet.
+        figures: gives what can be exported now: name → figure, or why there is none.
     """
 
-    def __init__(self, figures: Callable[[], Mapping[str, wb.FigureSpec | None]]) -> None:
+    def __init__(self, figures: Callable[[], Mapping[str, wb.FigureSpec | str]]) -> None:
         self._figures = figures
         wide = fields("70px")
         self.figure = ipw.Dropdown(
@@ -55,6 +55,7 @@ class ExportPanel(ipw.VBox):
         self.message = line()
         self.button.on_click(self._clicked)
         self.venue.observe(self._offer_widths, "value")
+        self.figure.observe(self._say_nothing, "value")
         rows = [self.figure, self.format, self.venue, self.width, self.name, self.button]
         super().__init__([ipw.HBox(rows, layout=ipw.Layout(flex_flow="row wrap")), self.message])
 
@@ -65,8 +66,10 @@ class ExportPanel(ipw.VBox):
             wb.FigureError: there is nothing to export yet, or the name's folder does not exist.
         """
         spec = self._figures()[self.figure.value]
-        if spec is None:
-            raise wb.FigureError(f"{self.figure.value} is not drawn yet: press Run, and select a layer.")
+        if isinstance(spec, str):
+            raise wb.FigureError(f"{self.figure.value} is not drawn: {spec}.")
+        if not self.name.value.removesuffix(f".{self.format.value}").strip():
+            raise wb.FigureError("type a name for the file.")
         path = Path(self.name.value.removesuffix(f".{self.format.value}") + f".{self.format.value}")
         return spec.save(path, style=self.venue.value, width=self.width.value)
 
@@ -76,8 +79,10 @@ class ExportPanel(ipw.VBox):
         self.width.options = [(f"{name} ({inches * 25.4:.0f} mm)", name) for name, inches in widths.items()]
         self.width.value = chosen if chosen in widths else next(iter(widths))
 
-    def _clicked(self, _: Any) -> None:
+    def _say_nothing(self, _: Any) -> None:
         self.message.value = ""
+
+    def _clicked(self, _: Any) -> None:
         try:
             path = self.export()
         except Exception as error:  # ipywidgets would swallow it

@@ -1,14 +1,21 @@
-"""Callbacks that show their errors: ipywidgets would swallow them."""
+"""Callbacks that show their errors: ipywidgets would swallow them; and what is closed says so."""
 
 import threading
 from collections.abc import Callable
 from typing import Any
+
+import workbench as wb
 
 
 class Guard:
     """What a widget with callbacks has; it makes `_lock` first, and says in `_fail` how an error is shown."""
 
     _lock: threading.RLock
+    _closed: bool
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise wb.ArgumentError(f"this {type(self).__name__} is closed: make a new one.")
 
     def _guarded(self, action: Callable[[], Any]) -> Callable[..., None]:
         def callback(*_: Any) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ipywidgets as ipw
 
-from workbench_widgets.shared import Fixed, fields, line
+from workbench_widgets.shared import fields, line
 
 LEAST = "560px"  # of a plot beside another: narrower ones clip their titles
 NARROW = "400px"  # of plots beside inputs: where there is less room they are below
@@ -68,11 +68,10 @@ def close_parts(widget: ipw.Widget) -> None:
 
 
 def _parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
-    """All widgets inside a widget, the innermost first; layouts and styles too, but those that others have."""
+    """All widgets inside a widget, layouts and styles included, the innermost first."""
     for child in getattr(widget, "children", ()):
         yield from _parts(child)
         yield child
     for own in ("layout", "style"):
-        part = getattr(widget, own, None)
-        if isinstance(part, ipw.Widget) and not isinstance(part, Fixed):
+        if isinstance(part := getattr(widget, own, None), ipw.Widget):
             yield part

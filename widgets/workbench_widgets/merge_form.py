@@ -9,7 +9,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
-from workbench_widgets.shared import FieldStyle
+from workbench_widgets.shared import FieldStyle, fields
 
 STEP = 0.01  # of a slider
 
@@ -56,7 +56,7 @@ class MergeForm(ipw.VBox):
     def _control(self, kind: Any, field: dataclasses.Field[Any], value: Any) -> ipw.ValueWidget:
         meaning, low, high = (field.metadata[name] for name in ("meaning", "low", "high"))
         name = field.name.replace("_", " ").capitalize()
-        told = {"description": name, "tooltip": meaning, "style": self._style}
+        told = {"description": name, "tooltip": meaning, "style": fields(self._style.description_width)}
         wide = ipw.Layout(width="calc(100% - 4px)")
         control: ipw.ValueWidget
         if field.metadata.get("several", "Sequence" in str(field.type)):

@@ -31,6 +31,33 @@ function fitPlots() {
   return () => { clearTimeout(asked); sizes.disconnect(); places.disconnect(); };
 }
 
+// The heads of folded panels are reached and opened by keys, and say whether they are open: ipywidgets hears clicks only.
+function keyFolds() {
+  const HEAD = ".wb-explorer .jupyter-widget-Collapse-header";
+  const tell = () => {
+    for (const head of document.querySelectorAll(HEAD)) {
+      const open = head.parentElement.classList.contains("jupyter-widget-Collapse-open");
+      Object.assign(head, { tabIndex: 0, role: "button", ariaExpanded: String(open) });
+    }
+  };
+  const clicked = () => setTimeout(tell);
+  const press = event => { // an explorer inside a workbench hears it too: one of them is enough
+    const head = event.target.closest?.(HEAD);
+    if (!head || event.defaultPrevented || event.shiftKey || !["Enter", " "].includes(event.key)) return;
+    event.preventDefault();
+    head.click();
+  };
+  const places = new MutationObserver(tell);
+  places.observe(document.body, { childList: true, subtree: true });
+  document.body.addEventListener("click", clicked);
+  document.body.addEventListener("keydown", press, true);
+  return () => {
+    places.disconnect();
+    document.body.removeEventListener("click", clicked);
+    document.body.removeEventListener("keydown", press, true);
+  };
+}
+
 // The kernel hears when the page has painted what it has and rests: what is not seen yet is sent then.
 function tellPainted(model) {
   const tell = () => model.send("painted");
@@ -44,7 +71,7 @@ function tellPainted(model) {
 }
 
 function render({ model }) {
-  const ends = [keepKeys(), fitPlots(), tellPainted(model)];
+  const ends = [keepKeys(), keyFolds(), fitPlots(), tellPainted(model)];
   return () => ends.forEach(end => end());
 }
 

@@ -10,8 +10,6 @@ import anywidget
 import ipywidgets as ipw
 import traitlets
 
-from workbench_widgets.shared import PlainLayout, shared
-
 HERE = Path(__file__).parent
 
 
@@ -38,7 +36,7 @@ class PageCode(anywidget.AnyWidget):
             if held is None or held.comm is None:  # all widgets may have been closed
                 code = importlib.resources.files(package).joinpath(*file).read_text(encoding="utf-8")
                 named = f"{package} {importlib.metadata.version(package)}"
-                held = cls(name=named, code=wrap(code), layout=shared(PlainLayout))
+                held = cls(name=named, code=wrap(code))
                 cls._held[package, *file] = held
             return held
 

@@ -21,6 +21,10 @@ class Plot(ipw.VBox):
         on_pick: called with the id of a point that was clicked.
         height: in pixels.
         on_cell: called with the place (x, y) of a heat map's cell that was clicked.
+
+    Attributes:
+        spec: what is drawn.
+        why: nothing is drawn.
     """
 
     def __init__(
@@ -34,7 +38,8 @@ class Plot(ipw.VBox):
         self._name, self._on_pick, self._on_cell, self._height = name, on_pick, on_cell, height
         self._widget: PlotlyFigure | None = None
         self._lock = threading.RLock()  # the kernel's threads and the worker's draw here
-        self._caption = line(self._told("nothing to show yet"))
+        self.why = "nothing to show yet"
+        self._caption = line(self._told(self.why))
         high = ipw.Layout(min_height=f"{height + 28}px")
         super().__init__([self._caption], layout=high, _dom_classes=("wb-plot",))
 
@@ -45,7 +50,7 @@ class Plot(ipw.VBox):
     def clear(self, why: str) -> None:
         """Empties the plot and says why."""
         with self._lock:
-            self.spec = None
+            self.spec, self.why = None, why
             self.resize(self._height)  # a figure of several rows was higher
             if self._widget is not None:
                 self._widget.show([], _blank(self._height))

@@ -7,7 +7,8 @@ import traitlets
 
 from workbench_widgets.page_code import PageCode, UsesLibrary, drawn_by
 
-CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"]}
+# nothing that is looked at here leaves the machine
+CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["lasso2d"], "showSendToCloud": False}
 # it looks for a module to be; another plotly of the page stays as it is
 MODULE = """const module = {{ exports: {{}} }}, exports = module.exports, define = undefined;
 {}

@@ -7,7 +7,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
-from workbench_widgets.shared import FieldStyle
+from workbench_widgets.shared import FieldStyle, fields
 
 LOW, HIGH, STEP = -1.0, 2.0, 0.05
 MOST = 48  # sliders that can still be told apart
@@ -71,7 +71,7 @@ class ScaleSliders(ipw.VBox):
             description=name,
             tooltip=f"α of {name}; 0 leaves it off",
             readout_format=".2f",
-            style=self._style,
+            style=fields(self._style.description_width),
             layout=ipw.Layout(width="calc(100% - 4px)"),
         )
         slider.observe(self._moved, "value")

@@ -96,6 +96,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     parts = {"models": list, "explorers": dict, "selection": list, "tab": str}
     if not isinstance(found, dict) or any(not isinstance(found.get(name), kind) for name, kind in parts.items()):
         raise wb.ArgumentError(f"{target} is no session of a workbench: expected {', '.join(parts)} in it.")
+    named = all(
+        isinstance(one, dict) and "name" in one and one.keys() & {"source", "variable"} for one in found["models"]
+    )
+    if not named or not all(
+        isinstance(one, dict) and isinstance(one.get("settings"), dict) for one in found["explorers"].values()
+    ):
+        raise wb.ArgumentError(f"{target} is no session of a workbench: its models or explorers are damaged.")
     if found.get("format") != FORMAT:
         raise wb.ArgumentError(
             f"{target} has format {found.get('format')!r}, and this workbench reads {FORMAT}: save it anew, or take "

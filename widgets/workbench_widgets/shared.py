@@ -1,6 +1,8 @@
 """Layouts and styles that widgets share: ipywidgets makes one of each for every widget, and a page is told of all."""
 
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import ipywidgets as ipw
@@ -9,9 +11,8 @@ from ipywidgets.widgets.widget_bool import CheckboxStyle
 from ipywidgets.widgets.widget_int import SliderStyle
 from ipywidgets.widgets.widget_string import HTMLStyle, TextStyle
 
-_lock = threading.Lock()  # explorers are made and closed in any thread
-_held: dict[tuple[Any, ...], ipw.Widget] = {}
 Look = TypeVar("Look", bound="Fixed")
+_family: ContextVar[dict[tuple[Any, ...], Any] | None] = ContextVar("family", default=None)
 
 
 class Fixed(ipw.Widget):
@@ -40,15 +41,30 @@ class FieldStyle(Fixed, CheckboxStyle, SliderStyle, HTMLStyle, TextStyle):
     _model_name = traitlets.Unicode("DescriptionStyleModel").tag(sync=True)
 
 
+@contextmanager
+def family() -> Iterator[None]:
+    """Widgets that are made inside share their looks; others have their own.
+
+    A page that is opened while the kernel is busy hears of what is made then before it knows of what was made earlier,
+    and loses what refers to that: only what is made together shares.
+    """
+    before = _family.set({})
+    try:
+        yield
+    finally:
+        _family.reset(before)
+
+
 def shared(kind: type[Look], **values: Any) -> Look:
-    """The layout or style of these values that all widgets share that ask for it."""
-    key = (kind, *sorted(values.items()))
-    with _lock:
-        held = _held.get(key)
-        if held is None or held.comm is None:  # all widgets may have been closed
-            held = _held[key] = kind(**values)
-            held.made = True
-        return held
+    """The layout or style of these values that the family shares."""
+    held, key = _family.get(), (kind, *sorted(values.items()))
+    if held is None:
+        return kind(**values)
+    if key not in held:
+        held[key] = kind(**values)
+        held[key].made = True
+    found: Look = held[key]
+    return found
 
 
 def fields(label: str) -> FieldStyle:

@@ -43,7 +43,7 @@ class Shelf:
             wb.CheckpointError: it does not open.
         """
         source = os.fspath(source) if isinstance(source, os.PathLike) else source
-        if name is not None and not re.fullmatch(NAME, name):
+        if name is not None and not (isinstance(name, str) and re.fullmatch(NAME, name)):
             raise wb.ArgumentError(f"name={name!r}: expected letters, digits, '_', '.' and '-'.")
         if name in self._sources:
             raise wb.ArgumentError(f"name={name!r} is taken: release that model, or choose another name.")

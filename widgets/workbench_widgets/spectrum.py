@@ -160,7 +160,7 @@ class SpectrumExplorer(Explorer):
             except wb.FigureError as error:
                 self.plots[ALPHA].clear(str(error))
         layer = layers[0] if layers else None
-        if layer in self.layer.options and self.layer.value != layer:
+        if (layer is None or layer in self.layer.options) and self.layer.value != layer:
             self.layer.value = layer
 
     def figure_code(self) -> list[str]:

@@ -16,14 +16,18 @@ CSS = """
   --wb-error: var(--jp-error-color1, #b71c1c); color: var(--wb-ink);
   background: var(--wb-paper); padding: 4px 8px 8px 8px; }
 .wb-explorer.wb-light { --wb-ink: #212121; --wb-quiet: #616161; --wb-paper: #ffffff; --wb-under: #ffffff;
-  --wb-error: #b71c1c; --jp-widgets-label-color: #212121; --jp-ui-font-color1: #212121; color-scheme: light; }
+  --wb-error: #b71c1c; --jp-widgets-label-color: #212121; --jp-ui-font-color1: #212121; color-scheme: light;
+  --jp-layout-color0: #ffffff; --jp-layout-color1: #ffffff; --jp-layout-color2: #eeeeee; --jp-layout-color3: #bdbdbd;
+  --jp-border-color1: #bdbdbd; --jp-widgets-input-background-color: #ffffff; --jp-widgets-input-color: #212121;
+  --jp-widgets-input-border-color: #bdbdbd; --jp-ui-font-color2: #616161; --jp-ui-font-color3: #757575; }
 .wb-explorer.wb-dark { --wb-ink: #e6e6e6; --wb-quiet: #b0b0b0; --wb-paper: #161616; --wb-under: #161616;
   --wb-error: #ff8a80; --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark;
   --jp-layout-color0: #161616; --jp-layout-color1: #202020; --jp-layout-color2: #2c2c2c; --jp-layout-color3: #3a3a3a;
   --jp-border-color1: #4a4a4a; --jp-widgets-input-background-color: #202020; --jp-widgets-input-color: #e6e6e6;
   --jp-widgets-input-border-color: #4a4a4a; --jp-ui-font-color2: #b0b0b0; --jp-ui-font-color3: #8f8f8f; }
 .wb-explorer.wb-dark input::placeholder { color: #9a9a9a; }
-.wb-explorer.wb-dark .jupyter-widget-Collapse-header { color: var(--wb-ink); }
+.wb-explorer .jupyter-widget-Collapse-header { color: var(--wb-ink); }
+.wb-explorer a[download] { color: var(--wb-ink); text-decoration: underline; }
 .wb-explorer .js-plotly-plot { contain: layout style; }
 .wb-explorer .js-plotly-plot text { fill: var(--wb-ink) !important; }
 .wb-explorer .js-plotly-plot .legend .bg { fill: transparent !important; }

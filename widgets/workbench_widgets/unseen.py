@@ -13,6 +13,8 @@ class Unseen:
         raise NotImplementedError
 
     def __repr__(self) -> str:
+        if getattr(self, "_closed", False):
+            return f"{type(self).__name__}: closed"
         hint = f"shown in a notebook only; here {self.HERE}; wb.doctor() says more"
         return f"{type(self).__name__}: {self.said()}\n{hint}"
 

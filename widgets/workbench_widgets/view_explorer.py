@@ -21,6 +21,7 @@ from workbench_widgets.view import Drawing, View
 
 FIRST, SECOND = "figure", "second figure"
 DRAWN = "drawn"
+ABSENT = "none in this view"
 LIVE = 4  # a run under way is drawn a fifth of the time at most
 
 
@@ -313,8 +314,8 @@ class ViewExplorer(Explorer):
         for name, drawing in itertools.zip_longest(self.plots, drawings):
             if drawing is not None:
                 self._draw(name, drawing)
-            elif self.plots[name].spec is not None:  # another view's, which could still be exported
-                self.plots[name].clear("none in this view")
+            elif self.plots[name].why != ABSENT:  # another view's could still be exported
+                self.plots[name].clear(ABSENT)
 
     def _draw(self, name: str, drawing: Drawing) -> None:
         try:

@@ -19,7 +19,7 @@ from workbench_widgets.models_panel import ModelsPanel
 from workbench_widgets.results_field import of_history
 from workbench_widgets.session import Session
 from workbench_widgets.session_panel import SessionPanel
-from workbench_widgets.shared import button, line
+from workbench_widgets.shared import button, family, line
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import PageStyle, Theme, status_html
 from workbench_widgets.tabs import MEANINGS, TabBar, explorer_of
@@ -78,32 +78,37 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
             raise wb.ArgumentError(
                 f"evaluator is {type(evaluator).__name__}: expected wb.evaluator(module, data, loss)."
             )
+        if not isinstance(setup, str):
+            raise wb.ArgumentError(
+                f"setup is {type(setup).__name__}: expected the code that makes what is given, a str."
+            )
         self.evaluator, self.setup, self.theme = evaluator, setup, theme
         self.shelf, self.turns, self._alone = Shelf(), Turns(), threading.Lock()
         self._lock = threading.RLock()
         self._made: dict[str, Explorer] = {}
         self._closed = self._showing = False
-        self.models = ModelsPanel(self.shelf, self._add_typed, self._look, self.release)
-        self.history = HistoryPanel(self._show_entry, self._released)
-        self.jobs = line()
-        self.cancel_button = button("Cancel all", "stop", "stop the run, and those that wait", disabled=True)
-        save, restore, save_notebook = map(self._guarded_text, (self.save, self.restore, self.save_notebook))
-        self.files = SessionPanel(save, restore, self._run_shown, save_notebook)
-        self.code_box = code_field()
-        self.tabs = TabBar(tab)
-        self.page = ipw.VBox()  # only what is on the screen: a plot that is drawn out of sight has no width
-        self.cancel_button.on_click(self._guarded(self.cancel))
-        self.tabs.observe(self._guarded(self._tab_chosen), "value")
-        self.observe(self._guarded(self._selected), "selection")
-        parts = {"Models": [self.models], "Runs": [self.jobs, self.cancel_button], "Results": [self.history]}
-        parts["Session"] = [self.files]
-        listed = [one for title, own in parts.items() for one in (heading(title), *own)]
-        left = ipw.VBox(listed, layout=ipw.Layout(flex=f"0 0 {LEFT}", min_width="0"))
-        right = ipw.VBox([self.tabs, self.page], layout=ipw.Layout(flex=f"1 1 {NARROW}", min_width="0"))
-        session = accordion({"Code of the session": self.code_box}, unfolded=False)
-        beside = ipw.HBox([left, right], layout=ipw.Layout(flex_flow="row wrap"))
-        classes = ("wb-explorer", f"wb-{theme}", "wb-workbench")
-        super().__init__([PageStyle(), beside, session], _dom_classes=classes)
+        with family():
+            self.models = ModelsPanel(self.shelf, self._add_typed, self._look, self.release)
+            self.history = HistoryPanel(self._show_entry, self._released)
+            self.jobs = line()
+            self.cancel_button = button("Cancel all", "stop", "stop the run, and those that wait", disabled=True)
+            save, restore, save_notebook = map(self._guarded_text, (self.save, self.restore, self.save_notebook))
+            self.files = SessionPanel(save, restore, self._run_shown, save_notebook)
+            self.code_box = code_field()
+            self.tabs = TabBar(tab)
+            self.page = ipw.VBox()  # only what is on the screen: a plot that is drawn out of sight has no width
+            self.cancel_button.on_click(self._guarded(self.cancel))
+            self.tabs.observe(self._guarded(self._tab_chosen), "value")
+            self.observe(self._guarded(self._selected), "selection")
+            parts = {"Models": [self.models], "Runs": [self.jobs, self.cancel_button], "Results": [self.history]}
+            parts["Session"] = [self.files]
+            listed = [one for title, own in parts.items() for one in (heading(title), *own)]
+            left = ipw.VBox(listed, layout=ipw.Layout(flex=f"0 0 {LEFT}", min_width="0"))
+            right = ipw.VBox([self.tabs, self.page], layout=ipw.Layout(flex=f"1 1 {NARROW}", min_width="0"))
+            session = accordion({"Code of the session": self.code_box}, unfolded=False)
+            beside = ipw.HBox([left, right], layout=ipw.Layout(flex_flow="row wrap"))
+            classes = ("wb-explorer", f"wb-{theme}", "wb-workbench")
+            super().__init__([PageStyle(), beside, session], _dom_classes=classes)
         for name, model in _named(models):
             self.add(model, name)
         self.page.children = [self.explorer(tab)]
@@ -122,10 +127,12 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
             Its name.
 
         Raises:
-            wb.ArgumentError: the name is taken, or has other characters than letters, digits, `_`, `.` and `-`.
+            wb.ArgumentError: the name is taken, or has other characters than letters, digits, `_`, `.` and `-`; or the
+                workbench is closed.
             wb.CheckpointError: it does not open.
         """
         with self._lock:
+            self._must_be_open()
             name = self.shelf.put(source, name)
             for tab, explorer in self._made.items():
                 if not explorer.running:
@@ -150,10 +157,11 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         """The explorer of a tab, made if it was never shown.
 
         Raises:
-            wb.ArgumentError: there is no such tab.
+            wb.ArgumentError: there is no such tab, or the workbench is closed.
         """
         one_of("tab", tab, self.TABS)
         with self._lock:
+            self._must_be_open()
             if tab not in self._made:
                 made = explorer_of(tab, self.evaluator, self.theme)
                 made.share(self.shelf, self.turns, self._lock, self._alone)

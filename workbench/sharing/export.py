@@ -47,7 +47,8 @@ def export(notebook: str | os.PathLike[str], path: str | os.PathLike[str] | None
             raise ArgumentError(f"{given!r} is {type(given).__name__}: expected the path of a {kind}.")
     source = Path(notebook).expanduser()
     if not source.is_file():
-        raise ArgumentError(f"{str(notebook)!r} is not there: expected the path of a notebook, an .ipynb file.")
+        why = "is a folder" if source.is_dir() else "is not there"
+        raise ArgumentError(f"{str(notebook)!r} {why}: expected the path of a notebook, an .ipynb file.")
     target = source.with_suffix(".html") if path is None else Path(path).expanduser()
     if target.suffix not in (".html", ".htm"):
         raise ArgumentError(f"{target.name!r}: expected a name that ends in .html.")

@@ -48,7 +48,7 @@ class Figures:
         title = layout.get("title") or ""
         told = str((title.get("text") if isinstance(title, Mapping) else title) or "figure")
         parts = {"data": figure.get("data") or [], "layout": layout, "frames": figure.get("frames") or []}
-        config = {**(figure.get("config") or {}), "responsive": True, "displaylogo": False}
+        config = {**(figure.get("config") or {}), "responsive": True, "displaylogo": False, "showSendToCloud": False}
         height = layout.get("height") or 450
         return (
             f'<div class="wb-plotly" id="{name}" role="img" aria-label="{escape(told)}" style="height:{height}px">'

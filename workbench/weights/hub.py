@@ -44,10 +44,12 @@ def hub_file(source: str) -> Path:
     except ImportError as error:
         raise CheckpointError(source, None, "hub ids need: pip install 'weight-workbench[hub]'") from error
 
-    def fetched(name: str) -> Path:
-        return Path(hf_hub_download(repository, name, revision=revision or None))
-
     absent: Exception | None = None
+
+    def fetched(name: str) -> Path:
+        cut_off = isinstance(absent, LocalEntryNotFoundError)  # it was tried for long, and once is enough
+        return Path(hf_hub_download(repository, name, revision=revision or None, local_files_only=cut_off))
+
     for name in CANDIDATES:
         try:
             file = fetched(name)
