@@ -11,20 +11,18 @@ import workbench as wb
 from workbench_widgets.arguments import error_text, one_of
 from workbench_widgets.call import Call
 from workbench_widgets.checkpoint import CheckpointField
-from workbench_widgets.export import ExportPanel
+from workbench_widgets.export import ExportPanel, LateExports
 from workbench_widgets.guard import Guard
 from workbench_widgets.job import Job
-from workbench_widgets.layout import accordion, beside, close_parts, code_field, listen
+from workbench_widgets.layout import accordion, beside, code_field, listen
 from workbench_widgets.member import Member
 from workbench_widgets.plot import Plot
 from workbench_widgets.runbar import RunBar
 from workbench_widgets.settings import labelled_controls
-from workbench_widgets.shared import FieldStyle, PlainLayout, family, fields, line, shared
-from workbench_widgets.style import PageStyle, Theme, status_html
+from workbench_widgets.shared import FieldStyle, family, fields
+from workbench_widgets.style import PageStyle, Theme
 from workbench_widgets.table import LayerRows
 from workbench_widgets.unseen import Unseen
-
-LATER = status_html("these controls come when the kernel has time")
 
 
 class Explorer(Member, Guard, Unseen, ipw.VBox):
@@ -67,7 +65,7 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             self.rows = LayerRows(self.TITLE)
             self.plots = self.make_plots()
             self.code_box = code_field()
-            self._export = ipw.VBox([line(LATER)], layout=shared(PlainLayout))
+            self._export = LateExports(lambda: {name: plot.spec or plot.why for name, plot in self.plots.items()})
             controls, own = self.make_inputs(wide), self.make_panels()
             self._settings = labelled_controls([self.source, *controls])
             panels = {**own, "Code": self.code_box, "Export": self._export}
@@ -164,21 +162,14 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
 
     @property
     def export_panel(self) -> ExportPanel:
-        """The panel that writes figures; made when it is first asked for, as it is folded away.
+        """The panel that writes figures, which is made when it is first asked for.
 
         Raises:
             wb.ArgumentError: the explorer is closed.
         """
         with self._lock:
             self._must_be_open()
-            (shown,) = self._export.children
-            if not isinstance(shown, ExportPanel):
-                with family():
-                    panel = ExportPanel(lambda: {name: plot.spec or plot.why for name, plot in self.plots.items()})
-                self._export.children = [panel]
-                shown.close()
-                shown = panel
-            return shown
+            return self._export.panel
 
     @property
     def model(self) -> Any:
@@ -268,18 +259,6 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             raise self.error
         return self.result
 
-    def close(self) -> None:
-        """Cancels a run, lets go of the model and the result, and removes the widget and its parts."""
-        if not getattr(self, "_closed", True):  # ipywidgets also closes what failed to be made
-            with self._lock:  # nothing that is made elsewhere meanwhile outlives it
-                self._closed = True
-                self._job.cancel()
-                self.unobserve_all()
-                self.result, self.error, self._shown, self._started = None, None, None, None
-                self.source.release()
-                close_parts(self)
-        super().close()
-
     @traitlets.validate("result")
     def _shown_here(self, proposal: Any) -> wb.Result | None:
         if proposal.value is not None and not isinstance(proposal.value, self.RESULTS):
@@ -301,6 +280,11 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
     def _picked(self, layer: str) -> None:
         """A point of a plot was clicked."""
         self._attempt(lambda: self.choose((layer,)))
+
+    def _end(self) -> None:
+        self._job.cancel()
+        self.result, self.error, self._shown, self._started = None, None, None, None
+        self.source.release()
 
     def _prepare(self) -> None:
         """A page has painted the explorer: what is folded away or needs plotly comes now."""

@@ -9,7 +9,7 @@ from typing import Any
 import ipywidgets as ipw
 
 import workbench as wb
-from workbench_widgets.shared import button, fields, line
+from workbench_widgets.shared import PlainLayout, button, family, fields, line, shared
 from workbench_widgets.style import status_html
 
 MIME = {
@@ -91,3 +91,27 @@ class ExportPanel(ipw.VBox):
         data = base64.b64encode(path.read_bytes()).decode()
         link = f'<a download="{escape(path.name)}" href="data:{MIME[self.format.value]};base64,{data}">Download</a>'
         self.message.value = status_html(f"saved {path} ({path.stat().st_size / 1e3:.1f} kB)") + link
+
+
+class LateExports(ipw.VBox):
+    """A folded place for the panel, which is made when it is asked for.
+
+    Args:
+        figures: as the panel's.
+    """
+
+    def __init__(self, figures: Callable[[], Mapping[str, wb.FigureSpec | str]]) -> None:
+        self._figures = figures
+        self._panel: ExportPanel | None = None
+        waiting = line(status_html("these controls come when the kernel has time"))
+        super().__init__([waiting], layout=shared(PlainLayout))
+
+    @property
+    def panel(self) -> ExportPanel:
+        """The one that stands here from now on."""
+        if self._panel is None:
+            with family():
+                self._panel = ExportPanel(self._figures)
+            (waiting,), self.children = self.children, [self._panel]
+            waiting.close()
+        return self._panel

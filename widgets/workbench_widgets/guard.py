@@ -1,17 +1,35 @@
-"""Callbacks that show their errors: ipywidgets would swallow them; and what is closed says so."""
+"""Callbacks that show their errors: ipywidgets would swallow them; and an end that leaves nothing."""
 
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import workbench as wb
+from workbench_widgets.layout import close_parts
 
 
 class Guard:
-    """What a widget with callbacks has; it makes `_lock` first, and says in `_fail` how an error is shown."""
+    """What a widget with callbacks has.
+
+    It makes `_lock` first and `_closed` next, and says in `_fail` how an error is shown, in `_end` what it lets go of.
+    """
 
     _lock: threading.RLock
     _closed: bool
+
+    def close(self) -> None:
+        """Cancels what runs, lets go of models and results, and removes the widget and its parts."""
+        if not getattr(self, "_closed", True):  # ipywidgets also closes what failed to be made
+            with self._lock:  # nothing that is made elsewhere meanwhile outlives it
+                self._closed = True
+                self.unobserve_all()  # type: ignore[attr-defined]
+                self._end()
+                close_parts(self)  # type: ignore[arg-type]
+        super().close()  # type: ignore[misc]
+
+    def _end(self) -> None:
+        """Lets go of everything; nothing that it changes is heard."""
+        raise NotImplementedError
 
     def _must_be_open(self) -> None:
         if self._closed:

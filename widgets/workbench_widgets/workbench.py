@@ -14,7 +14,7 @@ from workbench_widgets.call import notebook
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.guard import Guard
 from workbench_widgets.history import Entry, HistoryPanel
-from workbench_widgets.layout import NARROW, accordion, close_parts, code_field, heading
+from workbench_widgets.layout import NARROW, accordion, code_field, heading
 from workbench_widgets.models_panel import ModelsPanel
 from workbench_widgets.results_field import of_history
 from workbench_widgets.session import Session
@@ -182,27 +182,20 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         """Waits for all runs to end; False if one did not within `timeout` seconds."""
         return all([explorer.wait(timeout) for explorer in list(self._made.values())])
 
-    def close(self) -> None:
-        """Cancels runs, lets go of models and results, and removes the widget and its parts."""
-        if not getattr(self, "_closed", True):
-            with self._lock:
-                self._closed = True
-                self.unobserve_all()
-                for explorer in self._made.values():
-                    explorer.close()
-                self._made = {}
-                self.history.release(self.history.entries)
-                for name in self.shelf.names:
-                    self.shelf.take(name)
-                self.evaluator = None
-                close_parts(self)
-        super().close()
-
     def said(self) -> str:
         """How many models and results there are."""
         return f"{len(self.shelf.names)} models, {len(self.history.entries)} results"
 
     # how it works
+
+    def _end(self) -> None:
+        for explorer in self._made.values():
+            explorer.close()
+        self._made = {}
+        self.history.release(self.history.entries)
+        for name in self.shelf.names:
+            self.shelf.take(name)
+        self.evaluator = None
 
     def _fill(self, tab: str, explorer: Explorer) -> None:
         """Puts models into fields that are empty."""
