@@ -19,7 +19,9 @@ CSS = """
   --wb-error: #b71c1c; --jp-widgets-label-color: #212121; --jp-ui-font-color1: #212121; color-scheme: light;
   --jp-layout-color0: #ffffff; --jp-layout-color1: #ffffff; --jp-layout-color2: #eeeeee; --jp-layout-color3: #bdbdbd;
   --jp-border-color1: #bdbdbd; --jp-widgets-input-background-color: #ffffff; --jp-widgets-input-color: #212121;
-  --jp-widgets-input-border-color: #bdbdbd; --jp-ui-font-color2: #616161; --jp-ui-font-color3: #757575; }
+  --jp-widgets-input-border-color: #bdbdbd; --jp-ui-font-color2: #616161; --jp-ui-font-color3: #757575;
+  --jp-ui-inverse-font-color1: #ffffff; }
+.wb-explorer.wb-light table.dataTable tbody td { border-color: #e0e0e0 !important; }
 .wb-explorer.wb-dark { --wb-ink: #e6e6e6; --wb-quiet: #b0b0b0; --wb-paper: #161616; --wb-under: #161616;
   --wb-error: #ff8a80; --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark;
   --jp-layout-color0: #161616; --jp-layout-color1: #202020; --jp-layout-color2: #2c2c2c; --jp-layout-color3: #3a3a3a;
@@ -34,6 +36,8 @@ CSS = """
 .wb-explorer .widget-readout { color: var(--wb-ink); }
 .wb-explorer table.dataTable, .wb-explorer .dt-container { color: var(--wb-ink); }
 .wb-explorer .itables_anywidget, .wb-explorer .dt-container { background: transparent !important; }
+.wb-explorer .dt-search input { background: transparent !important; color: inherit !important;
+  border-color: var(--wb-quiet) !important; }
 .wb-explorer .wb-table { overflow: hidden; }
 .wb-explorer .dt-layout-table > .dt-layout-cell { max-height: 340px; overflow: auto; }
 .wb-explorer .dt-layout-table thead { position: sticky; top: 0; z-index: 1; }
