@@ -103,8 +103,7 @@ class LateExports(ipw.VBox):
     def __init__(self, figures: Callable[[], Mapping[str, wb.FigureSpec | str]]) -> None:
         self._figures = figures
         self._panel: ExportPanel | None = None
-        waiting = line(status_html("these controls come when the kernel has time"))
-        super().__init__([waiting], layout=shared(PlainLayout))
+        super().__init__([line("these controls come when the kernel has time")], layout=shared(PlainLayout))
 
     @property
     def panel(self) -> ExportPanel:
