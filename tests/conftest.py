@@ -121,6 +121,43 @@ def painted() -> Callable[[Any], None]:
     return lambda explorer: explorer.children[0]._handle_custom_msg("painted", [])
 
 
+@pytest.fixture(scope="session")
+def looking_back() -> Callable[[Callable[[], Any]], list[str]]:
+    """Runs something; gives the kinds of widgets made meanwhile that refer to one that was there.
+
+    A page opened while the kernel is busy hears of them before it knows the others, and loses them. It looks for a
+    library only when it draws.
+    """
+    import ipywidgets as ipw
+
+    from workbench_widgets.page_code import PageCode
+
+    def made_by(action: Callable[[], Any]) -> list[str]:
+        known = ipw.widgets.widget._instances
+        before, told, opened = set(known), list[tuple[str, dict[str, Any]]](), ipw.Widget.open
+
+        def heard(widget: Any) -> None:
+            told.append((type(widget).__name__, widget.get_state()))
+            opened(widget)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ipw.Widget, "open", heard)
+            action()
+        assert told, "nothing was made"
+        earlier = {f"IPY_MODEL_{one}" for one in before if not isinstance(known.get(one), PageCode)}
+        return [kind for kind, state in told if earlier & set(_texts(list(state.values())))]
+
+    return made_by
+
+
+def _texts(values: list[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _texts(list(value))
+        elif isinstance(value, str):
+            yield value
+
+
 @pytest.fixture
 def open_widgets() -> Callable[[], int]:
     """How many widgets are open; what all explorers share is made before."""

@@ -804,6 +804,38 @@ def test_closing_lets_go_of_models_and_widgets(given: SimpleNamespace, open_widg
     assert open_widgets() == before
 
 
+def test_controls_that_come_and_go_leave_nothing_and_refer_to_nothing_before_them(
+    explorer: wb.ui.SignatureExplorer, open_widgets: Callable[[], int], looking_back: Callable[..., list[str]]
+) -> None:
+    form, scales = explorer.views["merge"].form, explorer.views["patch"].scales
+    for arrange in (
+        lambda turn: form.arrange(("ties", "slerp")[turn % 2], {}),
+        lambda turn: scales.arrange("abc", [("0",), ("2",)][: 1 + turn % 2]),
+    ):
+        counts = []
+        for turn in range(6):
+            assert looking_back(lambda turn=turn, arrange=arrange: arrange(turn)) == []
+            counts.append(open_widgets())
+        assert counts[2:4] == counts[4:]
+
+
+def test_a_view_that_comes_again_offers_no_figure_of_another(explorer: wb.ui.SignatureExplorer) -> None:
+    explorer.view.value = "merge"
+    explorer.run()
+    explorer.view.value = "changes"
+    explorer.views["changes"].details["lorenz"].value = True
+    explorer.run()
+    second = explorer.plots[SECOND]
+    for _ in range(2):
+        explorer.view.value = "changes"
+        assert explorer.wait(30) and second.spec is not None and not second.why
+        explorer.view.value = "merge"
+        assert explorer.wait(30) and second.spec is None and second.why == "none in this view"
+    explorer.export_panel.figure.value = SECOND
+    with pytest.raises(wb.FigureError, match="second figure is not drawn: none in this view.$"):
+        explorer.export_panel.export()
+
+
 def test_every_control_has_a_name(
     explorer: wb.ui.SignatureExplorer, controls: Callable[[ipw.Widget], list[ipw.Widget]]
 ) -> None:

@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 
 import workbench as wb
 from page import clicked
-from workbench_widgets.page_code import PageCode
 from workbench_widgets.plot import Plot
 from workbench_widgets.spectrum import ALPHA, ESD
 
@@ -305,6 +304,7 @@ def test_what_is_made_late_is_not_made_for_a_closed_explorer(checkpoint: str, op
     for use in (explorer.run, explorer.start, lambda: explorer.export_panel):
         with pytest.raises(wb.ArgumentError, match="this SpectrumExplorer is closed: make a new one"):
             use()
+    assert not explorer.running
     assert open_widgets() == before and repr(explorer) == "SpectrumExplorer: closed"
 
 
@@ -323,27 +323,14 @@ def test_widgets_of_one_explorer_share_looks_that_refuse_to_be_changed(checkpoin
     other.close()
 
 
-def test_what_is_made_late_refers_to_nothing_that_was_made_before(checkpoint: str) -> None:
-    """A page opened while the kernel is busy hears of it first, and loses what refers to what it does not know yet."""
+def test_what_is_made_late_refers_to_nothing_that_was_made_before(
+    checkpoint: str, looking_back: Callable[[Callable[[], Any]], list[str]]
+) -> None:
     explorer = Explorer(checkpoint)
-    before = set(_widgets())
-    told: list[dict[str, Any]] = []
-    opened = ipw.Widget.open
-
-    def heard(widget: ipw.Widget) -> None:
-        told.append(widget.get_state())
-        opened(widget)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ipw.Widget, "open", heard)
-        explorer._prepare()
-    assert len(told) > 20
-    libraries = {f"IPY_MODEL_{one}" for one, widget in _widgets().items() if isinstance(widget, PageCode)}
-    for state in told:
-        for value in state.values():
-            for one in value if isinstance(value, list | tuple) else [value]:
-                earlier = isinstance(one, str) and one.removeprefix("IPY_MODEL_") in before
-                assert not earlier or one in libraries, state  # a library is looked for when it is drawn
+    assert looking_back(explorer._prepare) == []
+    with pytest.raises(AssertionError, match="nothing was made"):
+        looking_back(explorer._prepare)
+    assert looking_back(lambda: ipw.HBox([explorer.controls.run])) == ["HBox"], "it would be seen"
     explorer.close()
 
 

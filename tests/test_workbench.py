@@ -3,7 +3,7 @@
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +189,13 @@ def test_a_session_is_small_and_opens_in_another_workbench(bench: Any, given: di
         ("[]", "no session of a workbench"),
         ("{", "no session of a workbench"),
         ('{"format": 1}', "expected models"),
-        ('{"models": [3], "explorers": {}, "selection": [], "tab": "spectra"}', "models or explorers are damaged"),
-        ('{"models": [{"name": "a"}], "explorers": {}, "selection": [], "tab": "spectra"}', "models or explorers are"),
-        ('{"models": [], "explorers": {"atlas": []}, "selection": [], "tab": "spectra"}', "models or explorers are"),
+        ('{"models": [3], "explorers": {}, "selection": [], "tab": "spectra"}', "expected models"),
+        ('{"models": [{"name": "a"}], "explorers": {}, "selection": [], "tab": "spectra"}', "expected models"),
+        ('{"models": [{"name": 5, "source": "a"}], "explorers": {}, "selection": [], "tab": "x"}', "expected models"),
+        ('{"models": [], "explorers": {}, "selection": [], "tab": "spectra", "evaluator": [1]}', "expected models"),
+        ('{"models": [], "explorers": {}, "selection": [], "tab": "spectra", "setup": 3}', "expected models"),
+        ('{"models": [], "explorers": {"atlas": []}, "selection": [], "tab": "spectra"}', "expected models"),
+        ('{"format": 2, "version": "3.1", "networks": []}', "has format 2, .* the version that wrote it .3.1."),
         ('{"format": 9, "models": [], "explorers": {}, "selection": [], "tab": "spectra"}', "format 9"),
     ],
 )
@@ -328,13 +332,45 @@ def test_wrong_arguments_say_what_is_expected(code: Any, message: str, bench: An
         code(bench)
 
 
-def test_a_closed_workbench_says_so(paths: dict[str, str]) -> None:
+def test_a_closed_workbench_says_so(paths: dict[str, str], tmp_path: Path) -> None:
     closed = Workbench(paths)
     closed.close()
-    for use in (lambda: closed.add(paths["first"]), lambda: closed.explorer("spectra")):
+    closed_uses = [
+        lambda: closed.add(paths["first"]),
+        lambda: closed.explorer("spectra"),
+        lambda: closed.save(tmp_path / "session.json"),
+        lambda: closed.restore(tmp_path / "session.json"),
+        lambda: closed.release("first"),
+    ]
+    for use in closed_uses:
         with pytest.raises(wb.ArgumentError, match="this Workbench is closed: make a new one"):
             use()
     assert repr(closed) == "Workbench: closed" and not closed._made
+
+
+def test_a_tab_made_late_refers_to_nothing_that_was_made_before(
+    paths: dict[str, str], looking_back: Callable[[Callable[[], Any]], list[str]]
+) -> None:
+    bench = Workbench(paths)
+    for tab in bench.TABS[1:]:
+        assert looking_back(lambda tab=tab: bench.explorer(tab)) == []
+        assert looking_back(bench.explorer(tab)._prepare) == []
+    bench.close()
+
+
+def test_a_workbench_closes_whole_when_a_file_of_its_models_is_gone(
+    paths: dict[str, str], open_widgets: Callable[[], int]
+) -> None:
+    before = open_widgets()
+    bench = Workbench(paths)
+    bench.explorer("spectra").run()
+    bench.models.list.value = "first"
+    Path(paths["first"]).unlink()
+    bench.close()
+    assert open_widgets() == before
+    with pytest.raises(wb.CheckpointError, match="first"):
+        Workbench(paths)
+    assert open_widgets() == before, "what failed to be made is not there"
 
 
 def test_names_are_made_of_paths_and_kinds(paths: dict[str, str]) -> None:

@@ -37,11 +37,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
 }
-READY = """() => {
-  const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
-  return !!(context?.isReady && context.session?.kernel?.status === 'idle'
-            && context.session.kernel.connectionStatus === 'connected');
-}"""
+KERNEL_OF_NOTEBOOK = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
+READY = f"""busy => {{
+  const kernel = ({KERNEL_OF_NOTEBOOK})();
+  const ready = busy || window.jupyterapp.shell.currentWidget.sessionContext.isReady && kernel?.status === 'idle';
+  return !!(ready && kernel?.connectionStatus === 'connected');
+}}"""
 OPEN = "path => window.jupyterapp.commands.execute('docmanager:open', { path, factory: 'Notebook' }).then(() => null)"
 CLOSE = """() => {
   const { shell, serviceManager } = window.jupyterapp;
@@ -87,10 +88,10 @@ class Lab:
         made = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
         nbformat.write(made, self.folder / notebook)
 
-    def open(self, notebook: str) -> None:
-        """Opens a notebook and waits until its kernel answers."""
+    def open(self, notebook: str, *, busy: bool = False) -> None:
+        """Opens a notebook and waits until its kernel answers, or is there if it is busy."""
         self.page.evaluate(OPEN, f"{self.folder.relative_to(self.server.root)}/{notebook}")
-        self.page.wait_for_function(READY)
+        self.page.wait_for_function(READY, arg=busy)
 
     def run_all(self, seconds: float = 120) -> None:
         """Runs all cells and waits for the last one; a cell that fails fails the test."""

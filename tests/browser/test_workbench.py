@@ -14,7 +14,7 @@ from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.jupyter import VIEWPORT
+from browser.jupyter import KERNEL_OF_NOTEBOOK, VIEWPORT
 from browser.pages import assert_soon_drawn, own, rows
 
 pytestmark = pytest.mark.browser
@@ -225,16 +225,21 @@ def test_a_narrow_page_has_its_plots_below_and_what_is_saved_is_what_is_shown(la
 
 
 def test_a_page_opened_anew_while_the_kernel_is_busy_shows_the_workbench(lab: Any) -> None:
-    lab.write("busy.ipynb", SETUP + SHOW.format(PATHS[0], ", tab='spectra'"), "import time\ntime.sleep(8)")
+    go, page = lab.folder / "go", lab.page
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists():\n    time.sleep(0.05)"
+    lab.write("busy.ipynb", SETUP + SHOW.format(PATHS[0], ", tab='spectra'"), wait)
     lab.open("busy.ipynb")
-    page = lab.page
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
-    expect(page.locator(".wb-tab-spectra").get_by_role("button", name="Run")).to_be_visible()
+    spectra = page.locator(".wb-tab-spectra")
+    expect(spectra.get_by_role("button", name="Run")).to_be_visible()
+    page.wait_for_timeout(2500)  # the page has told that it rests, which the kernel does not hear yet
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.reload()
     page.wait_for_function("() => window.jupyterapp?.shell.currentWidget || window.jupyterapp?.restored")
-    lab.open("busy.ipynb")
-    spectra = page.locator(".wb-tab-spectra")
+    lab.open("busy.ipynb", busy=True)
+    page.wait_for_timeout(1500)  # it has asked the kernel for its widgets
+    assert page.evaluate(f"() => ({KERNEL_OF_NOTEBOOK})()?.status") == "busy"
+    go.touch()
     expect(spectra.get_by_role("button", name="Run")).to_be_visible()
     spectra.get_by_role("button", name="Run").click()
     expect(status(spectra)).to_contain_text("3 layers (2 typical, 1 no tail)")

@@ -184,7 +184,7 @@ class CheckpointBrowser(Explorer):
             wb.Cancelled: the run was cancelled; its `.partial` is in `.result`.
             wb.WorkbenchError: whatever `wb.contents` raises.
         """
-        while self._looking and self.running and self._started != self.call():
+        while self._looking and self.running and not self._closed and self._started != self.call():
             self.wait()
         return super().run()
 

@@ -28,7 +28,7 @@ class DatapointsView(DegeneracyView):
     FIGURES: ClassVar[tuple[str, ...]] = ("weights",)
     RINGED: ClassVar[frozenset[str]] = frozenset(FIGURES)
     TABLE: ClassVar[str | None] = "layers"
-    HEIGHT: ClassVar[int] = 300
+    HEIGHT: ClassVar[int] = 340
 
     def make(self, style: FieldStyle, initial: Mapping[str, Any]) -> list[ipw.DOMWidget]:
         """The direction, and how many of each end."""

@@ -72,8 +72,8 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             inputs, right = [self.source, *controls, self.controls], [*self.plots.values(), *self.make_beside()]
             page = beside(inputs, right, self.LEFT, self.FLOW)
             folds = accordion(panels, unfolded=bool(own))
-            parts = [PageStyle(self._guarded(self._prepare)), page, self.rows, folds]
-            super().__init__(parts, _dom_classes=("wb-explorer", f"wb-{theme}"))
+            brought = PageStyle(self._guarded(self._prepare))
+            super().__init__([brought, page, self.rows, folds], _dom_classes=("wb-explorer", f"wb-{theme}"))
         self.controls.run.on_click(self._guarded(self.start))
         self.controls.cancel.on_click(self._guarded(self.cancel))
         listen(self.sources(), self._guarded(self._on_source))
@@ -198,10 +198,9 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             self._say(self.NOTHING)
             return
         try:
-            if str(self.source.value).startswith("hf://"):
+            if str(self.source.value).strip().startswith("hf://"):
                 self._say(f"asking the hub for {self.source.value}")  # which can take long
-            weights = self.opened()
-            table = wb.layers(weights)
+            table = wb.layers(weights := self.opened())
         except Exception as error:
             self._forget("no checkpoint")
             self.show_model(None)
@@ -247,6 +246,7 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             wb.Cancelled: the run was cancelled; its `.partial` is in `.result`.
             wb.WorkbenchError: whatever the analysis raises. A kernel interrupt cancels the run.
         """
+        self._must_be_open()
         if not (self.running and self._started == self.call() and self._started_for == self._opened):
             self.start()
         try:
@@ -283,7 +283,7 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
 
     def _end(self) -> None:
         self._job.cancel()
-        self.result, self.error, self._shown, self._started = None, None, None, None
+        self.result, self.error, self._shown, self._started, self.running = None, None, None, None, False
         self.source.release()
 
     def _prepare(self) -> None:

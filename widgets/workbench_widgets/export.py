@@ -63,11 +63,11 @@ class ExportPanel(ipw.VBox):
         """Writes the chosen figure and returns the file's path.
 
         Raises:
-            wb.FigureError: there is nothing to export yet, or the name's folder does not exist.
+            wb.FigureError: the figure is not drawn, there is no name, or the name's folder does not exist.
         """
         spec = self._figures()[self.figure.value]
         if isinstance(spec, str):
-            raise wb.FigureError(f"{self.figure.value} is not drawn: {spec}.")
+            raise wb.FigureError(f"{self.figure.value} is not drawn: {spec.removesuffix('.')}.")
         if not self.name.value.removesuffix(f".{self.format.value}").strip():
             raise wb.FigureError("type a name for the file.")
         path = Path(self.name.value.removesuffix(f".{self.format.value}") + f".{self.format.value}")
@@ -83,6 +83,7 @@ class ExportPanel(ipw.VBox):
         self.message.value = ""
 
     def _clicked(self, _: Any) -> None:
+        self.message.value = ""
         try:
             path = self.export()
         except Exception as error:  # ipywidgets would swallow it

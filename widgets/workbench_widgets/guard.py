@@ -19,16 +19,20 @@ class Guard:
 
     def close(self) -> None:
         """Cancels what runs, lets go of models and results, and removes the widget and its parts."""
-        if not getattr(self, "_closed", True):  # ipywidgets also closes what failed to be made
-            with self._lock:  # nothing that is made elsewhere meanwhile outlives it
-                self._closed = True
-                self.unobserve_all()  # type: ignore[attr-defined]
+        if getattr(self, "_closed", True):  # ipywidgets also closes what failed to be made
+            super().close()  # type: ignore[misc]
+            return
+        with self._lock:  # nothing that is made elsewhere meanwhile outlives it
+            self._closed = True
+            self.unobserve_all()  # type: ignore[attr-defined]
+            try:
                 self._end()
+            finally:
                 close_parts(self)  # type: ignore[arg-type]
-        super().close()  # type: ignore[misc]
+                super().close()  # type: ignore[misc]
 
     def _end(self) -> None:
-        """Lets go of everything; nothing that it changes is heard."""
+        """Lets go of everything; its own observers are gone."""
         raise NotImplementedError
 
     def _must_be_open(self) -> None:

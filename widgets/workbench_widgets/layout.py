@@ -67,6 +67,14 @@ def close_parts(widget: ipw.Widget) -> None:
         part.close()
 
 
+def close_control(control: ipw.DOMWidget) -> None:
+    """Removes a control with its looks, but those that others have too."""
+    for look in (control.layout, control.style):
+        if not getattr(look, "made", False):
+            look.close()
+    control.close()
+
+
 def _parts(widget: ipw.Widget) -> Iterator[ipw.Widget]:
     """All widgets inside a widget, layouts and styles included, the innermost first."""
     for child in getattr(widget, "children", ()):

@@ -9,6 +9,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
+from workbench_widgets.layout import close_control
 from workbench_widgets.shared import FieldStyle, fields
 
 STEP = 0.01  # of a slider
@@ -41,7 +42,7 @@ class MergeForm(ipw.VBox):
         self.fields = {field.name: self._control(kind, field, initial.get(field.name, field.default)) for field in own}
         self.children = list(self.fields.values())
         for one in gone:
-            one.close()
+            close_control(one)
         self._moved()
 
     def keywords(self) -> dict[str, Any]:

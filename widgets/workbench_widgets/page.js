@@ -11,12 +11,20 @@ function keepKeys() {
   return () => document.body.removeEventListener("keydown", keep);
 }
 
+// Looks at the page soon after anything in it has changed, also as `more` says, and once at first.
+function watched(look, more = {}) {
+  let asked = 0;
+  const ask = () => { asked ||= setTimeout(() => { asked = 0; look(); }, 50); };
+  const changes = new MutationObserver(ask);
+  changes.observe(document.body, { childList: true, subtree: true, ...more });
+  ask();
+  return { ask, end: () => { clearTimeout(asked); changes.disconnect(); } };
+}
+
 // Plots get the width of their place whenever that changes: one that is drawn before it has a place, as in a tab that
 // is opened later, is 700 pixels wide, and plotly itself looks again only when the window is resized.
 function fitPlots() {
-  let asked = 0;
   const fit = () => {
-    asked = 0;
     for (const plot of document.querySelectorAll(".wb-explorer .js-plotly-plot")) {
       sizes.observe(plot);
       const drawn = plot._fullLayout;
@@ -24,11 +32,9 @@ function fitPlots() {
       if (off && plot.data?.length) plot._responsiveChartHandler?.(); // what plotly does when the window is resized
     }
   };
-  const ask = () => { asked ||= setTimeout(fit, 50); };
-  const sizes = new ResizeObserver(ask);
-  const places = new MutationObserver(ask);
-  places.observe(document.body, { childList: true, subtree: true });
-  return () => { clearTimeout(asked); sizes.disconnect(); places.disconnect(); };
+  const places = watched(fit);
+  const sizes = new ResizeObserver(places.ask);
+  return () => { places.end(); sizes.disconnect(); };
 }
 
 // The heads of folded panels are reached and opened by keys, and say whether they are open: ipywidgets hears clicks only.
@@ -36,24 +42,24 @@ function keyFolds() {
   const HEAD = ".wb-explorer .jupyter-widget-Collapse-header";
   const tell = () => {
     for (const head of document.querySelectorAll(HEAD)) {
-      const open = head.parentElement.classList.contains("jupyter-widget-Collapse-open");
-      Object.assign(head, { tabIndex: 0, role: "button", ariaExpanded: String(open) });
+      const open = String(head.parentElement.classList.contains("jupyter-widget-Collapse-open"));
+      if (head.getAttribute("aria-expanded") === open) continue;
+      head.tabIndex = 0;
+      head.setAttribute("role", "button");
+      head.setAttribute("aria-expanded", open);
     }
   };
-  const clicked = () => setTimeout(tell);
-  const press = event => { // an explorer inside a workbench hears it too: one of them is enough
+  const press = event => {
     const head = event.target.closest?.(HEAD);
-    if (!head || event.defaultPrevented || event.shiftKey || !["Enter", " "].includes(event.key)) return;
+    if (!head || !["Enter", " "].includes(event.key) || event.defaultPrevented) return; // another explorer's has done it
+    if (event.ctrlKey || event.metaKey || event.altKey || event.shiftKey) return; // JupyterLab's
     event.preventDefault();
-    head.click();
+    if (!event.repeat) head.click();
   };
-  const places = new MutationObserver(tell);
-  places.observe(document.body, { childList: true, subtree: true });
-  document.body.addEventListener("click", clicked);
+  const places = watched(tell, { attributeFilter: ["class"] });
   document.body.addEventListener("keydown", press, true);
   return () => {
-    places.disconnect();
-    document.body.removeEventListener("click", clicked);
+    places.end();
     document.body.removeEventListener("keydown", press, true);
   };
 }

@@ -36,7 +36,7 @@ function drawnWith(render, turn = async () => {}) {
       return async () => {
         gone = true;
         await drawn;
-        end?.();
+        await end?.();
       };
     },
   };

@@ -24,7 +24,7 @@ class Plot(ipw.VBox):
 
     Attributes:
         spec: what is drawn.
-        why: nothing is drawn.
+        why: what is missing where nothing is drawn; empty where something is.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Plot(ipw.VBox):
     def show(self, spec: wb.FigureSpec) -> None:
         """Draws a figure."""
         with self._lock:
-            self.spec = spec
+            self.spec, self.why = spec, ""
             figure = spec.to_plotly_json()
             layout = figure["layout"]
             height = max(self._height, layout.get("height", 0))  # a figure of several rows says how high it is

@@ -24,8 +24,10 @@ class SavingExplorer(LayeredExplorer):
         """Starts a run beside the kernel's main thread.
 
         Raises:
-            wb.ArgumentError: a run is under way, a file is being written, or there is nothing to run on.
+            wb.ArgumentError: a run is under way, a file is being written, there is nothing to run on, or the explorer
+                is closed.
         """
+        self._must_be_open()
         if any(panel.busy for panel in self._save_panels()):
             raise wb.ArgumentError("a file is being written: stop that, or wait until it is there.")
         super().start()

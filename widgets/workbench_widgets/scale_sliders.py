@@ -7,6 +7,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
+from workbench_widgets.layout import close_control
 from workbench_widgets.shared import FieldStyle, fields
 
 LOW, HIGH, STEP = -1.0, 2.0, 0.05
@@ -53,7 +54,7 @@ class ScaleSliders(ipw.VBox):
         gone, self.places = self.children, [(label, group) for label in labels for group in groups]
         self.children = [self._slider(label, group, start) for label, group in self.places]
         for one in gone:
-            one.close()
+            close_control(one)
         self._shape = shape
         self._moved()
 

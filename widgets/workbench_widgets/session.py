@@ -33,6 +33,7 @@ class Session:
     _lock: threading.RLock
     _attempt: Callable[[Callable[[], Any]], None]
     _say: Callable[[str], None]
+    _must_be_open: Callable[[], None]
     _pending: Mapping[str, Mapping[str, Any]] = {}
     _late: Sequence[str] = ()  # tabs whose results are of others'
 
@@ -56,8 +57,9 @@ class Session:
         """The session as JSON: models by path or variable, settings of all controls, what was shown; no tensors.
 
         Raises:
-            wb.ArgumentError: the path does not end in .json.
+            wb.ArgumentError: the path does not end in .json, or the workbench is closed.
         """
+        self._must_be_open()
         made = self._made.items()
         session = {
             "tab": self.tabs.value,
@@ -81,6 +83,7 @@ class Session:
         Raises:
             wb.ArgumentError: it is no session, or an object that it needs is not there.
         """
+        self._must_be_open()
         found, known = read(path), {**notebook(), **(objects or {})}
         needed = [one["variable"] for one in found["models"] if "variable" in one]
         needed += [found["evaluator"]] if found.get("evaluator") and self.evaluator is None else []
@@ -120,7 +123,11 @@ class Session:
             wb.ArgumentError: it is no session, or an object that it needs is not there.
         """
         made = cls(theme=theme)
-        made.restore(path, objects)
+        try:
+            made.restore(path, objects)
+        except BaseException:
+            made.close()
+            raise
         return made
 
     def run_shown(self) -> list[wb.Result]:

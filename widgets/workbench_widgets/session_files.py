@@ -93,22 +93,33 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise wb.ArgumentError(f"{target} is not there: expected a session that a workbench saved.") from None
     except (OSError, ValueError) as error:
         raise wb.ArgumentError(f"{target} is no session of a workbench: {error}.") from None
-    parts = {"models": list, "explorers": dict, "selection": list, "tab": str}
-    if not isinstance(found, dict) or any(not isinstance(found.get(name), kind) for name, kind in parts.items()):
-        raise wb.ArgumentError(f"{target} is no session of a workbench: expected {', '.join(parts)} in it.")
-    named = all(
-        isinstance(one, dict) and "name" in one and one.keys() & {"source", "variable"} for one in found["models"]
-    )
-    if not named or not all(
-        isinstance(one, dict) and isinstance(one.get("settings"), dict) for one in found["explorers"].values()
-    ):
-        raise wb.ArgumentError(f"{target} is no session of a workbench: its models or explorers are damaged.")
-    if found.get("format") != FORMAT:
+    if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
         raise wb.ArgumentError(
-            f"{target} has format {found.get('format')!r}, and this workbench reads {FORMAT}: save it anew, or take "
+            f"{target} has format {found['format']!r}, and this workbench reads {FORMAT}: save it anew, or take "
             f"the version that wrote it ({found.get('version')})."
         )
+    if not _is_session(found):
+        expected = "models, explorers, selection and tab, as it was saved"
+        raise wb.ArgumentError(f"{target} is no session of a workbench: expected {expected}.")
     return found
+
+
+def _is_session(found: Any) -> bool:
+    """Whether everything that is read of it later has its kind."""
+    if not isinstance(found, dict) or not isinstance(found.get("models"), list):
+        return False
+    explorers, texts = found.get("explorers"), [found.get("tab"), found.get("evaluator") or "", found.get("setup", "")]
+    for model in found["models"]:
+        if not isinstance(model, dict):
+            return False
+        texts += [model.get("name"), model.get("source", model.get("variable"))]
+    settings = (
+        [isinstance(one, dict) and one.get("settings") for one in explorers.values()]
+        if isinstance(explorers, dict)
+        else [None]
+    )
+    lists = isinstance(found.get("selection"), list) and all(isinstance(one, dict) for one in settings)
+    return lists and all(isinstance(one, str) for one in texts)
 
 
 def _path(given: str | os.PathLike[str]) -> Path:

@@ -43,7 +43,7 @@ class FieldStyle(Fixed, CheckboxStyle, SliderStyle, HTMLStyle, TextStyle):
 
 @contextmanager
 def family() -> Iterator[None]:
-    """Widgets that are made inside share their looks; others have their own.
+    """Widgets that are made inside share their looks, which refuse to be changed; others have their own.
 
     A page that is opened while the kernel is busy hears of what is made then before it knows of what was made earlier,
     and loses what refers to that: only what is made together shares.

@@ -67,6 +67,10 @@ class Shelf:
         self._tell()
         return source
 
+    def forget(self) -> None:
+        """Lets go of all models, and of who listens."""
+        self._sources, self._listeners = {}, []
+
     def find(self, text: str) -> Any:
         """What a field means that says `text`: a model of that name, else a path."""
         return self._sources.get(text, text)

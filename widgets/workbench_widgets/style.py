@@ -1,4 +1,4 @@
-"""What explorers bring into the page: colours that follow JupyterLab's theme or their own, and keys that they keep."""
+"""What explorers bring into the page: colours that follow JupyterLab's theme or their own, keys, the fit of plots."""
 
 from collections.abc import Callable
 from html import escape
@@ -80,7 +80,7 @@ CSS = """
 
 
 class PageStyle(anywidget.AnyWidget):
-    """The style sheet of explorers, the guard of their keys and the fit of their plots; a widget without room.
+    """The style sheet of explorers, their keys and folds, and the fit of their plots; a widget without room.
 
     Args:
         on_painted: called when a page that shows it has painted what it has, and rests.

@@ -27,14 +27,17 @@ const idle = () => new Promise(done => {
 });
 
 // DataTables remembers every table that it made, with its rows, until it is told to forget it.
-function forgotten(el) {
-  const tables = globalThis.$?.fn?.dataTable; // itables puts it there
-  for (const table of el.querySelectorAll("table")) {
-    if (tables?.isDataTable(table)) new tables.Api(table).destroy(true);
+function forget(tables) {
+  const known = globalThis.$?.fn?.dataTable; // itables puts it there
+  for (const table of tables) {
+    if (known?.isDataTable(table)) new known.Api(table).destroy(true);
   }
 }
 
 export default drawnWith((itables, { model, el }) => {
   itables.render({ model: toldOnce(model), el });
-  return () => idle().then(() => forgotten(el));
+  return () => {
+    const tables = [...el.querySelectorAll("table")];
+    return idle().then(() => forget(tables));
+  };
 }, idle);

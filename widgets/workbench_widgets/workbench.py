@@ -109,9 +109,13 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
             beside = ipw.HBox([left, right], layout=ipw.Layout(flex_flow="row wrap"))
             classes = ("wb-explorer", f"wb-{theme}", "wb-workbench")
             super().__init__([PageStyle(), beside, session], _dom_classes=classes)
-        for name, model in _named(models):
-            self.add(model, name)
-        self.page.children = [self.explorer(tab)]
+        try:
+            for name, model in _named(models):
+                self.add(model, name)
+            self.page.children = [self.explorer(tab)]
+        except BaseException:
+            self.close()
+            raise
         self._say("type the path of a model, or add one with .add(model)" if not self.shelf.names else "ready")
 
     # what a user calls
@@ -147,6 +151,7 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
             wb.ArgumentError: there is none of that name.
         """
         with self._lock:
+            self._must_be_open()
             source = self.shelf.take(name)
             for explorer in self._made.values():
                 explorer.withdraw(name)
@@ -193,8 +198,7 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
             explorer.close()
         self._made = {}
         self.history.release(self.history.entries)
-        for name in self.shelf.names:
-            self.shelf.take(name)
+        self.shelf.forget()
         self.evaluator = None
 
     def _fill(self, tab: str, explorer: Explorer) -> None:
@@ -273,6 +277,8 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         self._attempt(show)
 
     def _released(self, entries: Sequence[Entry]) -> None:
+        if self._closed:  # what would be told of the models that are left might have to open them
+            return
         for entry in entries:
             explorer = self._made.get(entry.tab)
             if explorer is not None:

@@ -1,6 +1,7 @@
 """Hugging Face hub ids: only weight files and their index are fetched, and the local cache comes first when offline."""
 
 import json
+import re
 from pathlib import Path
 
 from workbench.errors import CheckpointError, CheckpointNotFoundError
@@ -46,16 +47,18 @@ def hub_file(source: str) -> Path:
 
     absent: Exception | None = None
 
-    def fetched(name: str) -> Path:
+    def fetched(name: str, revision: str) -> Path:
         cut_off = isinstance(absent, LocalEntryNotFoundError)  # it was tried for long, and once is enough
         return Path(hf_hub_download(repository, name, revision=revision or None, local_files_only=cut_off))
 
     for name in CANDIDATES:
         try:
-            file = fetched(name)
+            file = fetched(name, revision)
             if name.endswith(".index.json"):
+                # the index's own commit, which is not asked for again where it is in the cache
+                commit = file.parent.name if re.fullmatch("[0-9a-f]{40}", file.parent.name) else revision
                 for shard in sorted(set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())):
-                    fetched(shard)
+                    fetched(shard, commit)
             return file
         except (EntryNotFoundError, LocalEntryNotFoundError) as error:
             absent = error
