@@ -137,6 +137,8 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         """
         with self._lock:
             self._must_be_open()
+            if isinstance(source, str) and source.startswith("hf://"):
+                self._say(f"asking the hub for {source}")  # which can take long
             name = self.shelf.put(source, name)
             for tab, explorer in self._made.items():
                 if not explorer.running:
