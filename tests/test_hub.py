@@ -96,6 +96,14 @@ def test_only_the_index_and_its_shards_are_fetched(revision: str | None, hub: Hu
     assert hub.asked == [(name, revision) for name in ("model.safetensors.index.json", *shards)]
 
 
+def test_shards_are_of_the_commit_of_their_index(hub: Hub) -> None:
+    """What is in the cache is not asked for again, and a push between two files mixes nothing."""
+    hub.folder = hub.folder.rename(hub.folder.with_name("0123456789" * 4))
+    wb.save({"a": torch.ones(8), "b": torch.zeros(8)}, hub.folder, shard_bytes=32)
+    wb.load("hf://org/name")
+    assert [revision for _, revision in hub.asked] == [None, hub.folder.name, hub.folder.name]
+
+
 def test_a_single_file_is_all_that_is_fetched_and_safetensors_goes_before_pickles(hub: Hub) -> None:
     wb.save({"a": torch.ones(8)}, hub.folder)
     torch.save({"a": torch.zeros(8)}, hub.folder / "pytorch_model.bin")

@@ -44,6 +44,7 @@ def test_each_figure_has_drawn(offline: tuple[Page, list[str]], tmp_path: Path) 
     page, problems = offline
     page.goto(wb.export(full(tmp_path)).as_uri())
     page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 8")
+    assert page.locator(".modebar-btn").count() and not page.locator(".modebar-btn[data-title^='Share']").count()
     assert all(paths >= 1 for paths in page.evaluate(DRAWN)) and page.evaluate(HEIGHTS) == [2, 3, 4, 5]
     widths = page.evaluate(PICTURES)
     assert len(widths) == 4 and all(widths)

@@ -178,6 +178,8 @@ def test_a_tab_that_is_left_and_opened_again_draws_what_comes(lab: Any) -> None:
     assert_soon_drawn(page, 0, wb.figure(changes, "norms", layer="4"))
     loaded = page.evaluate("() => [...globalThis.workbenchCode.keys()]")
     assert sorted(name.split()[0] for name in loaded) == ["itables", "plotly"], "each was loaded once"
+    expect(page.locator(".modebar-btn[data-title^='Download']").first).to_be_attached()
+    expect(page.locator(".modebar-btn[data-title^='Share']")).to_have_count(0)
     expect(rows(signatures).nth(5)).to_be_visible()
     page.wait_for_function("() => $.fn.dataTableSettings.length === document.querySelectorAll('.dataTable').length")
     assert not lab.problems
