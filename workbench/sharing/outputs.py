@@ -19,6 +19,7 @@ BETTER = ("text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpe
 STATIC = "A widget stood here. It needs a running kernel: open the notebook in JupyterLab and run this cell."
 # older versions of plotly ask require.js for the library
 REQUIRE = "window.require ??= (names, done) => done?.(window.Plotly); window.require.config ??= () => {};"
+LOCAL = "Plotly.setPlotConfig({ showSendToCloud: false });"  # no figure of the page offers to be uploaded
 CODES = {
     **{"float64": "f8", "float32": "f4", "int32": "i4", "int16": "i2", "int8": "i1"},
     **{"uint32": "u4", "uint16": "u2", "uint8": "u1"},
@@ -39,7 +40,7 @@ class Figures:
         """The script element of plotly.js; empty if no figure needs it."""
         if not self.count and not self.called:
             return ""
-        return f"<script>{_plotly_js()}</script>\n<script>{REQUIRE}</script>"
+        return f"<script>{_plotly_js()}</script>\n<script>{REQUIRE} {LOCAL}</script>"
 
     def html(self, figure: Mapping[str, Any]) -> str:
         """A figure that is drawn when the page is opened."""
@@ -48,7 +49,7 @@ class Figures:
         title = layout.get("title") or ""
         told = str((title.get("text") if isinstance(title, Mapping) else title) or "figure")
         parts = {"data": figure.get("data") or [], "layout": layout, "frames": figure.get("frames") or []}
-        config = {**(figure.get("config") or {}), "responsive": True, "displaylogo": False, "showSendToCloud": False}
+        config = {**(figure.get("config") or {}), "responsive": True, "displaylogo": False}
         height = layout.get("height") or 450
         return (
             f'<div class="wb-plotly" id="{name}" role="img" aria-label="{escape(told)}" style="height:{height}px">'
