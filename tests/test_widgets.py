@@ -344,6 +344,21 @@ def test_an_explorer_can_be_made_when_all_widgets_were_closed(checkpoint: str) -
     explorer.close()
 
 
+def test_the_status_says_that_the_hub_is_asked(checkpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    explorer, said = Explorer(checkpoint), list[str]()
+
+    def load(source: str) -> None:
+        said.append(explorer.status)
+        raise wb.CheckpointNotFoundError(source, None, "the hub cannot be reached")
+
+    monkeypatch.setattr(wb, "load", load)
+    explorer.source.value = "hf://org/name"
+    assert said == ["asking the hub for hf://org/name"] and "cannot be reached" in explorer.status
+    explorer.source.value = "other.safetensors"
+    assert "asking" not in said[1]
+    explorer.close()
+
+
 def test_exports_are_there_when_their_panel_is_opened(checkpoint: str) -> None:
     explorer = Explorer(checkpoint)
     folds = explorer.children[-1]

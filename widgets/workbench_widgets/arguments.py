@@ -1,4 +1,4 @@
-"""Refusing what an explorer's control does not offer, and saying so."""
+"""Refusing what an explorer's control does not offer, and what is said of arguments and errors."""
 
 import typing
 from collections.abc import Callable
@@ -34,3 +34,9 @@ def whole(name: str, value: Any, low: int, high: int) -> None:
 def error_text(error: BaseException) -> str:
     """An error as a line of status; one that nobody foresaw with its kind."""
     return str(error) if isinstance(error, wb.WorkbenchError) else f"{type(error).__name__}: {error}"
+
+
+def say_of_hub(source: Any, say: Callable[[str], None]) -> None:
+    """Says that the hub is asked, which can take long, where a model is one of its ids."""
+    if isinstance(source, str) and source.strip().startswith("hf://"):
+        say(f"asking the hub for {source}")

@@ -8,7 +8,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
-from workbench_widgets.arguments import error_text, one_of
+from workbench_widgets.arguments import error_text, one_of, say_of_hub
 from workbench_widgets.call import Call
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.export import ExportPanel, LateExports
@@ -198,8 +198,7 @@ class Explorer(Member, Guard, Unseen, ipw.VBox):
             self._say(self.NOTHING)
             return
         try:
-            if str(self.source.value).strip().startswith("hf://"):
-                self._say(f"asking the hub for {self.source.value}")  # which can take long
+            say_of_hub(self.source.value, self._say)
             table = wb.layers(weights := self.opened())
         except Exception as error:
             self._forget("no checkpoint")

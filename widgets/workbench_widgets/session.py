@@ -81,7 +81,7 @@ class Session:
             objects: variable → object, for models and the evaluator that are no files; by default the notebook's.
 
         Raises:
-            wb.ArgumentError: it is no session, or an object that it needs is not there.
+            wb.ArgumentError: it is no session, an object that it needs is not there, or the workbench is closed.
         """
         self._must_be_open()
         found, known = read(path), {**notebook(), **(objects or {})}

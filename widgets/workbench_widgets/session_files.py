@@ -105,21 +105,18 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_session(found: Any) -> bool:
-    """Whether everything that is read of it later has its kind."""
-    if not isinstance(found, dict) or not isinstance(found.get("models"), list):
+    """Whether everything that is read of it later is there and has its kind."""
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
         return False
-    explorers, texts = found.get("explorers"), [found.get("tab"), found.get("evaluator") or "", found.get("setup", "")]
-    for model in found["models"]:
-        if not isinstance(model, dict):
-            return False
-        texts += [model.get("name"), model.get("source", model.get("variable"))]
-    settings = (
-        [isinstance(one, dict) and one.get("settings") for one in explorers.values()]
-        if isinstance(explorers, dict)
-        else [None]
-    )
-    lists = isinstance(found.get("selection"), list) and all(isinstance(one, dict) for one in settings)
-    return lists and all(isinstance(one, str) for one in texts)
+    models, explorers = found.get("models"), found.get("explorers")
+    if not (isinstance(models, list) and isinstance(explorers, dict) and isinstance(found.get("selection"), list)):
+        return False
+    if not all(isinstance(one, dict) for one in [*models, *explorers.values()]):
+        return False
+    texts = [found.get("tab"), found.get("evaluator") or "", found.get("setup", "")]
+    texts += [text for one in models for text in (one.get("name"), one.get("source", one.get("variable")))]
+    settings = [one.get("settings") for one in explorers.values()]
+    return all(isinstance(one, str) for one in texts) and all(isinstance(one, dict) for one in settings)
 
 
 def _path(given: str | os.PathLike[str]) -> Path:

@@ -8,7 +8,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
-from workbench_widgets.arguments import error_text, one_of
+from workbench_widgets.arguments import error_text, one_of, say_of_hub
 from workbench_widgets.atlas import AtlasExplorer
 from workbench_widgets.call import notebook
 from workbench_widgets.explorer import Explorer
@@ -137,8 +137,7 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         """
         with self._lock:
             self._must_be_open()
-            if isinstance(source, str) and source.startswith("hf://"):
-                self._say(f"asking the hub for {source}")  # which can take long
+            say_of_hub(source, self._say)
             name = self.shelf.put(source, name)
             for tab, explorer in self._made.items():
                 if not explorer.running:
@@ -150,7 +149,7 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
         """Lets go of a model, and of all results that rest on it.
 
         Raises:
-            wb.ArgumentError: there is none of that name.
+            wb.ArgumentError: there is none of that name, or the workbench is closed.
         """
         with self._lock:
             self._must_be_open()
