@@ -239,7 +239,7 @@ def test_a_page_opened_anew_while_the_kernel_is_busy_shows_the_workbench(lab: An
     page.reload()
     page.wait_for_function("() => window.jupyterapp?.shell.currentWidget || window.jupyterapp?.restored")
     lab.open("busy.ipynb", busy=True)
-    page.wait_for_timeout(1500)  # it has asked the kernel for its widgets
+    page.wait_for_timeout(6000)  # it has asked the kernel for its widgets, and ipywidgets waits for 4 seconds
     assert page.evaluate(f"() => ({KERNEL_OF_NOTEBOOK})().status") in ("busy", "unknown"), "it does not answer yet"
     go.touch()
     expect(spectra.get_by_role("button", name="Run")).to_be_visible()
