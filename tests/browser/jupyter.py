@@ -37,12 +37,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
 }
-KERNEL_OF_NOTEBOOK = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
-READY = f"""busy => {{
-  const kernel = ({KERNEL_OF_NOTEBOOK})();
-  const ready = busy || window.jupyterapp.shell.currentWidget.sessionContext.isReady && kernel?.status === 'idle';
+READY = """({ path, busy }) => {
+  const { shell } = window.jupyterapp;
+  const notebook = Array.from(shell.widgets('main')).find(widget => widget.context?.path === path);
+  if (notebook && shell.currentWidget !== notebook) shell.activateById(notebook.id);  // the launcher may come late
+  if (!notebook || shell.currentWidget !== notebook) return false;
+  const kernel = notebook.sessionContext.session?.kernel;
+  const ready = busy || notebook.sessionContext.isReady && kernel?.status === 'idle';
   return !!(ready && kernel?.connectionStatus === 'connected');
-}}"""
+}"""
 OPEN = "path => window.jupyterapp.commands.execute('docmanager:open', { path, factory: 'Notebook' }).then(() => null)"
 CLOSE = """() => {
   const { shell, serviceManager } = window.jupyterapp;
@@ -90,8 +93,9 @@ class Lab:
 
     def open(self, notebook: str, *, busy: bool = False) -> None:
         """Opens a notebook and waits until its kernel answers, or is there if it is busy."""
-        self.page.evaluate(OPEN, f"{self.folder.relative_to(self.server.root)}/{notebook}")
-        self.page.wait_for_function(READY, arg=busy)
+        path = f"{self.folder.relative_to(self.server.root)}/{notebook}"
+        self.page.evaluate(OPEN, path)
+        self.page.wait_for_function(READY, arg={"path": path, "busy": busy})
 
     def run_all(self, seconds: float = 120) -> None:
         """Runs all cells and waits for the last one; a cell that fails fails the test."""

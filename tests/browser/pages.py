@@ -143,3 +143,47 @@ def own(name: str) -> SimpleNamespace:
     groups = wb.permutation_groups(evaluator)
     paths = [str(DATA.parent / path.format(name)) for path in CHECKPOINTS]
     return SimpleNamespace(evaluator=evaluator, groups=groups, paths=paths)
+
+
+CONTRASTS = """element => {
+  const channels = text => {
+    const at = text.match(/[\\d.]+/g).map(Number);
+    return at.length < 4 ? [...at, 1] : at;
+  };
+  const over = (top, under) => [0, 1, 2].map(i => top[i] * top[3] + under[i] * (1 - top[3])).concat(1);
+  const paper = node => {
+    const papers = [];
+    for (let at = node; at; at = at.parentElement) {
+      const { backgroundColor, boxShadow } = getComputedStyle(at);
+      if (boxShadow.includes('9999px inset')) papers.unshift(channels(boxShadow.split(')')[0]));  // DataTables fill so
+      papers.unshift(channels(backgroundColor));
+    }
+    return papers.reduce((under, top) => over(top, under), [255, 255, 255, 1]);
+  };
+  const luminance = ([r, g, b]) => [[r, 0.2126], [g, 0.7152], [b, 0.0722]].reduce((sum, [value, weight]) => {
+    const part = value / 255;
+    return sum + weight * (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+  }, 0);
+  const found = [];
+  for (const node of element.querySelectorAll('*')) {
+    const own = [...node.childNodes].filter(one => one.nodeType === 3).map(one => one.data.trim()).join(' ').trim();
+    const text = own || (node.matches('input:not([type=checkbox]), textarea') ? node.value : '');
+    const style = getComputedStyle(node);
+    const box = node.getBoundingClientRect();
+    const seen = box.width > 1 && box.height > 1 && style.visibility === 'visible' && style.display !== 'none';
+    if (!text || !seen || node.closest(':disabled, [aria-disabled=true], style, script')) continue;
+    const under = paper(node);
+    const ink = over(channels(node.closest('svg') ? style.fill : style.color), under);
+    const [low, high] = [luminance(ink), luminance(under)].sort((a, b) => a - b);
+    found.push([(high + 0.05) / (low + 0.05), `${node.tagName}.${node.getAttribute('class')}: ${text.slice(0, 60)}`]);
+  }
+  return found;
+}"""
+
+
+def contrasts(element: Locator) -> list[tuple[float, str]]:
+    """The contrast of each text that can be seen with what is under it, 1 to 21, and what it is; worst first.
+
+    As WCAG 2.2 has it: (L₁ + 0.05) / (L₂ + 0.05) of the relative luminances. What is disabled is not asked.
+    """
+    return sorted((float(ratio), str(text)) for ratio, text in element.evaluate(CONTRASTS))

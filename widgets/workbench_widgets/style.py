@@ -20,7 +20,7 @@ CSS = """
   --jp-layout-color0: #ffffff; --jp-layout-color1: #ffffff; --jp-layout-color2: #eeeeee; --jp-layout-color3: #bdbdbd;
   --jp-border-color1: #bdbdbd; --jp-widgets-input-background-color: #ffffff; --jp-widgets-input-color: #212121;
   --jp-widgets-input-border-color: #bdbdbd; --jp-ui-font-color2: #616161; --jp-ui-font-color3: #757575;
-  --jp-ui-inverse-font-color1: #ffffff; }
+  --jp-ui-inverse-font-color1: #ffffff; --jp-brand-color1: #1976d2; }
 .wb-explorer.wb-light table.dataTable tbody td { border-color: #e0e0e0 !important; }
 .wb-explorer.wb-dark { --wb-ink: #e6e6e6; --wb-quiet: #b0b0b0; --wb-paper: #161616; --wb-under: #161616;
   --wb-error: #ff8a80; --jp-widgets-label-color: #e6e6e6; --jp-ui-font-color1: #e6e6e6; color-scheme: dark;
@@ -34,6 +34,7 @@ CSS = """
 .wb-explorer .js-plotly-plot text { fill: var(--wb-ink) !important; }
 .wb-explorer .js-plotly-plot .legend .bg { fill: transparent !important; }
 .wb-explorer .widget-readout { color: var(--wb-ink); }
+.wb-explorer table.dataTable { --dt-row-selected: 0, 90, 180; }
 .wb-explorer table.dataTable, .wb-explorer .dt-container { color: var(--wb-ink); }
 .wb-explorer .itables_anywidget, .wb-explorer .dt-container { background: transparent !important; }
 .wb-explorer .dt-search input { background: transparent !important; color: inherit !important;
