@@ -334,7 +334,7 @@ def test_modules_without_moments_are_skipped_with_their_reasons() -> None:
         assert found.skipped["idle"] == "it did not run in 2 batches." and "idle" not in found
     with pytest.raises(wb.LayerNotFoundError, match="'god' is not among the layers of this run. Did you mean 'good'"):
         found["god"]
-    assert "of 1 layers over 2 batches, 10 skipped\n  good: 6 samples of 5 features\nnext" in repr(found)
+    assert "of 1 layer over 2 batches, 10 skipped\n  good: 6 samples of 5 features\nnext" in repr(found)
 
 
 @pytest.mark.parametrize("name", [name for name in REASONS if name != "wide"])

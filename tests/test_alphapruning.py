@@ -200,7 +200,7 @@ def test_a_layer_without_alpha_has_ratio_one_and_a_failed_one_is_left_whole() ->
     assert table["reason"]["eye"] == "ratio 1: no α; the eigenvalues are all equal: the tail has no spread"
     counted = table.drop("bad")
     assert counted["kept"].sum() == round(0.3 * counted["elements"].sum())
-    assert "1 layers are left whole" in found.facts()
+    assert "1 layer left whole" in found.facts()
     assert torch.equal(found.apply(model)["bad.weight"].isnan(), bad.isnan())
 
 

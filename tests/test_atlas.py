@@ -168,7 +168,7 @@ def test_a_cancelled_result_says_where_its_rows_are() -> None:
     assert "spectrum was cancelled after 2 of 5" in found.meta["notes"]
     assert cell(found, "fc3", "spectrum.alpha")["reason"] == "no such row in spectrum (cancelled after 2 of 5)"
     row = found.pair("spectrum.alpha", "diff.relative_norm")
-    assert row["verdict"] == "too few" and math.isnan(row["rho"]) and "2 layers have both" in row["reason"]
+    assert row["verdict"] == "too few" and math.isnan(row["rho"]) and "2 layers with both" in row["reason"]
 
 
 def test_one_layer_is_an_atlas_without_a_correlation() -> None:

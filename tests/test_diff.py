@@ -286,12 +286,12 @@ def test_what_is_not_finite_is_a_row_with_its_reason(place: str, value: float, t
     assert math.isnan(row["over_floor"]) and row["reason"].endswith(told)
     if place == "floor":
         assert (row["verdict"], total["elements"]) == ("changed", 17) and row["reason"].startswith("over no floor: ")
-        assert total["reason"] == "over_floor without 1 layers that have no floor"
+        assert total["reason"] == "over_floor without 1 layer with no floor"
         expected = (models["b"]["w.weight"] - models["a"]["w.weight"]).norm() / models["a"]["w.weight"].norm()
         assert row["relative_norm"] == pytest.approx(float(expected))
     else:
         assert (row["verdict"], total["elements"]) == ("not finite", 5) and math.isnan(row["relative_norm"])
-        assert total["reason"] == "without 1 layers, not finite: w"
+        assert total["reason"] == "without 1 layer, not finite: w"
     huge = wb.diff({"w.weight": torch.full((3, 3), 1e200, dtype=torch.float64)}, {"w.weight": random(3, 3)})
     assert huge.row("w")["reason"] == "elements of the base are so large that their squares overflow"
 
@@ -662,7 +662,7 @@ def test_what_is_not_finite_in_one_model_takes_no_number_from_the_others() -> No
     totals = found.frame("models").set_index("label")
     assert totals.loc["b", "delta_norm"] == alone.frame("models")["delta_norm"][0] and totals.loc["b", "reason"] == ""
     assert math.isnan(totals.loc["c", "delta_norm"])
-    assert totals.loc["c", "reason"] == "nothing was measured; without 1 layers, not finite: w"
+    assert totals.loc["c", "reason"] == "nothing was measured; without 1 layer, not finite: w"
     assert found.row("w")["models"] == 1 and found.frame("pairs")["reason"][0] == totals.loc["c", "reason"]
 
 
@@ -685,7 +685,7 @@ def test_models_that_differ_beside_the_floor_are_counted_in_the_verdict() -> Non
     found = wb.diff(base, models, floor={"w.weight": base["w.weight"] + 1})
     assert found.row("w")["verdict"] == "beyond in 1 of 5"
     assert found.row("w")["over_floor"] == pytest.approx((2 + 4 * 0.01) / 5, rel=1e-6)
-    assert "in 1 layers only some models" in wb.figure(found, "norms").panels[1].title
+    assert "in 1 layer only some models" in wb.figure(found, "norms").panels[1].title
     beyond = wb.diff(base, {"m": models["m0"]}, floor={"w.weight": base["w.weight"] + 1})
     assert beyond.row("w")["verdict"] == "beyond floor"
 

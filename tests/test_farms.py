@@ -546,7 +546,7 @@ def test_meta_tells_every_parameter() -> None:
     assert (meta["seed"], meta["dtype"], meta["device"], meta["function"]) == (3, "float64", "cpu", "wb.farms")
     assert json.loads(json.dumps(meta)) == meta
     first = repr(result).splitlines()[0]
-    assert "1 layers (1 no" in first and "windows of 10 rows at aspect ratio 1 (cover), 0 tensors excluded" in first
+    assert "1 layer (1 no" in first and "windows of 10 rows at aspect ratio 1 (cover), 0 tensors excluded" in first
 
 
 @pytest.mark.parametrize("threads", [1, 3])

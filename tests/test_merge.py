@@ -204,7 +204,7 @@ def test_integers_statistics_and_ties_are_told() -> None:
     assert merged.infos["head.weight"].tied_to == "embedding.weight"
     told = " ".join(merged.notes)
     assert "2 running statistics are averages over the models" in told and "wb.repair" in told
-    assert "1 tensors of integers are the base's" in told
+    assert "1 tensor of integers is the base's" in told
 
 
 def grown() -> tuple[Tensors, list[Tensors]]:
@@ -228,10 +228,10 @@ def test_a_vocabulary_that_grew() -> None:
     smaller = wb.merge(models[0], [base], mismatch="overlap", density=1)
     assert smaller["embedding"].tolist() == [[0.0, 0.0]] * 3 + [[1.0, 1.0]] * 2
     assert "embedding: the first 3 of 5 rows are merged, the others the base's" in smaller.notes
-    with pytest.raises(wb.ArgumentError, match=r"1 tensors of model 1 \(.*\) are not in the base \('head'\)"):
+    with pytest.raises(wb.ArgumentError, match=r"1 tensor of model 1 \(.*\) is not in the base \('head'\)"):
         wb.merge(base, models[1:])
     assert (
-        "1 tensors of model 1 (a mapping in memory) are not in the base ('head') and left out"
+        "1 tensor of model 1 (a mapping in memory) is not in the base ('head') and left out"
         in wb.merge(base, models[1:], mismatch="base").notes
     )
 
@@ -257,7 +257,7 @@ WRONG = {
     "density=1.5": r"density=1.5: expected",
     "scale=True": r"scale=True: expected a finite number, λ",
     "scale=[1.0]": r"scale=\[1.0\]: expected a finite number",
-    "method='task_arithmetic', scale=[1.0, 2.0]": r"scale has 2 numbers for 1 models",
+    "method='task_arithmetic', scale=[1.0, 2.0]": r"scale has 2 numbers for 1 model:",
     "method='task_arithmetic', scale=[1.0, '2']": r"scale='2': expected a finite number",
     "method='slerp', t=-0.1": r"t=-0.1: expected a number in \[0, 1\]",
     "mismatch='skip'": r"mismatch='skip': expected one of 'error' \(refuse\)",
@@ -269,7 +269,7 @@ MODELS = {
     "model": r"models is dict: expected a list of models, also of one",
     "'model.safetensors'": r"models is str: expected a list",
     "3": r"models is int: expected a list",
-    "[{'v': torch.ones(3)}]": r"no tensor of .* is in all 1 models .* \('fc.weight' against 'v'\)",
+    "[{'v': torch.ones(3)}]": r"no tensor of .* is in the model .* \('fc.weight' against 'v'\)",
     "[{'v': torch.ones(3)}], mismatch='base'": r"no tensor of",
 }
 

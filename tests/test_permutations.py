@@ -53,7 +53,7 @@ def test_by_hand() -> None:
     swap = Permutations({"fc": torch.tensor([2, 0, 1])})
     assert (swap @ swap)["fc"].tolist() == [1, 2, 0] == swap.inverse()["fc"].tolist()
     assert swap.moved == 3 and not swap.is_identity
-    assert repr(swap) == "Permutations of 1 groups: 3 of 3 units move"
+    assert repr(swap) == "Permutations of 1 group: 3 of 3 units move"
     nested = Permutations(
         {"h": torch.tensor([1, 0]), "qk": torch.tensor([[0, 1, 2], [1, 2, 0]], dtype=torch.int32)}, {"qk": "h"}
     )

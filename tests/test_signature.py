@@ -114,7 +114,7 @@ def test_small_tensors_have_their_own_rules() -> None:
     ]
     found = taken(states)
     assert found["scalar"].item() == 0 and found["none"].shape == (0, 3) and found["still"].tolist() == [3, 3]
-    assert "clean is the ancestor in 1 tensors: still…" in found.meta["notes"]
+    assert "clean is the ancestor in 1 tensor: still…" in found.meta["notes"]
     assert taken([{**states[0]}, {**states[1], "scalar": torch.tensor(1.0)}, states[2]])["scalar"].item() == 4
 
 

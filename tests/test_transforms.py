@@ -266,9 +266,7 @@ def test_what_is_no_matrix_or_not_selected_is_the_same_to_the_bit() -> None:
 def test_notes_and_source_tell_what_was_done() -> None:
     weights = smoothed({"a.weight": normal(4, 4), "b.weight": normal(4, 4)}, layers="b", keep=1)
     assert weights.source == "a mapping in memory (smoothed, keep=1)"
-    assert (
-        weights.notes[-1] == "smoothed, keep=1, conv='slices': the matrices of 1 layers, computed as they are read: b"
-    )
+    assert weights.notes[-1] == "smoothed, keep=1, conv='slices': the matrices of 1 layer, computed as they are read: b"
     assert wb.spectrum(weights).meta["source"] == weights.source
     assert sharpened(weights, seed=3).notes[-1].startswith("sharpened, seed=3, conv='slices'")
 

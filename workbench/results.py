@@ -276,6 +276,12 @@ def table_rows(table: Table) -> list[dict[str, Any]]:
     return [dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True)]
 
 
+def many(count: int, noun: str) -> str:
+    """A number of things: `1 layer`, `2,000 layers`."""
+    ending = "" if count == 1 else "es" if noun.endswith("ch") else "s"
+    return f"{count:,} {noun}{ending}"
+
+
 def short_source(source: str) -> str:
     """A source as reprs and saved figures show it: the last two parts of a path, never a home directory."""
     return "/".join(Path(source).parts[-2:])

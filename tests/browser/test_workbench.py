@@ -340,7 +340,7 @@ def test_the_kernel_restarts_and_the_session_comes_back(lab: Any) -> None:
     spectra.get_by_label("Layers").fill("2")
     spectra.get_by_label("Layers").press("Enter")
     spectra.get_by_role("button", name="Run").click()
-    expect(status(spectra)).to_contain_text("1 layers (1 typical)")
+    expect(status(spectra)).to_contain_text("1 layer (1 typical)")
     bench.get_by_role("button", name="Save", exact=False).first.click()
     expect(bench.locator(".wb-status", has_text="saved session.json")).to_be_visible()
     session = lab.folder / "session.json"
@@ -355,7 +355,7 @@ def test_the_kernel_restarts_and_the_session_comes_back(lab: Any) -> None:
     expect(spectra.get_by_label("Layers")).to_have_value("2")
     expect(again.get_by_label("Models", exact=True).locator("option")).to_have_text(["a", "digits-mlp512-seed1"])
     again.get_by_role("button", name="Run shown").click()
-    expect(status(spectra)).to_contain_text("1 layers (1 typical)")
+    expect(status(spectra)).to_contain_text("1 layer (1 typical)")
     expected = wb.spectrum(str(ROOT / PATHS[0]), layers=["2"])
     assert_soon_drawn(page, 1, wb.figure(expected, "esd", layer="2"))
     lab.shot("workbench-9-restored")

@@ -15,6 +15,7 @@ from workbench_widgets.results_field import LEAST, Item, ResultsField, items
 from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
 from workbench_widgets.table import LayerRows
+from workbench_widgets.tree import count_text
 from workbench_widgets.view import Drawing
 
 MATRIX, PAIR, MAP = "scatter matrix", "two columns", "map of correlations"
@@ -144,7 +145,7 @@ class AtlasExplorer(Explorer):
 
     def open_checkpoint(self) -> None:
         """Nothing is opened: results are there."""
-        self._say(f"{len(self.source.items)} results: press Run")
+        self._say(f"{count_text(len(self.source.items), 'result')}: press Run")
 
     def call(self) -> Call:
         """`wb.atlas` of the results that are chosen."""

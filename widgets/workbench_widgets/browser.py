@@ -14,7 +14,7 @@ from workbench_widgets.explorer import Explorer
 from workbench_widgets.plot import Plot
 from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
-from workbench_widgets.tree import TensorTree, size_text, tree_nodes
+from workbench_widgets.tree import TensorTree, count_text, size_text, tree_nodes
 
 HISTOGRAM, HEAT = "histogram", "map of magnitudes"
 SHOWN = (
@@ -148,7 +148,7 @@ class CheckpointBrowser(Explorer):
             self._forget("select a tensor in the tree")
         else:
             size = sum(node.bytes for node in nodes if node)
-            self._forget(f"{len(layers):,} tensors, {size_text(size)}: press Run to look into them")
+            self._forget(f"{count_text(len(layers), 'tensor')}, {size_text(size)}: press Run to look into them")
             if nodes[1:] == [] and nodes[0] and nodes[0].read <= AT_ONCE and not self.running:
                 self.start()
                 self._looking = True

@@ -93,6 +93,11 @@ def _suffix(layer: str, tensor: str) -> str:
     return layer.removeprefix(f"{whole}.")
 
 
+def count_text(count: int, noun: str) -> str:
+    """A number of things, as in the reprs of results: `1 tensor`, `2,000 tensors`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def size_text(count: int) -> str:
     """Bytes as people say them, in powers of 1000."""
     size, unit = float(count), 0
@@ -144,5 +149,5 @@ class TensorTree(anywidget.AnyWidget):
 
 
 def _row(node: Node) -> list[Any]:
-    many = f"{node.tensors:,} tensors" if node.tensors != 1 else "1 tensor"
-    return [node.path, node.label, node.parent, node.tensor or many, size_text(node.bytes), bool(node.tensor)]
+    inside = node.tensor or count_text(node.tensors, "tensor")
+    return [node.path, node.label, node.parent, inside, size_text(node.bytes), bool(node.tensor)]

@@ -23,6 +23,7 @@ from workbench_widgets.shared import button, family, line
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import PageStyle, Theme, status_html
 from workbench_widgets.tabs import MEANINGS, TabBar, explorer_of
+from workbench_widgets.tree import count_text
 from workbench_widgets.turns import Turns
 from workbench_widgets.unseen import Unseen
 
@@ -190,7 +191,7 @@ class Workbench(Session, Guard, Unseen, ipw.VBox):
 
     def said(self) -> str:
         """How many models and results there are."""
-        return f"{len(self.shelf.names)} models, {len(self.history.entries)} results"
+        return f"{count_text(len(self.shelf.names), 'model')}, {count_text(len(self.history.entries), 'result')}"
 
     # how it works
 

@@ -15,7 +15,7 @@ from workbench.atlas.source_tables import source_tables
 from workbench.atlas.sources import Source, agreements, families, sources
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
 from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
-from workbench.results import LAYER_COLUMNS, Column, Result, table_rows, versions
+from workbench.results import LAYER_COLUMNS, Column, Result, many, table_rows, versions
 
 if TYPE_CHECKING:
     import pandas
@@ -167,8 +167,8 @@ class Atlas(Result):
         pooled = f" of {models} models" if models > 1 else ""
         told = ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
         return (
-            f"{self.title}: {len(layers['layer'])} layers{pooled}, {layers['verdict'].count('alone')} of them in one "
-            f"result only; {len(self.compared)} columns compared, pairs: {told or 'none'}{self.stopped('pairs')}"
+            f"{self.title}: {many(len(layers['layer']), 'layer')}{pooled}, {layers['verdict'].count('alone')} of them "
+            f"in one result only; {len(self.compared)} columns compared, pairs: {told or 'none'}{self.stopped('pairs')}"
         )
 
 

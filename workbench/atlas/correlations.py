@@ -25,7 +25,7 @@ from workbench.atlas.rank_correlation import (
     permutation_p,
     residuals,
 )
-from workbench.results import Column
+from workbench.results import Column, many
 
 LEVEL = 0.05  # of all pairs together
 FEWEST = 3  # layers below which ρ is ±1 or nothing
@@ -171,7 +171,7 @@ def measured(
         return row
     if count - strata - 2 - basis.shape[1] < 1:
         row["partial_verdict"] = "too few"
-        reason.append(f"{row['controls']} leave {count} layers no freedom")
+        reason.append(f"{row['controls']} leave {many(count, 'layer')} no freedom")
         return row
     left, right = residuals(x, basis), residuals(y, basis)
     if gone := [name for name, rest in ((one, left), (other, right)) if not rest.any()]:
@@ -209,12 +209,12 @@ def _judge(row: dict[str, Any], prefix: str, tests: int, open_tests: int) -> Non
     if math.isnan(p):
         row[verdict] = "too few"
         if not prefix:
-            row["reason"].append(f"{row['layers']} layers have both numbers")
+            row["reason"].append(f"{many(row['layers'], 'layer')} with both numbers")
     elif row[f"{prefix}p_holm"] <= LEVEL:
         row[verdict] = VERDICTS[0] if row[what] > 0 else VERDICTS[1]
     elif least * max(open_tests, 1) > LEVEL:
         row[verdict] = "too few"
-        of = "of the partial correlation" if prefix else f"of {row['layers']} layers"
+        of = "of the partial correlation" if prefix else f"of {many(row['layers'], 'layer')}"
         more = f", and {tests} pairs are compared" if tests > 1 else ""
         row["reason"].append(f"no order {of} has a p below {least:.2g}{more}")
     else:

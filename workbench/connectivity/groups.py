@@ -20,7 +20,7 @@ from workbench.connectivity.structure import AXIS_COLUMNS, Structure
 from workbench.connectivity.templates import from_template
 from workbench.connectivity.tracing import Trace, traced
 from workbench.errors import ArgumentError
-from workbench.results import Column, Result, Table, table_rows, versions
+from workbench.results import Column, Result, Table, many, table_rows, versions
 from workbench.runtime import Evaluator
 from workbench.runtime.batches import arguments, iter_batches
 from workbench.runtime.borrowing import check_module, name_of
@@ -72,7 +72,7 @@ class PermutationGroups(Result):
         """Groups, units, and whether the function was seen unchanged."""
         orders = self.structure.identity()
         units = sum(order.numel() for order in orders.values())
-        return f"{self.title}: {len(orders)} groups of {units:,} units; {self.meta['proof']}"
+        return f"{self.title}: {many(len(orders), 'group')} of {many(units, 'unit')}; {self.meta['proof']}"
 
     def identity(self) -> Permutations:
         """The permutations that leave every unit in place."""

@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import ArgumentError, LayerNotFoundError, nearest
+from workbench.results import many
 
 
 class Permutations(Mapping[str, Tensor]):
@@ -90,7 +91,7 @@ class Permutations(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         units = sum(order.numel() for order in self._orders.values())
-        return f"Permutations of {len(self)} groups: {self.moved} of {units} units move"
+        return f"Permutations of {many(len(self), 'group')}: {self.moved} of {many(units, 'unit')} move"
 
 
 def moved_units(order: Int[Tensor, "*outer units"]) -> int:

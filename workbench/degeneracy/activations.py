@@ -15,7 +15,7 @@ from workbench.degeneracy.numerical_rank import covariance_rank
 from workbench.errors import Cancelled, LayerError
 from workbench.linalg import resolved_device
 from workbench.progress import ProgressCallback
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, versions
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, many, versions
 from workbench.runtime import ActivationMoments, LayerMoments, activation_moments
 from workbench.runtime.activations import batch_count
 from workbench.runtime.borrowing import name_of
@@ -60,7 +60,9 @@ class Activations(LayerResult):
 
     def facts(self) -> str:
         """Layers by verdict, and whether the run was stopped."""
-        return f"{self.title}: {self.verdict_counts()} over {self.meta['batches']} batches{self.stopped('batches')}"
+        return (
+            f"{self.title}: {self.verdict_counts()} over {many(self.meta['batches'], 'batch')}{self.stopped('batches')}"
+        )
 
 
 def activations(

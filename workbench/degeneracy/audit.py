@@ -18,7 +18,7 @@ from workbench.degeneracy.synchronised import relu_gates
 from workbench.degeneracy.weight_blocks import weight_blocks
 from workbench.errors import ArgumentError, Cancelled
 from workbench.progress import ProgressCallback, check_progress, reporter
-from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, many
 from workbench.runtime.chain import resolved_dtype
 from workbench.runtime.cut_test import layer_chain
 
@@ -102,8 +102,9 @@ class Degeneracy(LayerResult):
         pairs, dead = (math.fsum(x for x in layers[name] if not math.isnan(x)) for name in ("synchronised", "dead"))
         left = sum(blocks["params"]) - params
         return (
-            f"{self.title}: {len(layers['layer'])} layers, {self.verdict_counts()}; Hessian rank at most {rank:,.0f} "
-            f"of {params:,} parameters in {len(analysed)} weight blocks{f' ({left:,} elsewhere)' if left else ''}; "
+            f"{self.title}: {many(len(layers['layer']), 'layer')}, {self.verdict_counts()}; Hessian rank at most "
+            f"{rank:,.0f} of {many(params, 'parameter')} in {many(len(analysed), 'weight block')}"
+            f"{f' ({left:,} elsewhere)' if left else ''}; "
             f"{pairs:,.0f} synchronised pairs, {dead:,.0f} dead units{self.stopped('batches')}"
         )
 

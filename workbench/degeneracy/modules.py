@@ -19,7 +19,7 @@ from workbench.degeneracy.leiden import communities, modularity
 from workbench.degeneracy.weighted_graph import Norm, WeightedGraph, is_positive, weighted_graph
 from workbench.errors import ArgumentError, Cancelled
 from workbench.progress import ProgressCallback, check_progress, reporter
-from workbench.results import LAYER_COLUMNS, Column, Result, versions
+from workbench.results import LAYER_COLUMNS, Column, Result, many, versions
 from workbench.seeds import generator
 
 SPREAD = 1e-9  # of Q over null graphs, below which a z-score would divide by rounding
@@ -94,11 +94,11 @@ class InteractionModules(Result):
     def facts(self) -> str:
         """How many modules, Q beside its null, and whether the run was stopped."""
         isolated = self.tables["nodes"]["module"].count(ISOLATED)
-        alone = f", {isolated} nodes without edges" if isolated else ""
+        alone = f", {many(isolated, 'node')} without edges" if isolated else ""
         nulls = len(self.tables["partitions"]["graph"][1:])
         null = f" (null {self.null_mean:.4g} ± {self.null_sd:.2g}, z = {self.z:.3g})" if nulls > 1 else ""
         count = len(self.tables["modules"]["size"])
-        return f"{self.title}: {count} modules{alone}; Q = {self.modularity:.4g}{null}{self.stopped('graphs')}"
+        return f"{self.title}: {many(count, 'module')}{alone}; Q = {self.modularity:.4g}{null}{self.stopped('graphs')}"
 
 
 def interaction_modules(

@@ -7,6 +7,7 @@ from workbench.degeneracy.ablation import Ablation
 from workbench.errors import FigureError
 from workbench.figures.provenance import no_layer, story
 from workbench.figures.spec import Axis, FigureSpec, Line, Mark, Panel, Points, Rule, Scale, limits
+from workbench.results import many
 
 CURVES = ("first", "second", "third", "fourth", "fifth")  # one for each of several ablations
 WIDE = 200  # from this many nodes or edges on the axis is logarithmic: what is needed is few of many
@@ -62,7 +63,8 @@ def _marks(named: Mapping[str, Ablation], column: str, scale: Scale) -> list[Mar
         x, y = (tuple(place) for place in zip(*shown, strict=True))
         name = f"{label}: {one.needed} needed" if label else "ablated"  # one entry for the curves of both panels
         marks.append(Line(x=x, y=y, role=role, label=name))
-        marks.append(Points(x=x, y=y, role=role, ids=tuple(f"{kept:.0f} {one.meta['unit']}" for kept in x)))
+        ids = tuple(many(int(kept), one.meta["unit"].removesuffix("s")) for kept in x)
+        marks.append(Points(x=x, y=y, role=role, ids=ids))
         if column == one.meta["parameters"]["metric"] and float(one.needed) in x:
             at = (float(one.needed),), (y[x.index(one.needed)],)
             marks.append(Points(x=at[0], y=at[1], role="accent", label="" if label else f"{one.needed} needed"))

@@ -7,7 +7,7 @@ from workbench.errors import FigureError
 from workbench.figures.diff import LOOKS, check_detail, chosen_models, left_out, of_layer
 from workbench.figures.provenance import depth_label, one_layer, story
 from workbench.figures.spec import Axis, FigureSpec, Line, Mark, Panel, Points, Rule, Scale, limits
-from workbench.results import table_rows
+from workbench.results import many, table_rows
 from workbench.signatures import Diff
 
 
@@ -112,7 +112,7 @@ def overlaps(diff: Diff, layer: str | None, *, model: str | None = None) -> Figu
         x = Axis(label=depth_label(diff), unit="matrix layers", limits=limits(depths.values()))
         y = Axis(label=f"overlap, {side}", limits=(0.0, 1.02))
         panels.append(Panel(x=x, y=y, marks=tuple(marks), title=left_out(diff, model) if not panels else ""))
-    title = f"Where the change lies: leading directions of τ and W, {len(depths)} layers"
+    title = f"Where the change lies: leading directions of τ and W, {many(len(depths), 'layer')}"
     return FigureSpec(kind="overlap", title=title, panels=tuple(panels), provenance=story(diff))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from workbench.errors import FigureError
 from workbench.figures.provenance import depth_label, story
 from workbench.figures.spec import Axis, FigureSpec, Heat, Line, Mark, Panel, Points, limits
-from workbench.results import table_rows
+from workbench.results import many, table_rows
 from workbench.spectra import Comparison
 
 SYMBOLS = {"alpha": "α", "lambda_max": "λmax", "alpha_full": "α of the full matrix"}
@@ -55,7 +55,7 @@ def first_and_last(comparison: Comparison, layer: str | None) -> FigureSpec:
         ),
         marks=tuple(marks),
     )
-    title = f"{_metric(comparison)} of the first model and of the last, {len(depths)} layers"
+    title = f"{_metric(comparison)} of the first model and of the last, {many(len(depths), 'layer')}"
     return FigureSpec(kind="change", title=title, panels=(panel,), provenance=story(comparison))
 
 

@@ -22,7 +22,7 @@ from workbench.figures.spec import (
     limits,
     named_ticks,
 )
-from workbench.results import LayerResult, Result, table_rows
+from workbench.results import LayerResult, Result, many, table_rows
 
 LOOKS = ("first", "second", "third", "fourth", "fifth")  # one for each of several layers
 FAR = 1e-4  # of the noise floor: rounding below that is off the axis, else it would take most of it
@@ -108,7 +108,7 @@ def weights(basis: InteractionBasis, layer: str | None, *, direction: int | None
         marks=tuple(marks),
         title=_undrawn(found),
     )
-    title = f"Weights Λ of {len(found)} directions, layer {layer}, {_kind(basis)} basis"
+    title = f"Weights Λ of {many(len(found), 'direction')}, layer {layer}, {_kind(basis)} basis"
     return FigureSpec(kind="weights", title=title, panels=(panel,), provenance=story(basis))
 
 
@@ -121,7 +121,7 @@ def _all_weights(basis: InteractionBasis) -> FigureSpec:
     if not shares:
         raise FigureError("no layer has a direction with a weight above 0; see .frame('layers').reason.")
     longest = max(map(len, shares.values()))
-    title = f"Weights Λ of {len(shares)} layers, {_kind(basis)} basis"
+    title = f"Weights Λ of {many(len(shares), 'layer')}, {_kind(basis)} basis"
     if len(shares) > len(LOOKS):
         panel = _weights_map(shares, longest)
     else:
@@ -207,7 +207,7 @@ def _over_depth(
         y=Axis(label="directions", limits=limits([0.0, *drawn])),
         marks=tuple(marks),
     )
-    title = f"{title}, {len(rows)} layers"
+    title = f"{title}, {many(len(rows), 'layer')}"
     return FigureSpec(kind=kind, title=title, panels=(panel,), provenance=story(result))
 
 

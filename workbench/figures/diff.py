@@ -20,7 +20,7 @@ from workbench.figures.spec import (
     limits,
     named_ticks,
 )
-from workbench.results import short_source, table_rows
+from workbench.results import many, short_source, table_rows
 from workbench.signatures import Diff
 
 LOOKS = ("first", "second", "third", "fourth", "fifth")  # one for each of several models
@@ -69,12 +69,12 @@ def ranked(diff: Diff, layer: str | None, *, model: str | None = None) -> Figure
         endless = sum(map(math.isinf, over))
         parted = sum(row["verdict"].startswith("beyond in ") for row in rows)
         told = [f"not drawn: {endless} over a floor of 0"] if endless else []
-        told += [f"means; in {parted} layers only some models are beyond the floor"] if parted else []
+        told += [f"means; in {many(parted, 'layer')} only some models are beyond the floor"] if parted else []
         note = "; ".join(told)
         heights = [math.nan if math.isinf(value) else value for value in over]
         panels.append(_bars(names, heights, f"{CHANGE} over the floor", (Rule(axis="y", value=1.0),), layer, note))
     whose = model or (diff.labels[0] if len(diff.labels) == 1 else f"mean of {len(diff.labels)} models")
-    title = f"What changed most: {len(names)} layers, {whose}"
+    title = f"What changed most: {many(len(names), 'layer')}, {whose}"
     return FigureSpec(kind="norms", title=title, panels=tuple(panels), provenance=story(diff))
 
 

@@ -14,6 +14,7 @@ from workbench.degeneracy.modules import ISOLATED, SPREAD, InteractionModules
 from workbench.errors import ArgumentError, FigureError, LayerNotFoundError, nearest
 from workbench.figures.provenance import no_layer, story
 from workbench.figures.spec import Axis, Bars, FigureSpec, Line, Mark, Panel, Points, Rule, limits, named_ticks
+from workbench.results import many
 
 LOOKS = ("first", "second", "third", "fourth", "fifth")  # of the largest modules: a colour and a symbol each
 MUTED, OTHERS = "muted", "others"
@@ -91,7 +92,7 @@ def layered_graph(
     called = _called(names, modules)
     panel = _panel(found, [*lines, *_points(found, labels, modules, called)], down, told, modules)
     formula = graph.meta["parameters"].get("edges")
-    title = f"Interactions of {len(graph.layers)} layers" + (f", {formula} edges" if formula else "")
+    title = f"Interactions of {many(len(graph.layers), 'layer')}" + (f", {formula} edges" if formula else "")
     title = title if modules is None else _title(modules)
     return FigureSpec(kind="graph", title=title + _about(layer), panels=(panel,), provenance=story(graph))
 
@@ -168,7 +169,7 @@ def _panel(found: Columns, marks: Sequence[Mark], y: Axis, told: str, modules: I
 
 def _title(modules: InteractionModules) -> str:
     null = f", null {modules.null_mean:.3g} ± {modules.null_sd:.1g}" if math.isfinite(modules.null_sd) else ""
-    return f"{len(modules.tables['modules']['size'])} modules, Q = {modules.modularity:.3g}{null}"
+    return f"{many(len(modules.tables['modules']['size']), 'module')}, Q = {modules.modularity:.3g}{null}"
 
 
 def _about(layer: str | None) -> str:

@@ -10,7 +10,7 @@ from workbench.connectivity.matching import Matching
 from workbench.errors import FigureError, LayerNotFoundError, nearest
 from workbench.figures.provenance import no_layer, story
 from workbench.figures.spec import Axis, FigureSpec, Heat, Line, Mark, Panel, Points, Rule, edges, limits, named_ticks
-from workbench.results import table_rows
+from workbench.results import many, table_rows
 
 LOOKS = ("first", "second", "third", "fourth", "fifth")  # one for each of several lines
 GROUP_ROLES = {"group": "first", "outer group": "second", "within an outer group": "third", "group that stays": "fifth"}
@@ -178,7 +178,7 @@ def reduction(matching: Matching, layer: str | None) -> FigureSpec:
         ]
     total = matching.reduction()
     marks: list[Mark] = [Rule(axis="y", value=total, role="fit", label=f"all parameters: {total:.1%}")]
-    many = len(parts) > len(LOOKS)
+    several = len(parts) > len(LOOKS)
     for number, (label, own) in enumerate(parts):
         if own:
             marks.append(
@@ -186,8 +186,8 @@ def reduction(matching: Matching, layer: str | None) -> FigureSpec:
                     x=tuple(place[row["tensor"]] for row in own),
                     y=tuple(row["reduction"] for row in own),
                     ids=tuple(row["layer"] for row in own),
-                    role=LOOKS[0] if many else LOOKS[number],
-                    label=("" if number else "networks") if many else label,
+                    role=LOOKS[0] if several else LOOKS[number],
+                    label=("" if number else "networks") if several else label,
                 )
             )
     if layer is not None:
@@ -203,7 +203,7 @@ def reduction(matching: Matching, layer: str | None) -> FigureSpec:
         marks=(Rule(axis="y", value=0.0), *marks),
         title=f"not drawn: {same} where A = B" if same else "",
     )
-    title = f"What permutation took off the distance, {len(place)} parameters"
+    title = f"What permutation took off the distance, {many(len(place), 'parameter')}"
     return FigureSpec(kind="reduction", title=title, panels=(panel,), provenance=story(matching))
 
 
@@ -242,7 +242,7 @@ def alignment(matching: Matching, layer: str | None) -> FigureSpec:
         )
         for side, grid in zip(("before", "after"), grids, strict=True)
     )
-    title = f"Alignment of singular vectors, {len(names)} layers"
+    title = f"Alignment of singular vectors, {many(len(names), 'layer')}"
     return FigureSpec(kind="alignment", title=title, panels=panels, provenance=story(matching))
 
 

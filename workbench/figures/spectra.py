@@ -5,6 +5,7 @@ import math
 from workbench.errors import FigureError
 from workbench.figures.provenance import depth_label, story
 from workbench.figures.spec import OTHER_ROLE, Axis, FigureSpec, Mark, Panel, Points, Rule, limits, ordered
+from workbench.results import many
 from workbench.spectra import Farms, Spectrum
 
 VERDICT_ROLES = {
@@ -35,7 +36,7 @@ def alpha_over_depth(spectrum: Spectrum, layer: str | None) -> FigureSpec:
     )
     return FigureSpec(
         kind="alpha",
-        title=f"Power-law exponent α, {len(shown)} layers",
+        title=f"Power-law exponent α, {many(len(shown), 'layer')}",
         panels=(panel,),
         provenance=story(spectrum),
     )
@@ -70,7 +71,8 @@ def farms_over_depth(farms: Farms, layer: str | None) -> FigureSpec:
         marks=(full, *marks),
     )
     rules, shown = farms.meta["parameters"], sum(map(math.isfinite, table["alpha"]))
-    title = f"α of windows of {rules['window']} rows at aspect ratio {rules['aspect_ratio']:g}, {shown} layers"
+    windows = f"windows of {many(rules['window'], 'row')} at aspect ratio {rules['aspect_ratio']:g}"
+    title = f"α of {windows}, {many(shown, 'layer')}"
     return FigureSpec(kind="alpha", title=title, panels=(panel,), provenance=story(farms))
 
 

@@ -5,7 +5,7 @@ import math
 from workbench.errors import FigureError
 from workbench.figures.provenance import depth_label, story
 from workbench.figures.spec import Axis, FigureSpec, Mark, Panel, Points, Rule, limits
-from workbench.results import LayerResult
+from workbench.results import LayerResult, many
 from workbench.spectra import AlphaPruning, TempBalance
 
 
@@ -20,7 +20,7 @@ def learning_rate_over_depth(balance: TempBalance, layer: str | None) -> FigureS
         y=Axis(label="learning rate", limits=limits([*table["learning_rate"], *([] if base is None else [base])])),
         marks=tuple(marks),
     )
-    title = f"TempBalance ({balance.meta['parameters']['assignment']}), {len(scaled)} layers"
+    title = f"TempBalance ({balance.meta['parameters']['assignment']}), {many(len(scaled), 'layer')}"
     return FigureSpec(kind="learning_rate", title=title, panels=(panel,), provenance=story(balance))
 
 
@@ -34,7 +34,7 @@ def sparsity_over_depth(pruning: AlphaPruning, layer: str | None) -> FigureSpec:
         y=Axis(label="sparsity", limits=limits([*table["sparsity"], total])),
         marks=(Rule(axis="y", value=total, label="all layers"), *points),
     )
-    title = f"AlphaPruning to a density of {1 - total:.3g}, {sum(counted)} layers"
+    title = f"AlphaPruning to a density of {1 - total:.3g}, {many(sum(counted), 'layer')}"
     return FigureSpec(kind="sparsity", title=title, panels=(panel,), provenance=story(pruning))
 
 

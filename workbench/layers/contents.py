@@ -17,7 +17,7 @@ from workbench.layers.run import Run, View, found, layer_run
 from workbench.layers.selection import Selection
 from workbench.layers.views import Exclusion
 from workbench.progress import ProgressCallback
-from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, many
 from workbench.weights import ModelLike, TensorInfo
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -69,10 +69,10 @@ class Contents(LayerResult):
     def facts(self) -> str:
         """Tensors and verdicts, what is not finite, and whether the run was stopped."""
         table, words = self.tables["layers"], self.verdict_counts()
-        many = "1 tensor" if len(table["verdict"]) == 1 else f"{len(table['verdict'])} tensors"
+        told = many(len(table["verdict"]), "tensor")
         return (
-            f"{self.title}: {many}{f' ({words})' if words else ''}, {sum(table['nan']):,} NaN and "
-            f"{sum(table['infinite']):,} infinite of {sum(table['elements']):,} elements{self.stopped('tensors')}"
+            f"{self.title}: {told}{f' ({words})' if words else ''}, {sum(table['nan']):,} NaN and "
+            f"{sum(table['infinite']):,} infinite of {many(sum(table['elements']), 'element')}{self.stopped('tensors')}"
         )
 
 

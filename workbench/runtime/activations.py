@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 from workbench.errors import ArgumentError, Cancelled, LayerNotFoundError, nearest
 from workbench.linalg import Moments, resolved_device
 from workbench.progress import ProgressCallback, check_progress, reporter
+from workbench.results import many
 from workbench.runtime.batches import arguments, check_data, first_tensor, iter_batches, naming
 from workbench.runtime.borrowing import check_module, lent, name_of
 from workbench.runtime.hooks import hooked, listed, submodules
@@ -82,9 +83,10 @@ class ActivationMoments(Mapping[str, LayerMoments]):
         return len(self.layers)
 
     def __repr__(self) -> str:
-        lines = [f"ActivationMoments of {len(self)} layers over {self.batches} batches, {len(self.skipped)} skipped"]
+        told = f"{many(len(self), 'layer')} over {many(self.batches, 'batch')}, {len(self.skipped)} skipped"
+        lines = [f"ActivationMoments of {told}"]
         for name, layer in list(self.items())[:5]:
-            lines.append(f"  {name}: {layer.samples} samples of {layer.moments.width} features")
+            lines.append(f"  {name}: {many(layer.samples, 'sample')} of {many(layer.moments.width, 'feature')}")
         lines += [f"  … {len(self) - 5} more"] if len(self) > 5 else []
         return "\n".join([*lines, "next: [name].moments.covariance, .skipped"])
 

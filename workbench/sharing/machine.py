@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from workbench.results import many
 from workbench.sharing.checks import Check
 
 GIB = 2**30
@@ -78,10 +79,10 @@ def _threads() -> Check:
     import torch
 
     threads, count = torch.get_num_threads(), processors()
-    many = threads > count
-    advice = f"threads wait for each other: set OMP_NUM_THREADS={count} before Python starts" if many else ""
-    told = f"{threads} of torch on {count} processor{'s' if count > 1 else ''}"
-    return Check("threads", told, "warn" if many else "ok", advice)
+    crowded = threads > count
+    advice = f"threads wait for each other: set OMP_NUM_THREADS={count} before Python starts" if crowded else ""
+    told = f"{threads} of torch on {many(count, 'processor')}"
+    return Check("threads", told, "warn" if crowded else "ok", advice)
 
 
 def _downloads() -> Check:

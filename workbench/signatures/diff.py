@@ -11,7 +11,7 @@ from workbench.errors import ArgumentError, Cancelled, known_names
 from workbench.layers import Run, Selection, layer_run
 from workbench.linalg import resolved_device
 from workbench.progress import ProgressCallback
-from workbench.results import Column, LayerResult, short_source
+from workbench.results import Column, LayerResult, many, short_source
 from workbench.signatures import columns
 from workbench.signatures.activation_similarity import activation_similarity, check_similarity
 from workbench.signatures.changes import DETAILS, Compared, layer_changes, unread
@@ -66,7 +66,7 @@ class Diff(LayerResult):
         told = "".join(f", {count} {word}" for word, count in counts if count)
         units = "batches" if "activations" in self.tables else "tensors"
         return (
-            f"{self.title}: {len(self.tables['layers']['layer'])} layers{f' ({words})' if words else ''}; "
+            f"{self.title}: {many(len(self.tables['layers']['layer']), 'layer')}{f' ({words})' if words else ''}; "
             f"{identical} of {compared} tensors bit-identical{told}{self.stopped(units)}"
         )
 

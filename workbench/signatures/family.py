@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ArgumentError, nearest
-from workbench.results import short_source
+from workbench.results import many, short_source
 from workbench.signatures.common_ancestor import is_statistic
 from workbench.weights import TensorInfo, Weights, content_fingerprint
 from workbench.weights.differences import Difference, differences, looks_like_buffer, numbers, refused
@@ -169,7 +169,7 @@ def family(base: Weights, models: Sequence[Weights], mismatch: str) -> Family:
             "estimate them anew (wb.repair)"
         )
     if kept := len(own) - len(real):
-        notes.append(f"{kept} tensors of integers are the base's")
+        notes.append(f"{many(kept, 'tensor')} of integers {'is' if kept == 1 else 'are'} the base's")
     return Family(
         base=base,
         models=tuple(models),
@@ -193,7 +193,8 @@ def _foreign(base: Weights, label: str, differ: Sequence[Difference], mismatch: 
             )
         yield f"{untied.text}: the tie stays, and what that model has there is left out"
     if own := [one.name for one in differ if one.kind == "added"]:
-        told = f"{len(own)} tensors of {label} are not in the base ({own[0]!r}{', …' if own[1:] else ''})"
+        lone = f"{many(len(own), 'tensor')} of {label} {'is' if len(own) == 1 else 'are'}"
+        told = f"{lone} not in the base ({own[0]!r}{', …' if own[1:] else ''})"
         if mismatch == "error":
             raise ArgumentError(f"{told}.{nearest(own[0], base.infos)} Say mismatch='base' to leave them out.")
         yield f"{told} and left out"
@@ -236,7 +237,8 @@ def _identical_buffers(base: Weights, models: Sequence[Weights], names: Sequence
 
 def _nothing_common(base: Weights, models: Sequence[Weights], reasons: Mapping[str, str]) -> str:
     """Why nothing can be merged: other names, or other shapes."""
-    message = f"no tensor of {short_source(base.source)} is in all {len(models)} models in the same shape"
+    where = "the model" if len(models) == 1 else f"all {len(models)} models"
+    message = f"no tensor of {short_source(base.source)} is in {where} in the same shape"
     if any(name in model.infos for model in models for name in reasons):
         return f"{message}: another architecture. The first difference: {next(iter(reasons.values()))}."
     first, second = (next(iter(weights), "no tensor") for weights in (base, models[0]))

@@ -17,7 +17,7 @@ from workbench.errors import ArgumentError, CheckpointError, nearest
 from workbench.layers import Selection
 from workbench.linalg.pieces import flat_pieces
 from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
-from workbench.results import short_source
+from workbench.results import many, short_source
 from workbench.runtime import reset_statistics
 from workbench.runtime.activations import batch_count
 from workbench.signatures.chosen import chosen
@@ -46,7 +46,7 @@ class Patched(Weights):
     def __init__(
         self, original: Weights, read: Callable[[TensorInfo], Tensor], touched: Sequence[str], **record: Any
     ) -> None:
-        told = f"{record['signature']} at α = {record['scale']:g}, {len(touched)} tensors touched"
+        told = f"{record['signature']} at α = {record['scale']:g}, {many(len(touched), 'tensor')} touched"
         super().__init__(
             list(original.infos.values()),
             read,

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, TypeAlias
 
+from workbench.results import many
 from workbench.signatures.rows import model_numbers, over, pair_row, pair_sums
 
 MODEL = "elements base others cross change changed both flipped change_beside_floor floor".split()
@@ -33,7 +34,7 @@ def _reason(missing: Mapping[str, str], elements: float, more: str = "") -> str:
     told = [] if elements else ["nothing was measured"]
     for word, layers in by_word.items():
         names = ", ".join(layers[:SHOWN]) + (", …" if layers[SHOWN:] else "")
-        told.append(f"without {len(layers)} layers, {word}: {names}")
+        told.append(f"without {many(len(layers), 'layer')}, {word}: {names}")
     return "; ".join([*told, *([more] if more else [])])
 
 
@@ -49,7 +50,7 @@ def pooled_models(
         floor: whether there is a floor, which some layers may lack.
     """
     floorless = sum(not one["floor"] for one in sums) if floor else 0
-    more = f"over_floor without {floorless} layers that have no floor" if floorless else ""
+    more = f"over_floor without {many(floorless, 'layer')} with no floor" if floorless else ""
     totals = [dict.fromkeys(MODEL, 0.0) for _ in labels]
     for one in sums:
         for index, place in enumerate(one["places"]):

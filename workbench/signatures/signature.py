@@ -18,7 +18,7 @@ from workbench.errors import ArgumentError
 from workbench.layers import Selection
 from workbench.linalg.pieces import flat_pieces
 from workbench.progress import ProgressCallback, check_progress, reporter, told_whole
-from workbench.results import short_source, versions
+from workbench.results import many, short_source, versions
 from workbench.signatures.chosen import chosen
 from workbench.signatures.common_ancestor import (
     arithmetic,
@@ -262,7 +262,7 @@ class Signature(Mapping[str, Tensor]):
             sum(self.numbers[name]["norm"] ** 2 for name, one in self.weights.infos.items() if not one.tied_to) ** 0.5
         )
         bits = f", from {self.meta['bits']} bits" if self.meta.get("bits") else ""
-        size = f"{len(self)} tensors, {self.weights.elements:,} elements{bits}"
+        size = f"{many(len(self), 'tensor')}, {many(self.weights.elements, 'element')}{bits}"
         lines = [
             f"{self.weights.source[0].upper()}{self.weights.source[1:]}: {size}, norm {norm:.4g}",
             *(f"note: {note}" for note in self.meta["notes"]),
@@ -415,7 +415,7 @@ def _notes(
         if len(same) == len(numbers):
             notes.append(f"{label} is the ancestor in every tensor")
         elif same:
-            notes.append(f"{label} is the ancestor in {len(same)} tensors: {', '.join(same[:3])}…")
+            notes.append(f"{label} is the ancestor in {many(len(same), 'tensor')}: {', '.join(same[:3])}…")
     if not any(own["norm"] for own in numbers.values()) and not any("robust" in note for note in notes):
         notes.append("the signature is zero: robust differs from the ancestor as clean does")
     if left_out:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from workbench.errors import ArgumentError
+from workbench.results import many
 from workbench.signatures.family import Aligned, Family
 from workbench.signatures.merge_method import MergeMethod, Rule, Told, parameter, scales
 
@@ -33,7 +34,8 @@ class TaskArithmetic(MergeMethod):
         super().check(models)
         if not isinstance(self.scale, Real) and len(scales(self.scale, models)) != models:
             raise ArgumentError(
-                f"scale has {len(scales(self.scale, models))} numbers for {models} models: give one for each, or one."
+                f"scale has {many(len(scales(self.scale, models)), 'number')} for {many(models, 'model')}: give one "
+                "for each, or one."
             )
 
     def rule(self, family: Family, told: Told) -> Rule:

@@ -13,7 +13,7 @@ from torch import Tensor
 from workbench.errors import ArgumentError, LayerNotFoundError, nearest
 from workbench.layers import Layer, Selection, layer_list, layer_views, selected
 from workbench.progress import ProgressCallback
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, many, short_source
 from workbench.spectra.farms import Farms
 from workbench.spectra.layer_alphas import Estimator, estimate_meta, estimated, is_number, positions
 from workbench.spectra.power_law import Xmin
@@ -51,9 +51,9 @@ class AlphaPruning(LayerResult):
         span = [table["sparsity"][row] for row in rows]
         whole = len(table["layer"]) - len(rows)
         return (
-            f"{self.title}: {len(rows)} layers, {kept:,} of {elements:,} elements kept "
+            f"{self.title}: {many(len(rows), 'layer')}, {kept:,} of {many(elements, 'element')} kept "
             f"({kept / max(elements, 1):.4g}), sparsities {min(span, default=0):.3f} to {max(span, default=0):.3f}"
-            + (f"; {whole} layers are left whole" if whole else "")
+            + (f"; {many(whole, 'layer')} left whole" if whole else "")
         )
 
     def apply(self, model: ModelLike) -> Weights:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from workbench.errors import ArgumentError, Cancelled, nearest
 from workbench.layers import Layer, Selection
 from workbench.progress import Progress, ProgressCallback, check_progress, reporter
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source, versions
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, many, short_source, versions
 from workbench.spectra.comparison_models import Models, Planned, planned_models, union
 from workbench.spectra.farms import Farms, farms
 from workbench.spectra.spectrum import Spectrum, spectrum
@@ -74,7 +74,7 @@ class Comparison(LayerResult):
         """Metric, models, layers, verdicts, and whether the run was stopped."""
         layers, metric = len(self.tables["layers"]["verdict"]), self.meta["parameters"]["metric"]
         source = self.meta["source"]
-        return f"Comparison of {source}: {metric} of {layers} layers ({self.verdict_counts()}){self.stopped()}"
+        return f"Comparison of {source}: {metric} of {many(layers, 'layer')} ({self.verdict_counts()}){self.stopped()}"
 
 
 def comparison(

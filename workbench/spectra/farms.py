@@ -13,7 +13,7 @@ from workbench.errors import ArgumentError, nearest
 from workbench.layers import Conv, Layer, Run, Selection, layer_run
 from workbench.linalg import resolved_device
 from workbench.progress import ProgressCallback
-from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, many
 from workbench.spectra.farms_layer import Rules, Sampling, layer_farms, shape_row
 from workbench.spectra.power_law import Xmin, checked_xmin
 from workbench.spectra.spectrum import Spectrum
@@ -63,9 +63,10 @@ class Farms(LayerResult):
         """Layers, windows, what was excluded, and whether the run was stopped."""
         table, parameters, counts = self.tables["layers"], self.meta["parameters"], self.verdict_counts()
         return (
-            f"{self.title}: {len(table['verdict'])} layers{f' ({counts})' if counts else ''}, {sum(table['windows'])} "
-            f"windows of {parameters['window']} rows at aspect ratio {parameters['aspect_ratio']:g} "
-            f"({parameters['sampling']}), {len(self.tables['excluded']['tensor'])} tensors excluded{self.stopped()}"
+            f"{self.title}: {many(len(table['verdict']), 'layer')}{f' ({counts})' if counts else ''}, "
+            f"{many(sum(table['windows']), 'window')} of {many(parameters['window'], 'row')} at aspect ratio "
+            f"{parameters['aspect_ratio']:g} ({parameters['sampling']}), "
+            f"{many(len(self.tables['excluded']['tensor']), 'tensor')} excluded{self.stopped()}"
         )
 
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.results import many
 from workbench.spectra.marchenko_pastur import (
     angles,
     finite_shift,
@@ -82,9 +83,7 @@ class Departure:
 
     def __str__(self) -> str:
         """As reasons quote it."""
-        beyond = (
-            f"{self.num_spikes} eigenvalues beyond its edge" if self.num_spikes != 1 else "1 eigenvalue beyond its edge"
-        )
+        beyond = f"{many(self.num_spikes, 'eigenvalue')} beyond its edge"
         sign = "≤" if self.ks_distance <= self.ks_limit else ">"
         return f"{beyond}, {self.ks_distance:.2g} {sign} {self.ks_limit:.2g} from the Marchenko–Pastur law"
 

@@ -14,7 +14,7 @@ from workbench.errors import ArgumentError, known_names
 from workbench.layers import Conv, Layer, Run, Selection, found, layer_run, matrices
 from workbench.linalg import gram_eigenvalues, resolved_device, stable_rank
 from workbench.progress import ProgressCallback
-from workbench.results import LAYER_COLUMNS, Column, LayerResult
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, many
 from workbench.spectra import details as detail_tables
 from workbench.spectra import noise_kinds, nulls, verdicts, weightwatcher
 from workbench.spectra.details import DETAILS, Spectral, details
@@ -81,8 +81,8 @@ class Spectrum(LayerResult):
         """Layers, verdicts, what was excluded, and whether the run was stopped."""
         counts = self.verdict_counts()
         return (
-            f"{self.title}: {len(self.tables['layers']['verdict'])} layers{f' ({counts})' if counts else ''}, "
-            f"{len(self.tables['excluded']['tensor'])} tensors excluded{self.stopped()}"
+            f"{self.title}: {many(len(self.tables['layers']['verdict']), 'layer')}{f' ({counts})' if counts else ''}, "
+            f"{many(len(self.tables['excluded']['tensor']), 'tensor')} excluded{self.stopped()}"
         )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from workbench.errors import ArgumentError, nearest
 from workbench.layers import Layer, Selection, layer_views, selected
 from workbench.progress import ProgressCallback
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, short_source
+from workbench.results import LAYER_COLUMNS, Column, LayerResult, many, short_source
 from workbench.spectra.farms import Farms
 from workbench.spectra.layer_alphas import EQUAL, Estimator, estimate_meta, estimated, is_number, positions
 from workbench.spectra.power_law import Xmin
@@ -48,8 +48,8 @@ class TempBalance(LayerResult):
         scaled = [f for f, alpha in zip(table["factor"], table["alpha"], strict=True) if math.isfinite(alpha)]
         span = f"factors {min(scaled):.3g} to {max(scaled):.3g}" if scaled else "no layer has an α"
         return (
-            f"{self.title}: {len(table['layer'])} layers, {span} ({self.meta['parameters']['assignment']}), "
-            f"{len(table['layer']) - len(scaled)} layers without α"
+            f"{self.title}: {many(len(table['layer']), 'layer')}, {span} ({self.meta['parameters']['assignment']}), "
+            f"{many(len(table['layer']) - len(scaled), 'layer')} without α"
         )
 
     def factors(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from workbench.errors import ArgumentError, LayerError, nearest
 from workbench.layers import Conv, Layer, Selection, layer_views, matrices, selected
 from workbench.linalg import gram
-from workbench.results import short_source
+from workbench.results import many, short_source
 from workbench.seeds import generator
 from workbench.spectra.det_x import det_x
 from workbench.spectra.marchenko_pastur import largest_noise_eigenvalue
@@ -315,4 +315,4 @@ def _replaced(
 def _note(chosen: Mapping[str, Sequence[Layer]], layers: Selection, conv: Conv, what: str) -> str:
     names = [layer.layer for inside in chosen.values() for layer in inside]
     listed = "" if layers is None else f": {', '.join(names[:4])}{', …' if len(names) > 4 else ''}"
-    return f"{what}, conv={conv!r}: the matrices of {len(names)} layers, computed as they are read{listed}"
+    return f"{what}, conv={conv!r}: the matrices of {many(len(names), 'layer')}, computed as they are read{listed}"

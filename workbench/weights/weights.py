@@ -12,7 +12,7 @@ import xxhash
 from torch import Tensor
 
 from workbench.errors import LayerNotFoundError, nearest
-from workbench.results import short_source, versions
+from workbench.results import many, short_source, versions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +208,9 @@ class Weights(Mapping[str, Tensor]):
         }
 
     def __repr__(self) -> str:
-        size = f"{self.elements:,} elements, {self.bytes / 1e6:,.1f} MB"
+        size = f"{many(self.elements, 'element')}, {self.bytes / 1e6:,.1f} MB"
         lines = [
-            f"Weights of {short_source(self.source)}: {len(self)} tensors, {size}",
+            f"Weights of {short_source(self.source)}: {many(len(self), 'tensor')}, {size}",
             *(f"note: {note}" for note in self.notes),
             "next: wb.layers(weights), wb.spectrum(weights)",
         ]
