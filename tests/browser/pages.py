@@ -2,13 +2,14 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator
 
 import workbench as wb
 
@@ -25,7 +26,8 @@ PLOT = """index => {
   const titles = boxes('text[class$=title]');
   const others = boxes('[class$=tick] text, .legendtext');
   return { title: plot._fullLayout.title.text, subtitle: plot._fullLayout.title.subtitle.text,
-    fits: Math.abs(plot._fullLayout.width - plot.clientWidth) < 2 && plot.clientWidth > 100,
+    fits: Math.abs(plot._fullLayout.width - plot.clientWidth) < 2 && plot.clientWidth > 100
+       && Math.abs(plot._fullLayout.height - plot.clientHeight) < 2 && plot.clientHeight > 100,
     apart: !titles.some(title => others.some(other => over(title, other))),
     traces: plot._fullData.map(t => ({ name: t.name, x: numbers(t.x), y: numbers(t.y), fill: t.fill,
                                        error: t.error_y && t.error_y.visible ? numbers(t.error_y.array) : [],
@@ -69,14 +71,16 @@ def assert_drawn(plot: dict[str, Any], spec: wb.FigureSpec) -> None:
 
 def assert_soon_drawn(page: Any, index: int, spec: wb.FigureSpec, seconds: float = 60.0) -> None:
     """The same, as soon as the page has it: a figure's title, traces and axes come one after the other."""
-    expect(
-        page.locator(".wb-explorer .js-plotly-plot").filter(visible=True).nth(index).locator(".gtitle")
-    ).to_contain_text(spec.title)
+    soon(page, lambda: assert_drawn(drawn(page, index), spec), seconds)
+
+
+def soon(page: Any, check: Callable[[], None], seconds: float = 60.0) -> None:
+    """Asserts as soon as it holds: another figure's traces, or none yet, are no failure."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return assert_drawn(drawn(page, index), spec)
-        except (AssertionError, PlaywrightError, ValueError):  # another figure's traces, or none yet
+            return check()
+        except (AssertionError, PlaywrightError, ValueError):
             if time.monotonic() > deadline:
                 raise
         page.wait_for_timeout(250)  # a look costs the page time that it draws in

@@ -1,16 +1,14 @@
 """The atlas as a user meets it: results of two tabs joined, a point clicked, its layer selected everywhere."""
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import assert_drawn, drawn
+from browser.pages import assert_soon_drawn
 
 pytestmark = pytest.mark.browser
 
@@ -38,18 +36,6 @@ def tab(bench: Locator, name: str) -> Locator:
     explorer = bench.locator(".wb-explorer").filter(visible=True)
     expect(explorer.get_by_label(OWN[name], exact=True)).to_be_visible()
     return explorer
-
-
-def assert_seen(page: Any, index: int, spec: wb.FigureSpec, seconds: float = 60.0) -> None:
-    """A plot of the tab that is open soon shows a figure; those of other tabs are on the page, and do not count."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return assert_drawn(drawn(page, index), spec)
-        except (AssertionError, PlaywrightError, ValueError):
-            if time.monotonic() > deadline:
-                raise
-        page.wait_for_timeout(250)
 
 
 def run(explorer: Locator, said: str) -> None:
@@ -85,9 +71,9 @@ def test_a_point_that_is_clicked_is_the_selected_layer_in_all_tabs(lab: Any) -> 
     )
     page.mouse.click(apart["x"], apart["y"])
     layer = apart["layer"]
-    assert_seen(page, 0, wb.figure(expected, "pairs", layer=layer))
+    assert_soon_drawn(page, 0, wb.figure(expected, "pairs", layer=layer))
     x, y = sorted(names[:2])
-    assert_seen(page, 1, wb.figure(expected, "scatter", layer=layer, x=x, y=y))
+    assert_soon_drawn(page, 1, wb.figure(expected, "scatter", layer=layer, x=x, y=y))
     page.mouse.move(5, 5)
     page.wait_for_timeout(800)
     lab.shot("atlas-1-selected")
@@ -98,7 +84,7 @@ def test_a_point_that_is_clicked_is_the_selected_layer_in_all_tabs(lab: Any) -> 
     cells = pair.locator("td").all_text_contents()[:2]
     pair.click()
     expect(atlas.get_by_label("Column x")).to_have_value(re.compile("."))
-    assert_seen(page, 1, wb.figure(expected, "scatter", layer=layer, x=cells[0], y=cells[1]))
+    assert_soon_drawn(page, 1, wb.figure(expected, "scatter", layer=layer, x=cells[0], y=cells[1]))
     spectra = tab(bench, "spectra")
     expect(spectra.get_by_label("Look at").locator("option:checked")).to_have_text(layer)
     expect(spectra.locator(".gtitle", has_text=re.compile(f"^{re.escape(layer)}$"))).to_be_visible()

@@ -12,7 +12,7 @@ import torch
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import CHECKPOINTS, assert_soon_drawn, drawn, own, rows, slider
+from browser.pages import CHECKPOINTS, assert_soon_drawn, drawn, own, rows, slider, soon
 
 pytestmark = pytest.mark.browser
 
@@ -106,9 +106,12 @@ def test_groups_matching_barrier_path_and_code(lab: Any, fresh_kernel: Callable[
     expect(told).to_contain_text(re.compile(r"loss [\d.]+ · accuracy [\d.]+"))
     loss = float(re.search(r"loss ([\d.e-]+)", told.text_content() or "")[1])  # type: ignore[index]
     assert loss == pytest.approx(found["loss"], rel=1e-4)
-    page.wait_for_timeout(500)
-    marked = next(trace for trace in drawn(page, 0)["traces"] if trace["name"] == "t = 0.53")
-    assert marked["x"] == [0.53] and marked["y"][0] == pytest.approx(found["loss"], rel=1e-6)
+
+    def marked() -> None:
+        (mark,) = (trace for trace in drawn(page, 0)["traces"] if trace["name"] == "t = 0.53")
+        assert mark["x"] == [0.53] and mark["y"][0] == pytest.approx(found["loss"], rel=1e-6)
+
+    soon(page, marked)
     lab.shot("connectivity-5-path")
     assert not lab.problems
 

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import DATA, assert_drawn, drawn, recipe_and_digits, rows, slider
+from browser.pages import DATA, assert_soon_drawn, recipe_and_digits, rows, slider
 
 pytestmark = pytest.mark.browser
 
@@ -69,13 +69,6 @@ def status(explorer: Locator) -> Locator:
     return explorer.locator(".widget-vbox > .widget-html .wb-status, .wb-error").last
 
 
-def drawn_as(page: Any, index: int, spec: wb.FigureSpec) -> None:
-    """Waits until a plot has a figure's headline, then compares every number."""
-    expect(page.locator(".wb-explorer .js-plotly-plot").nth(index).locator(".gtitle")).to_contain_text(spec.title)
-    page.wait_for_timeout(400)
-    assert_drawn(drawn(page, index), spec)
-
-
 def loss_of(line: Locator) -> float:
     return float(re.search(r"loss ([\d.e-]+)", line.text_content() or "")[1])  # type: ignore[index]
 
@@ -85,8 +78,8 @@ def test_spectra_basis_graph_ablation_datapoints_and_code(lab: Any, fresh_kernel
     press(explorer)
     expect(explorer.locator(".wb-status", has_text="Hessian rank at most")).to_be_visible(timeout=40_000)
     audit = wb.degeneracy(known.module, known.data)
-    drawn_as(page, 0, wb.figure(audit, "spectra", layer="1", threshold=1e-9))
-    drawn_as(page, 1, wb.figure(audit, "ranks", layer="1"))
+    assert_soon_drawn(page, 0, wb.figure(audit, "spectra", layer="1", threshold=1e-9))
+    assert_soon_drawn(page, 1, wb.figure(audit, "ranks", layer="1"))
     handle = slider(explorer, "Threshold")
     handle.focus()
     for _ in range(8):
@@ -95,14 +88,14 @@ def test_spectra_basis_graph_ablation_datapoints_and_code(lab: Any, fresh_kernel
     told = explorer.locator(".wb-status", has_text="r_G")
     expect(told).to_contain_text(f"r_G {row['activation_rank']:g} of 512")
     expect(told).to_contain_text(f"r_M′ {row['gradient_rank']:g} of 512")
-    drawn_as(page, 0, wb.figure(audit, "spectra", layer="1", threshold=1e-7))
+    assert_soon_drawn(page, 0, wb.figure(audit, "spectra", layer="1", threshold=1e-7))
     lab.shot("degeneracy-1-spectra")
 
     choose(explorer, "View", "basis")
     press(explorer)
     expect(explorer.locator(".wb-status", has_text="local basis; nodes")).to_be_visible(timeout=40_000)
-    drawn_as(page, 0, wb.figure(known.basis, layer="1"))
-    drawn_as(page, 1, wb.figure(known.basis))
+    assert_soon_drawn(page, 0, wb.figure(known.basis, layer="1"))
+    assert_soon_drawn(page, 1, wb.figure(known.basis))
     lab.shot("degeneracy-2-basis")
 
     choose(explorer, "View", "graph")
@@ -111,7 +104,7 @@ def test_spectra_basis_graph_ablation_datapoints_and_code(lab: Any, fresh_kernel
     predicted = known.basis.predicted_nodes("1")
     line = explorer.locator(".wb-status", has_text="nodes (Λ predicts")
     expect(line).to_contain_text(f"1, {predicted} of {known.basis.nodes('1')} nodes (Λ predicts {predicted})")
-    drawn_as(page, 0, wb.figure(known.graph, nodes={"1": predicted - 1}))
+    assert_soon_drawn(page, 0, wb.figure(known.graph, nodes={"1": predicted - 1}))
     lab.shot("degeneracy-3-graph")
     handle = slider(explorer, "Nodes")
     handle.focus()
@@ -131,7 +124,7 @@ def test_spectra_basis_graph_ablation_datapoints_and_code(lab: Any, fresh_kernel
     expect(line).to_contain_text("1, 12 of")
     found = wb.ablated(known.evaluator, known.basis, "1", 12, graph=known.graph)
     assert loss_of(line) == pytest.approx(found["loss"], rel=1e-4)
-    drawn_as(page, 0, wb.figure(known.graph, nodes={"1": kept - 1}, edges={"1": 12}))
+    assert_soon_drawn(page, 0, wb.figure(known.graph, nodes={"1": kept - 1}, edges={"1": 12}))
     lab.shot("degeneracy-4-graph-cut")
     explorer.get_by_text("Code", exact=True).first.click()
     code = explorer.locator(".wb-code textarea")
@@ -148,14 +141,14 @@ def test_spectra_basis_graph_ablation_datapoints_and_code(lab: Any, fresh_kernel
     choose(explorer, "Layer", "3")
     press(explorer)
     expect(explorer.locator(".wb-status", has_text="keep the accuracy within")).to_be_visible(timeout=40_000)
-    drawn_as(page, 0, wb.figure(wb.ablation(known.evaluator, known.basis, "3")))
+    assert_soon_drawn(page, 0, wb.figure(wb.ablation(known.evaluator, known.basis, "3")))
     lab.shot("degeneracy-5-ablation")
 
     choose(explorer, "View", "datapoints")
     expect(explorer.locator(".wb-datapoints img")).to_have_count(10)
     frame = known.basis.datapoints(known.module, known.data, "3", 1, count=5)
     expect(explorer.locator(".wb-datapoints li small").first).to_have_text(f"batch 0 · sample {frame['sample'][0]}")
-    drawn_as(page, 0, wb.figure(known.basis, layer="3", direction=1))
+    assert_soon_drawn(page, 0, wb.figure(known.basis, layer="3", direction=1))
     lab.shot("degeneracy-6-datapoints")
     assert not lab.problems
 
@@ -182,13 +175,13 @@ def test_modules_have_names_and_an_error_passes_in_the_dark(lab: Any) -> None:
     known = own("mlp512")
     modules = wb.interaction_modules(known.graph, nulls=3)
     page.wait_for_timeout(1000)
-    drawn_as(page, 0, wb.figure(modules, "graph", names={0: "straight"}))
-    drawn_as(page, 1, wb.figure(modules, "modularity", names={0: "straight"}))
+    assert_soon_drawn(page, 0, wb.figure(modules, "graph", names={0: "straight"}))
+    assert_soon_drawn(page, 1, wb.figure(modules, "modularity", names={0: "straight"}))
     lab.shot("degeneracy-8-modules-dark")
     choose(explorer, "View", "graph")
     expect(explorer.locator(".wb-status", has_text="nodes (Λ predicts")).to_be_visible()
     nodes = known.basis.predicted_nodes("1") - 1
-    drawn_as(page, 0, wb.figure(known.graph, modules=modules, names={0: "straight"}, nodes={"1": nodes}))
+    assert_soon_drawn(page, 0, wb.figure(known.graph, modules=modules, names={0: "straight"}, nodes={"1": nodes}))
     lab.shot("degeneracy-9-graph-dark")
     assert not lab.problems
 

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from pypdf import PdfReader
 
 import workbench as wb
-from browser.pages import assert_drawn, drawn, rows, slider
+from browser.pages import assert_soon_drawn, drawn, rows, slider
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.browser
@@ -58,9 +58,8 @@ def test_tour_sort_click_and_read(tour: Any, spectrum: wb.Spectrum) -> None:
     steepest = by_alpha.iloc[-1]
     rows(explorer).first.click()
     expect(explorer.locator(".gtitle", has_text=steepest)).to_be_visible()
-    page.wait_for_timeout(300)
-    assert_drawn(drawn(page, 0), wb.figure(spectrum, "alpha", layer=steepest))
-    assert_drawn(drawn(page, 1), wb.figure(spectrum, "esd", layer=steepest))
+    assert_soon_drawn(page, 0, wb.figure(spectrum, "alpha", layer=steepest))
+    assert_soon_drawn(page, 1, wb.figure(spectrum, "esd", layer=steepest))
     assert f"α = {spectrum.row(steepest)['alpha']:.3f}" in drawn(page, 1)["subtitle"]
     tour.shot("2-sorted-and-clicked")
 
@@ -188,8 +187,7 @@ def test_live_refit_noise_and_windows(shown: Any, minilm: Path) -> None:
     expected = wb.spectrum(minilm, layers="encoder.layer.0.*", detail=["noise", "randomised"])
     explorer.get_by_label("Look at").select_option("encoder.layer.0.output.dense")
     expect(explorer.locator(".gtitle", has_text="encoder.layer.0.output.dense")).to_be_visible()
-    page.wait_for_timeout(500)
-    assert_drawn(drawn(page, 1), wb.figure(expected, "esd", layer="encoder.layer.0.output.dense"))
+    assert_soon_drawn(page, 1, wb.figure(expected, "esd", layer="encoder.layer.0.output.dense"))
 
     explorer.locator("label", has_text="fit the tail anew").locator("input").check()
     slider(explorer, "λ").focus()
@@ -208,10 +206,9 @@ def test_live_refit_noise_and_windows(shown: Any, minilm: Path) -> None:
     explorer.get_by_label("Analyse").select_option("windows (FARMS)")
     explorer.get_by_role("button", name="Run").click()
     expect(explorer.locator(".wb-status")).to_contain_text("windows of 100 rows at aspect ratio 1 (cover)")
-    page.wait_for_timeout(1000)
-    shown.shot("9-farms")
     windows = wb.farms(minilm, layers="encoder.layer.0.*")
-    assert_drawn(drawn(page, 0), wb.figure(windows, "alpha", layer="encoder.layer.0.output.dense"))
+    assert_soon_drawn(page, 0, wb.figure(windows, "alpha", layer="encoder.layer.0.output.dense"))
+    shown.shot("9-farms")
     assert not shown.problems
 
 
@@ -231,14 +228,9 @@ def test_two_checkpoints_and_a_trajectory(lab: Any) -> None:
     expect(explorer.locator(".gtitle", has_text="over 2 models, 4")).to_be_visible()  # chosen by itself
     explorer.get_by_label("Look at").select_option("2")
     expect(explorer.locator(".gtitle", has_text="over 2 models, 2")).to_be_visible()
-    page.wait_for_timeout(500)
     expected = wb.comparison([lab.folder / one for one in checkpoints])
-    plots = [drawn(page, number) for number in (0, 1)]
-    for plot, spec in zip(
-        plots, (wb.figure(expected, "change", layer="2"), wb.figure(expected, "trajectory", layer="2")), strict=True
-    ):
-        for shown, trace in zip(plot["traces"], spec.to_plotly().data, strict=True):
-            assert shown["y"] == pytest.approx(list(trace.y), rel=1e-9)
+    for number, kind in enumerate(("change", "trajectory")):
+        assert_soon_drawn(page, number, wb.figure(expected, kind, layer="2"))
     lab.shot("10-comparison")
     others.fill(f"{checkpoints[1]}, {checkpoints[0]}")
     others.press("Enter")

@@ -10,14 +10,15 @@ function inTurn(draw) {
 
 export default drawnWith((plotly, { model, el }) => {
   let drawing, asked = false, gone = false;
+  const plot = el.appendChild(document.createElement("div")); // ipywidgets' layout takes what it has not set off `el`
   const pick = ({ points: [{ customdata: id, x, y }] }) => model.send({ id, x, y });
   const drawn = () => {
     if (gone) return undefined;
     const names = ["_widget_data", "_widget_layout", "_config"];
     // plotly writes into what it is given, and the model is of all views
     const [data, layout, config] = names.map(name => structuredClone(model.get(name)));
-    el.style.height = `${layout.height}px`; // all of which plotly takes when the page is made narrower
-    return plotly.react(el, data, layout, config);
+    plot.style.height = `${layout.height}px`; // all of which plotly takes when the page is made narrower
+    return plotly.react(plot, data, layout, config);
   };
   const draw = async () => {
     await null; // both parts change in one message: they are drawn when it has been read
@@ -26,8 +27,8 @@ export default drawnWith((plotly, { model, el }) => {
         asked = false;
         await inTurn(drawn);
         if (gone) return;
-        el.removeAllListeners("plotly_click");
-        el.on("plotly_click", pick);
+        plot.removeAllListeners("plotly_click");
+        plot.on("plotly_click", pick);
       }
     } finally {
       drawing = undefined;
@@ -44,6 +45,6 @@ export default drawnWith((plotly, { model, el }) => {
     gone = true;
     changes.forEach(change => model.off(change, ask));
     await drawing?.catch(() => {});
-    setTimeout(() => plotly.purge(el), 1000); // it may be about to answer the mouse
+    setTimeout(() => plotly.purge(plot), 1000); // it may be about to answer the mouse
   };
 });
