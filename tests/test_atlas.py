@@ -241,7 +241,7 @@ def test_parts_of_a_tensor_have_rows_of_their_own_or_one_with_their_mean() -> No
     assert row["verdict"] == "joined" and row["size"] == 2700
     assert row["contents.rms"] == pytest.approx(np.mean([contents.row(part)["rms"] for part in parts]))
     assert cell(joined, "h.0.attn.in_proj_weight", "contents.rms")["reason"] == "mean of 3 parts"
-    assert "9 parts of tensors are averaged into their modules" in joined.meta["notes"]
+    assert "averaged into their modules: 9 parts of tensors" in joined.meta["notes"]
 
 
 def test_every_kind_with_a_table_by_layer_is_joined() -> None:

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 import workbench as wb
+from workbench.results import many
 from workbench_widgets.browser import HEAT, HISTOGRAM
-from workbench_widgets.tree import size_text, tree_nodes
+from workbench_widgets.tree import count_text, size_text, tree_nodes
 
 Browser = wb.ui.CheckpointBrowser
 
@@ -75,6 +76,12 @@ def test_the_tree_holds_every_tensor_once_and_its_sizes_add_up() -> None:
 )
 def test_sizes_read_as_people_say_them(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 2000])
+def test_widgets_count_as_results_do(count: int) -> None:
+    """Two functions, as widgets stand on public names alone."""
+    assert count_text(count, "tensor") == many(count, "tensor")
 
 
 def test_a_tensor_called_like_a_module_has_both() -> None:
@@ -329,6 +336,7 @@ READ = """
 import json, sys
 from pathlib import Path
 import workbench as wb
+from workbench.results import many
 def read():
     return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
 wb.ui.CheckpointBrowser({}).close()  # modules that are imported on first use are not the checkpoint's

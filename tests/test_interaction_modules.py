@@ -336,7 +336,7 @@ def test_negative_edges_count_by_their_size_and_are_told() -> None:
     block = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
     found = interaction_modules(graph_of(torch.block_diag(block, block)), norm="id", nulls=0)
     assert found.modularity == pytest.approx(0.5, abs=1e-15)
-    assert found.meta["notes"] == ["4 edges are negative; their size |E| counts"]
+    assert found.meta["notes"] == ["4 edges below 0: the size |E| counts"]
 
 
 def test_resolution_makes_more_modules() -> None:

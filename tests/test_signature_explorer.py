@@ -725,7 +725,7 @@ def test_arguments_set_the_controls_and_bad_ones_are_refused(given: SimpleNamesp
 def test_labels_of_models_and_names_of_variables() -> None:
     style = fields("")
     field = LabelledField({"x": {"w": torch.ones(2)}, "y": "y.pt"}, "Models", style, "")
-    assert list(field.labelled) == ["x", "y"] and field.placeholder == "2 models that were given"
+    assert list(field.labelled) == ["x", "y"] and field.placeholder == "2 given models"
     field.value = "first=z.pt, w.pt"
     assert field.labelled == {"first": "z.pt", "w.pt": "w.pt"}
     assert LabelledField({"a": Path("a.pt")}, "Models", style, "").value == "a=a.pt"

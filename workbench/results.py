@@ -181,7 +181,7 @@ class Result:
 
     def facts(self) -> str:
         """The first line of the repr: what this is, in numbers. Subclasses say more."""
-        return f"{self.title}: {len(next(iter(self._table(None).values())))} rows"
+        return f"{self.title}: {many(len(next(iter(self._table(None).values()))), 'row')}"
 
     def stopped(self, units: str = "layers") -> str:
         """What `facts` add to a run that was cancelled; empty for one that was not."""
@@ -194,7 +194,7 @@ class Result:
 
     def __repr__(self) -> str:
         frame = self.preview()
-        more = f"\n… {len(frame) - 5} more rows" if len(frame) > 5 else ""
+        more = f"\n… {many(len(frame) - 5, 'more row')}" if len(frame) > 5 else ""
         body = frame.head(5).to_string(index=False, float_format=lambda value: f"{value:.4g}", max_colwidth=48)
         notes = "".join(f"note: {note}\n" for note in self.meta.get("notes", ()))
         return f"{self.facts()}\n{notes}{body}{more}\nnext: {self.NEXT}"
@@ -210,7 +210,7 @@ class Result:
 
         frame = self.preview()
         table = frame.head(5).to_html(index=False, float_format=lambda value: f"{value:.4g}", border=0)
-        more = f"<p>… {len(frame) - 5} more rows</p>" if len(frame) > 5 else ""
+        more = f"<p>… {many(len(frame) - 5, 'more row')}</p>" if len(frame) > 5 else ""
         notes = "".join(f"<p>note: {escape(str(note))}</p>" for note in self.meta.get("notes", ()))
         return f"<p>{escape(self.facts())}</p>{notes}{table}{more}<p>next: <code>{escape(self.NEXT)}</code></p>"
 
@@ -251,7 +251,7 @@ class LayerResult(Result):
     def verdict_counts(self) -> str:
         """How many layers have each verdict, in order of appearance: `3 typical, 1 no tail`."""
         verdicts = self._table(None)["verdict"]
-        return ", ".join(f"{verdicts.count(word)} {word}" for word in dict.fromkeys(verdicts))
+        return ", ".join(f"{verdicts.count(word):,} {word}" for word in dict.fromkeys(verdicts))
 
     def row(self, layer: str) -> dict[str, Any]:
         """One layer's cells in the main table.

@@ -50,6 +50,7 @@ OPEN = "path => window.jupyterapp.commands.execute('docmanager:open', { path, fa
 CLOSE = """() => {
   const { shell, serviceManager } = window.jupyterapp;
   for (const widget of Array.from(shell.widgets('main'))) {
+    if (widget.id.startsWith('launcher')) continue;  // without it JupyterLab makes one, when it likes
     const session = widget.sessionContext?.session?.id;
     if (widget.context) widget.context.model.dirty = false;  // nobody asks whether to save
     widget.close();

@@ -150,9 +150,15 @@ def own(name: str) -> SimpleNamespace:
 
 
 CONTRASTS = """element => {
-  const channels = text => {
+  const channels = (text, opacity = 1) => {
+    if (!/^rgba?\\(/.test(text)) throw new Error(`a colour that is not read here: ${text}`);
     const at = text.match(/[\\d.]+/g).map(Number);
-    return at.length < 4 ? [...at, 1] : at;
+    return [...at.slice(0, 3), (at[3] ?? 1) * opacity];
+  };
+  const opacity = node => {
+    let all = 1;
+    for (let at = node; at; at = at.parentElement) all *= Number(getComputedStyle(at).opacity);
+    return all;
   };
   const over = (top, under) => [0, 1, 2].map(i => top[i] * top[3] + under[i] * (1 - top[3])).concat(1);
   const paper = node => {
@@ -171,13 +177,15 @@ CONTRASTS = """element => {
   const found = [];
   for (const node of element.querySelectorAll('*')) {
     const own = [...node.childNodes].filter(one => one.nodeType === 3).map(one => one.data.trim()).join(' ').trim();
-    const text = own || (node.matches('input:not([type=checkbox]), textarea') ? node.value : '');
+    const chosen = node.matches('select:not([multiple])') ? node.selectedOptions[0]?.text : '';
+    const text = own || chosen || (node.matches('input:not([type=checkbox]), textarea') ? node.value : '');
     const style = getComputedStyle(node);
     const box = node.getBoundingClientRect();
     const seen = box.width > 1 && box.height > 1 && style.visibility === 'visible' && style.display !== 'none';
     if (!text || !seen || node.closest(':disabled, [aria-disabled=true], style, script')) continue;
     const under = paper(node);
-    const ink = over(channels(node.closest('svg') ? style.fill : style.color), under);
+    const drawn = node.closest('svg'), through = opacity(node) * (drawn ? Number(style.fillOpacity) : 1);
+    const ink = over(channels(drawn ? style.fill : style.color, through), under);
     const [low, high] = [luminance(ink), luminance(under)].sort((a, b) => a - b);
     found.push([(high + 0.05) / (low + 0.05), `${node.tagName}.${node.getAttribute('class')}: ${text.slice(0, 60)}`]);
   }
@@ -188,6 +196,7 @@ CONTRASTS = """element => {
 def contrasts(element: Locator) -> list[tuple[float, str]]:
     """The contrast of each text that can be seen with what is under it, 1 to 21, and what it is; worst first.
 
-    As WCAG 2.2 has it: (L₁ + 0.05) / (L₂ + 0.05) of the relative luminances. What is disabled is not asked.
+    As WCAG 2.2 has it: (L₁ + 0.05) / (L₂ + 0.05) of the relative luminances. Not asked: what is disabled, placeholders,
+    and what is drawn under a text by SVG.
     """
     return sorted((float(ratio), str(text)) for ratio, text in element.evaluate(CONTRASTS))

@@ -318,16 +318,18 @@ def test_every_text_can_be_read_whatever_the_page_wears(lab: Any, theme: str) ->
     spectra_run(bench)
     for title in ("Code", "Export"):
         seen(bench, "spectra").get_by_role("button", expanded=False).filter(has_text=title).first.click()
+    expect(seen(bench, "spectra").locator("tbody tr.selected")).to_be_visible()
     hard = []
-    for name in ("spectra", "browser"):
+    for name in ("spectra", "browser", "signatures", "connectivity", "degeneracy", "atlas"):
         tab(bench, name)
         for wears in ("JupyterLab Light", "JupyterLab Dark"):
             page.evaluate("theme => window.jupyterapp.commands.execute('apputils:change-theme', { theme })", wears)
             page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=wears)
-            page.wait_for_timeout(1500)  # colours fade over
-            lab.shot(f"contrast-{theme}-{name}-{wears[-5:].strip().lower()}")
+            page.wait_for_timeout(700)  # colours fade over
             read = contrasts(bench)
-            assert len(read) > 80, "it has seen the texts"
+            assert len(read) > 40, "it has seen the texts"
+            if name == "spectra":
+                lab.shot(f"contrast-{theme}-in-{wears.split()[1].lower()}")
             hard += [(wears, name, round(ratio, 1), text) for ratio, text in read if ratio < READABLE]
     assert not hard, f"theme {theme}:\n" + "\n".join(map(str, hard))
     assert not lab.problems

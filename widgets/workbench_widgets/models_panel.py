@@ -81,7 +81,8 @@ def model_facts(source: Any) -> list[str]:
     """What a model is: its size and dtypes, and the devices that hold it."""
     infos = [info for info in wb.load(source).infos.values() if info.tied_to is None]
     dtypes = ", ".join(sorted({str(info.dtype).removeprefix("torch.") for info in infos}))
-    lines = [f"{count_text(len(infos), 'tensor')}, {sum(info.elements for info in infos):,} elements, {dtypes}"]
+    elements = sum(info.elements for info in infos)
+    lines = [f"{count_text(len(infos), 'tensor')}, {count_text(elements, 'element')}, {dtypes}"]
     held = held_bytes(source)
     where = [f"{size_text(count)} on {device}" for device, count in held.items()]
     return [*lines, f"in memory: {', '.join(where)}" if where else "on the disk; tensors are read when asked for"]

@@ -10,7 +10,7 @@ function inTurn(draw) {
 
 export default drawnWith((plotly, { model, el }) => {
   let drawing, asked = false, gone = false;
-  const plot = el.appendChild(document.createElement("div")); // ipywidgets' layout takes what it has not set off `el`
+  const plot = el.appendChild(document.createElement("div")); // ipywidgets' layout comes late and takes the height off `el`
   const pick = ({ points: [{ customdata: id, x, y }] }) => model.send({ id, x, y });
   const drawn = () => {
     if (gone) return undefined;

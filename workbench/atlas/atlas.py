@@ -168,7 +168,8 @@ class Atlas(Result):
         told = ", ".join(f"{words.count(word)} {word}" for word in VERDICTS if word in words)
         return (
             f"{self.title}: {many(len(layers['layer']), 'layer')}{pooled}, {layers['verdict'].count('alone')} of them "
-            f"in one result only; {len(self.compared)} columns compared, pairs: {told or 'none'}{self.stopped('pairs')}"
+            f"in one result only; {many(len(self.compared), 'column')} compared, pairs: {told or 'none'}"
+            f"{self.stopped('pairs')}"
         )
 
 

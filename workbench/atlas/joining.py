@@ -9,7 +9,7 @@ from statistics import fmean
 
 from workbench.atlas.readings import Cell
 from workbench.atlas.sources import Source
-from workbench.results import Column
+from workbench.results import Column, many
 
 CONTROLS: Mapping[str, Column] = {
     "depth": Column("number of matrix layers before it", unit="layers", low=0),
@@ -173,11 +173,11 @@ def _notes(
                 notes.append(f"{source.label}{where} shares no layer with any other result: {told}")
         moved = len(parents[model])
         if moved:
-            notes.append(f"{moved} parts of tensors are averaged into their modules{where}")
+            notes.append(f"averaged into their modules{where}: {many(moved, 'part')} of tensors")
     apart = [layer for (_, layer), found in orders.items() if len(set(found)) > 1]
     if apart:
         notes.append(
-            f"results count the depth of {len(apart)} layers differently, {apart[0]!r} among them: the order of the "
+            f"results count the depth of {many(len(apart), 'layer')} differently ({apart[0]!r}): the order of the "
             "tensors is taken"
         )
     return notes

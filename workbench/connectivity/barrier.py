@@ -16,7 +16,7 @@ from torch import Tensor
 from workbench.connectivity.mixing import Buffer, Policy, bisected, check_policy, opened, provenance
 from workbench.errors import ArgumentError
 from workbench.progress import ProgressCallback, check_progress
-from workbench.results import Column, Result
+from workbench.results import Column, Result, many
 from workbench.runtime import Evaluator
 from workbench.runtime.evaluator import check_evaluator
 from workbench.runtime.measuring import MEASURED, METRIC, held, measured_cells, measurement, metric_rows, walked
@@ -98,7 +98,7 @@ class Barrier(Result):
         middle = f"{self._loss(0.5):.4g} in the middle, " if stopped or 0.5 in path["t"] else ""
         return (
             f"{self.title}: barrier {self.barrier:.4g}; loss {self.loss_a:.4g} at A, {middle}{self.loss_b:.4g} at B; "
-            f"{len(path['t'])} points"
+            f"{many(len(path['t']), 'point')}"
             f"{f', batch norm: {policy}' if policy else ''}{stopped}"
         )
 

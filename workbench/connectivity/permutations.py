@@ -91,7 +91,7 @@ class Permutations(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         units = sum(order.numel() for order in self._orders.values())
-        return f"Permutations of {many(len(self), 'group')}: {self.moved} of {many(units, 'unit')} move"
+        return f"Permutations of {many(len(self), 'group')}: {self.moved:,} of {units:,} units move"
 
 
 def moved_units(order: Int[Tensor, "*outer units"]) -> int:

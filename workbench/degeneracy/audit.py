@@ -105,7 +105,7 @@ class Degeneracy(LayerResult):
             f"{self.title}: {many(len(layers['layer']), 'layer')}, {self.verdict_counts()}; Hessian rank at most "
             f"{rank:,.0f} of {many(params, 'parameter')} in {many(len(analysed), 'weight block')}"
             f"{f' ({left:,} elsewhere)' if left else ''}; "
-            f"{pairs:,.0f} synchronised pairs, {dead:,.0f} dead units{self.stopped('batches')}"
+            f"{many(int(pairs), 'synchronised pair')}, {many(int(dead), 'dead unit')}{self.stopped('batches')}"
         )
 
 

@@ -15,6 +15,7 @@ from workbench.degeneracy.numerical_rank import NumericalRank, covariance_rank, 
 from workbench.degeneracy.sweep import Sweep
 from workbench.degeneracy.synchronised import CoFiring, Gate, free_directions
 from workbench.degeneracy.weight_blocks import WeightBlock
+from workbench.results import many
 from workbench.runtime.chain import Batch, Chain, Cut
 
 NAN = math.nan
@@ -227,6 +228,6 @@ def _verdict(
         return "undersampled", f"{draws} random gradients of {cut.width} features; give more data or probes"
     facts = [f"{name} rank {rank:.0f} of {cut.width}" for name, rank in (("activation", g.rank), ("gradient", m.rank))]
     if firing and (firing.dead or firing.pairs):
-        facts.append(f"{firing.dead} dead units, {firing.pairs} synchronised pairs")
+        facts.append(f"{many(firing.dead, 'dead unit')}, {many(firing.pairs, 'synchronised pair')}")
     full = min(g.rank, m.rank) == cut.width and len(facts) == 2
     return "full rank" if full else "degenerate", "; ".join(facts)

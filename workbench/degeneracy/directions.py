@@ -16,6 +16,7 @@ from workbench.degeneracy.numerical_rank import noise_floor, rounding_floor
 from workbench.degeneracy.passes import Passes
 from workbench.degeneracy.whitening import Whitening, falling, signs
 from workbench.errors import ArgumentError, nearest
+from workbench.results import many
 from workbench.runtime.chain import Chain, Cut
 
 KINDS = ("local", "integrated", "pca", "gradient-flow", "neuron")
@@ -157,7 +158,7 @@ def layer_directions(
     if cross is not None:
         values = ((vectors.T @ inverse) @ cross.cpu() * (rotation @ vectors).T).sum(1)
         if negative := int((values <= 0).sum()):
-            notes = f"{negative} directions have a negative Λ and are dropped"
+            notes = f"dropped, with a negative Λ: {many(negative, 'direction')}"
         order = values.argsort(descending=True, stable=True)[: len(values) - negative]
         values, vectors = values[order], vectors[:, order]
     basis = rotation @ vectors * values.sqrt()
@@ -213,7 +214,8 @@ def _verdict(cut: Cut, white: Whitening, directions: int, notes: str) -> tuple[s
         return "constant", "its output is the same for all data, up to rounding"
     told = [f"rank {rank} of {cut.width}"] if rank < cut.width else []
     if directions < rank:
-        told.append(f"{rank - directions} directions of the activations do not move what follows")
+        verb = "does" if rank - directions == 1 else "do"
+        told.append(f"{many(rank - directions, 'direction')} of the activations {verb} not move what follows")
     told += [notes] if notes else []
     if not directions:
         return "no influence", "; ".join(told)

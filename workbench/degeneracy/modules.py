@@ -237,7 +237,7 @@ def _meta(graph: InteractionGraph, weighted: WeightedGraph, **parameters: Any) -
     negative = sum(int((edges < 0).sum()) for edges in graph.edges.values())
     empty = [source for source, matrix in weighted.weights.items() if not matrix.any()]
     notes = [
-        f"{negative} edges are negative; their size |E| counts" if negative else "",
+        f"{many(negative, 'edge')} below 0: the size |E| counts" if negative else "",
         f"no edge from {', '.join(empty)} has a weight above 0" if empty else "",
         "the graph was cancelled: not all of its segments are in" if "cancelled" in graph.meta else "",
     ]

@@ -97,7 +97,12 @@ def weights(basis: InteractionBasis, layer: str | None, *, direction: int | None
     marks: list[Mark] = [
         *_dots(above, "first", f"Λ > {PREDICTING:g}·Λmax: likely needed", layer),
         *_dots(below, "muted", "smaller", layer),
-        Rule(axis="x", value=predicted - 0.5, role="fit", label=f"{predicted} nodes predicted, the constant with them"),
+        Rule(
+            axis="x",
+            value=predicted - 0.5,
+            role="fit",
+            label=f"{many(predicted, 'node')} predicted, the constant with them",
+        ),
     ]
     if direction is not None and found[direction - 1] > 0:
         ring = (float(direction), found[direction - 1])

@@ -298,5 +298,5 @@ def _beside_null(modules: InteractionModules, nulls: Sequence[float]) -> Panel:
             Bars(edges=tuple(cells.tolist()), heights=tuple(map(float, heights)), role=MUTED, label="weights shuffled"),
             Rule(axis="x", value=q, role="fit", label="the graph"),
         ),
-        title=f"{len(nulls)} null graphs" + (f", z = {z:.3g}" if math.isfinite(z) else ""),
+        title=f"{many(len(nulls), 'null graph')}" + (f", z = {z:.3g}" if math.isfinite(z) else ""),
     )

@@ -51,7 +51,8 @@ def graph(groups: PermutationGroups, layer: str | None) -> FigureSpec:
     across = Axis(
         label="parameters in their order", limits=limits(x.values()), ticks=named_ticks(list(map(_id, held)), 5, 14)
     )
-    title = f"{len(structure.free)} permutation groups and their units, in {len(held)} parameters"
+    whose = "its" if len(structure.free) == 1 else "their"
+    title = f"{many(len(structure.free), 'permutation group')} and {whose} units, in {many(len(held), 'parameter')}"
     panel = Panel(x=across, y=down, marks=tuple(marks))
     return FigureSpec(kind="graph", title=title, panels=(panel,), provenance=story(groups))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from workbench.figures.provenance import story
 from workbench.figures.spec import Axis, FigureSpec, Heat, Panel, named_ticks
+from workbench.results import many
 from workbench.signatures.similarity import Similarity
 
 
@@ -37,7 +38,8 @@ def similarity_map(similarity: Similarity, layer: str | None) -> FigureSpec:
     )
     panel = Panel(x=axes[0], y=axes[1], marks=(heat,), title="all tensors" if layer is None else layer)
     judged = {"same type", "other type"} & {*similarity.tables["nearest"]["verdict"]}
-    plain = f"Cosines of {len(rows)} signatures" + (f" with {len(cols)} others" if similarity.meta["others"] else "")
+    plain = f"Cosines of {many(len(rows), 'signature')}"
+    plain += f" with {many(len(cols), 'other')}" if similarity.meta["others"] else ""
     title = similarity.facts().partition(": ")[2] if judged else plain
     provenance = story(similarity) | ({} if layer is None else {"layer": layer})
     return FigureSpec(kind="cosine", title=title, panels=(panel,), provenance=provenance)

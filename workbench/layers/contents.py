@@ -72,7 +72,7 @@ class Contents(LayerResult):
         told = many(len(table["verdict"]), "tensor")
         return (
             f"{self.title}: {told}{f' ({words})' if words else ''}, {sum(table['nan']):,} NaN and "
-            f"{sum(table['infinite']):,} infinite of {many(sum(table['elements']), 'element')}{self.stopped('tensors')}"
+            f"{sum(table['infinite']):,} infinite of {sum(table['elements']):,} elements{self.stopped('tensors')}"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from workbench.layers.views import Layer, layer_views
-from workbench.results import LAYER_COLUMNS, Column, LayerResult, many
+from workbench.results import LAYER_COLUMNS, Column, LayerResult
 from workbench.weights import ModelLike, load
 
 
@@ -36,8 +36,8 @@ class LayerTable(LayerResult):
         inside = sum(n for n, yes in zip(table["elements"], analysed, strict=True) if yes)
         seen = {tensor for tensor, yes in zip(table["tensor"], analysed, strict=True) if yes}
         return (
-            f"{self.title}: {len(seen)} of {many(len(set(table['tensor'])), 'tensor')} are weight matrices, "
-            f"with {inside:,} of {many(sum(table['elements']), 'element')}"
+            f"{self.title}: {len(seen):,} of {len(set(table['tensor'])):,} tensors are weight matrices, "
+            f"with {inside:,} of {sum(table['elements']):,} elements"
         )
 
 

@@ -179,7 +179,7 @@ def activation_moments(
         counters[name].count(output, keep)
 
     def result() -> ActivationMoments:
-        silent = dict.fromkeys(parts.keys() - counters.keys(), f"it did not run in {batches} batches.")
+        silent = dict.fromkeys(parts.keys() - counters.keys(), f"it did not run in {many(batches, 'batch')}.")
         skipped = {name: counter.reason for name, counter in counters.items() if counter.reason} | silent
         counted = {name: layer for name, counter in counters.items() if (layer := counter.layer_moments())}
         told = {name: skipped[name] for name in parts if name in skipped}
@@ -201,8 +201,9 @@ def activation_moments(
         raise
     if unheard := [name for name in parts if name in required and name not in counters]:
         raise ArgumentError(
-            f"{name_of(module)}'s {unheard[0]!r} did not run in {batches} batches: leave it out, or name a module that "
-            "the forward pass calls (functions are none, and a module whose weights alone are used does not run)."
+            f"{name_of(module)}'s {unheard[0]!r} did not run in {many(batches, 'batch')}: leave it out, or name a "
+            "module that the forward pass calls (functions are none, and a module whose weights alone are used does "
+            "not run)."
         )
     return result()
 

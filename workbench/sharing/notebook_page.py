@@ -138,7 +138,7 @@ def _unrun(notebook: Any) -> Iterator[str]:
     unrun = [cell for cell in cells if cell.get("execution_count") is None]
     if unrun:
         yield (
-            f"{len(unrun)} of {len(cells)} code cells have not been run, so that their figures are missing here: "
+            f"{len(unrun)} of {len(cells)} code cells not run, whose figures are missing here: "
             "run all cells, save the notebook and export it again."
         )
     failed = sum(output.output_type == "error" for cell in cells for output in cell.outputs)

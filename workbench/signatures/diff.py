@@ -63,11 +63,11 @@ class Diff(LayerResult):
         models, words = self.tables["models"], self.verdict_counts()
         compared, identical = sum(models["compared"]), sum(models["identical"])
         counts = [(word, sum(models[word])) for word in CHANGES if word != "kept"]
-        told = "".join(f", {count} {word}" for word, count in counts if count)
+        told = "".join(f", {count:,} {word}" for word, count in counts if count)
         units = "batches" if "activations" in self.tables else "tensors"
         return (
             f"{self.title}: {many(len(self.tables['layers']['layer']), 'layer')}{f' ({words})' if words else ''}; "
-            f"{identical} of {compared} tensors bit-identical{told}{self.stopped(units)}"
+            f"{identical:,} of {compared:,} tensors bit-identical{told}{self.stopped(units)}"
         )
 
 

@@ -193,10 +193,11 @@ def _foreign(base: Weights, label: str, differ: Sequence[Difference], mismatch: 
             )
         yield f"{untied.text}: the tie stays, and what that model has there is left out"
     if own := [one.name for one in differ if one.kind == "added"]:
-        lone = f"{many(len(own), 'tensor')} of {label} {'is' if len(own) == 1 else 'are'}"
-        told = f"{lone} not in the base ({own[0]!r}{', …' if own[1:] else ''})"
+        verb, them = ("is", "it") if len(own) == 1 else ("are", "them")
+        first = f"{own[0]!r}{', …' if own[1:] else ''}"
+        told = f"{many(len(own), 'tensor')} of {label} {verb} not in the base ({first})"
         if mismatch == "error":
-            raise ArgumentError(f"{told}.{nearest(own[0], base.infos)} Say mismatch='base' to leave them out.")
+            raise ArgumentError(f"{told}.{nearest(own[0], base.infos)} Say mismatch='base' to leave {them} out.")
         yield f"{told} and left out"
 
 

@@ -51,7 +51,7 @@ class AlphaPruning(LayerResult):
         span = [table["sparsity"][row] for row in rows]
         whole = len(table["layer"]) - len(rows)
         return (
-            f"{self.title}: {many(len(rows), 'layer')}, {kept:,} of {many(elements, 'element')} kept "
+            f"{self.title}: {many(len(rows), 'layer')}, {kept:,} of {elements:,} elements kept "
             f"({kept / max(elements, 1):.4g}), sparsities {min(span, default=0):.3f} to {max(span, default=0):.3f}"
             + (f"; {many(whole, 'layer')} left whole" if whole else "")
         )
