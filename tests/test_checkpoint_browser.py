@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 import workbench as wb
 from workbench.results import many
+from workbench_widgets.amounts import count_text, size_text
 from workbench_widgets.browser import HEAT, HISTOGRAM
-from workbench_widgets.tree import count_text, size_text, tree_nodes
+from workbench_widgets.tree import tree_nodes
 
 Browser = wb.ui.CheckpointBrowser
 
@@ -336,7 +337,6 @@ READ = """
 import json, sys
 from pathlib import Path
 import workbench as wb
-from workbench.results import many
 def read():
     return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
 wb.ui.CheckpointBrowser({}).close()  # modules that are imported on first use are not the checkpoint's

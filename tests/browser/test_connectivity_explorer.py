@@ -164,7 +164,6 @@ def test_batch_norm_is_asked_for_and_the_surface_fills_in_the_dark(lab: Any) -> 
     press(explorer)
     expect(status(explorer)).to_contain_text("on 5 × 5 points; ", timeout=60_000)
     expect(status(explorer)).not_to_contain_text("CANCELLED")
-    page.wait_for_timeout(500)
     known = own("resnet48")
     surface = wb.surface(known.evaluator, known.paths[0], points=5, batch_norm="reset")
     assert_soon_drawn(page, 0, wb.figure(surface))

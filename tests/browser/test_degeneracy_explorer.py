@@ -174,7 +174,6 @@ def test_modules_have_names_and_an_error_passes_in_the_dark(lab: Any) -> None:
     names.press("Enter")
     known = own("mlp512")
     modules = wb.interaction_modules(known.graph, nulls=3)
-    page.wait_for_timeout(1000)
     assert_soon_drawn(page, 0, wb.figure(modules, "graph", names={0: "straight"}))
     assert_soon_drawn(page, 1, wb.figure(modules, "modularity", names={0: "straight"}))
     lab.shot("degeneracy-8-modules-dark")

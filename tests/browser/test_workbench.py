@@ -238,7 +238,7 @@ def test_a_page_opened_anew_while_the_kernel_is_busy_shows_the_workbench(lab: An
     page.wait_for_timeout(2500)  # the page has told that it rests, which the kernel does not hear yet
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.reload()
-    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget || window.jupyterapp?.restored")
+    page.wait_for_function("() => window.jupyterapp?.shell.currentWidget")
     lab.open("busy.ipynb", busy=True)
     # ipywidgets waits 4 seconds for the kernel; if that comes free in between (1.5 s), a page of their plain boxes
     # finds no model either, in 11 of 96 openings

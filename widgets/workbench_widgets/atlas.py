@@ -7,6 +7,7 @@ import ipywidgets as ipw
 import pandas as pd
 
 import workbench as wb
+from workbench_widgets.amounts import count_text
 from workbench_widgets.atlas_inputs import ACROSS, ONE, PANELS, POOLED, AtlasInputs
 from workbench_widgets.call import Call, Given, Memory
 from workbench_widgets.explorer import Explorer
@@ -15,7 +16,6 @@ from workbench_widgets.results_field import LEAST, Item, ResultsField, items
 from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
 from workbench_widgets.table import LayerRows
-from workbench_widgets.tree import count_text
 from workbench_widgets.view import Drawing
 
 MATRIX, PAIR, MAP = "scatter matrix", "two columns", "map of correlations"

@@ -8,13 +8,14 @@ import pandas as pd
 
 import workbench as wb
 from workbench_widgets.about import about_html
+from workbench_widgets.amounts import count_text, size_text
 from workbench_widgets.call import Call
 from workbench_widgets.checkpoint import CheckpointField
 from workbench_widgets.explorer import Explorer
 from workbench_widgets.plot import Plot
 from workbench_widgets.shared import FieldStyle
 from workbench_widgets.style import Theme
-from workbench_widgets.tree import TensorTree, count_text, size_text, tree_nodes
+from workbench_widgets.tree import TensorTree, tree_nodes
 
 HISTOGRAM, HEAT = "histogram", "map of magnitudes"
 SHOWN = (

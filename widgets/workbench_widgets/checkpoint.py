@@ -8,9 +8,9 @@ from typing import Any
 import ipywidgets as ipw
 
 import workbench as wb
+from workbench_widgets.amounts import count_text
 from workbench_widgets.shared import FieldStyle
 from workbench_widgets.shelf import Shelf
-from workbench_widgets.tree import count_text
 
 LABEL = r"[\w.+ -]+"
 
@@ -95,7 +95,7 @@ class CheckpointsField(ipw.Text):
         super().__init__(
             ", ".join(models) if typed else "",
             description=description,
-            placeholder="paths, comma-separated" if typed else f"{count_text(len(models), 'given model')}",
+            placeholder="paths, comma-separated" if typed else count_text(len(models), "given model"),
             tooltip=tooltip,
             continuous_update=False,
             style=style,
@@ -137,7 +137,7 @@ class LabelledField(CheckpointsField):
         }
         shown = _typed(given)
         super().__init__(shown or [], description, style, tooltip)
-        self.placeholder = f"{count_text(len(given), 'given model')}" if shown is None else "label=path, label=path"
+        self.placeholder = count_text(len(given), "given model") if shown is None else "label=path, label=path"
         self._labelled = given if shown is None else {}
 
     @property

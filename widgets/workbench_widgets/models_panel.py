@@ -11,9 +11,9 @@ import ipywidgets as ipw
 import torch
 
 import workbench as wb
+from workbench_widgets.amounts import count_text, size_text
 from workbench_widgets.shared import button, fields, line
 from workbench_widgets.shelf import Shelf
-from workbench_widgets.tree import count_text, size_text
 
 
 class ModelsPanel(ipw.VBox):

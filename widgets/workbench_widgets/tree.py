@@ -10,8 +10,7 @@ import anywidget
 import traitlets
 
 import workbench as wb
-
-UNITS = ("B", "kB", "MB", "GB", "TB")
+from workbench_widgets.amounts import count_text, size_text
 
 
 @dataclass
@@ -91,19 +90,6 @@ def _suffix(layer: str, tensor: str) -> str:
     """What a part's id says beyond its tensor's name."""
     whole = next(name for name in (tensor, tensor.removesuffix(".weight")) if layer.startswith(f"{name}."))
     return layer.removeprefix(f"{whole}.")
-
-
-def count_text(count: int, noun: str) -> str:
-    """A number of things, as in the reprs of results: `1 tensor`, `2,000 tensors`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def size_text(count: int) -> str:
-    """Bytes as people say them, in powers of 1000."""
-    size, unit = float(count), 0
-    while size >= 999.5 and unit < len(UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.3g} {UNITS[unit]}"
 
 
 class TensorTree(anywidget.AnyWidget):

@@ -8,6 +8,7 @@ import ipywidgets as ipw
 import traitlets
 
 import workbench as wb
+from workbench_widgets.amounts import count_text
 from workbench_widgets.arguments import error_text, one_of, say_of_hub
 from workbench_widgets.atlas import AtlasExplorer
 from workbench_widgets.call import notebook
@@ -23,7 +24,6 @@ from workbench_widgets.shared import button, family, line
 from workbench_widgets.shelf import Shelf
 from workbench_widgets.style import PageStyle, Theme, status_html
 from workbench_widgets.tabs import MEANINGS, TabBar, explorer_of
-from workbench_widgets.tree import count_text
 from workbench_widgets.turns import Turns
 from workbench_widgets.unseen import Unseen
 
