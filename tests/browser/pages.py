@@ -16,6 +16,9 @@ import workbench as wb
 DATA = Path(__file__).parents[2] / "data"
 CHECKPOINTS = [f"data/checkpoints/digits-{{}}-seed{seed}.safetensors" for seed in (0, 1)]
 ROUNDING = 1e-12  # of the largest number of a panel
+ANSWERED = """async () => {
+  await window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.requestKernelInfo();  // in its turn
+}"""
 PLOT = """index => {
   const plots = document.querySelectorAll('.wb-explorer .js-plotly-plot');
   const plot = Array.from(plots).filter(one => one.offsetParent)[index];  // other tabs have plots too
@@ -122,6 +125,17 @@ def _aligned(
 def rows(explorer: Locator) -> Locator:
     """The rows of an explorer's table."""
     return explorer.locator(".wb-table tbody tr")
+
+
+def choose(explorer: Locator, label: str, value: str) -> None:
+    """Selects an option, and waits for the kernel's answer: what it moves, as the buttons below, is where it stays."""
+    explorer.get_by_role("combobox", name=label, exact=True).select_option(label=value)
+    explorer.page.evaluate(ANSWERED)
+
+
+def press(explorer: Locator, name: str = "Run") -> None:
+    """Clicks a button."""
+    explorer.get_by_role("button", name=name).click()
 
 
 def slider(explorer: Locator, name: str) -> Locator:

@@ -12,7 +12,7 @@ import torch
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import CHECKPOINTS, assert_soon_drawn, drawn, own, rows, slider, soon
+from browser.pages import CHECKPOINTS, assert_soon_drawn, choose, drawn, own, press, rows, slider, soon
 
 pytestmark = pytest.mark.browser
 
@@ -35,14 +35,6 @@ def shown(lab: Any, name: str, more: str = "") -> Locator:
     explorer = lab.page.locator(".wb-explorer")
     expect(rows(explorer).first).to_be_visible()
     return explorer
-
-
-def choose(explorer: Locator, label: str, value: str) -> None:
-    explorer.get_by_role("combobox", name=label).select_option(label=value)
-
-
-def press(explorer: Locator, name: str = "Run") -> None:
-    explorer.get_by_role("button", name=name).click()
 
 
 def status(explorer: Locator) -> Locator:

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import DATA, assert_soon_drawn, recipe_and_digits, rows, slider
+from browser.pages import DATA, assert_soon_drawn, choose, press, recipe_and_digits, rows, slider
 
 pytestmark = pytest.mark.browser
 
@@ -54,14 +54,6 @@ def own(name: str) -> SimpleNamespace:
     evaluator, basis = wb.evaluator(module, data, "cross_entropy"), wb.interaction_basis(module, data)
     graph = wb.interaction_graph(module, data, basis)
     return SimpleNamespace(module=module, data=data, evaluator=evaluator, basis=basis, graph=graph)
-
-
-def choose(explorer: Locator, label: str, value: str) -> None:
-    explorer.get_by_role("combobox", name=label, exact=True).select_option(label=value)
-
-
-def press(explorer: Locator, name: str = "Run") -> None:
-    explorer.get_by_role("button", name=name).click()
 
 
 def status(explorer: Locator) -> Locator:

@@ -13,7 +13,7 @@ import torch
 from playwright.sync_api import Locator, expect
 
 import workbench as wb
-from browser.pages import assert_soon_drawn, rows, slider
+from browser.pages import assert_soon_drawn, choose, press, rows, slider
 
 pytestmark = pytest.mark.browser
 
@@ -67,14 +67,6 @@ def own() -> SimpleNamespace:
     return SimpleNamespace(
         evaluator=evaluator, models={name: path(name) for name in NAMES}, signatures=signatures, clean=path("clean")
     )
-
-
-def choose(explorer: Locator, label: str, value: str) -> None:
-    explorer.get_by_role("combobox", name=label, exact=True).select_option(label=value)
-
-
-def press(explorer: Locator, name: str = "Run") -> None:
-    explorer.get_by_role("button", name=name).click()
 
 
 def fill(explorer: Locator, label: str, text: str) -> None:
